@@ -1,0 +1,242 @@
+"""Sphinx extension of the book: tables and numbers, read when the book is built.
+
+Published numbers come from `mitolib.paper`, ours from `results/<chapter>.json` beside the pages. A value that
+is not there is a warning that names file and key, and the page says so in its place.
+
+    {scores-table} exp1         published scores and ours; `:not-run:` names models this edition leaves out
+    {split-table} exp1          published patch counts and ours; `:published-only:` leaves ours out
+    {errata-table}              mitolib.paper.ERRATA
+    {profiles-table}            mitolib.settings.PROFILES
+    {result}`exp1 models.VGG16.accuracy .3f`       a number of ours
+    {published}`SCORES.exp1.VGG16.accuracy .2f`    a number of the paper
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import MockFinder
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+# The package of the checkout that holds these pages, installed or not.
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents if (folder / "mitolib/__init__.py").exists()]
+
+from mitolib import paper, settings  # noqa: E402
+
+logger = logging.getLogger(__name__)
+METRICS = {  # in the order of the table's columns: the number to beat beside the number
+    "accuracy": "Accuracy",
+    "majority_baseline": "Majority baseline",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+}
+
+
+def look_up(tree: Any, path: str, source: str) -> Any:
+    """The entry at `a.b.0.c` of nested mappings, sequences and attributes; the error names source and key."""
+    for step in path.split("."):
+        try:
+            if isinstance(tree, Mapping):
+                tree = tree[step]
+            elif isinstance(tree, Sequence) and not isinstance(tree, str):
+                tree = tree[int(step)]
+            else:
+                tree = getattr(tree, step)
+        except (LookupError, AttributeError, ValueError):
+            raise LookupError(f"{source}: no key {path!r} (not found at {step!r})") from None
+    return tree
+
+
+class Reader:
+    """What directives and roles share: reading results, and saying what is missing."""
+
+    def results(self, chapter: str) -> tuple[dict[str, Any], str]:
+        """Content and name of `results/<chapter>.json`."""
+        name = f"results/{chapter}.json"
+        path = Path(self.env.srcdir) / name
+        self.env.note_dependency(str(path))
+        if not path.exists():
+            raise LookupError(f"{name}: not found; the notebook {chapter!r} writes it")
+        return json.loads(path.read_text(encoding="utf8")), name
+
+    def missing(self, problem: LookupError) -> nodes.Node:
+        logger.warning("mitobook: %s", problem.args[0], location=self.get_location())
+        return nodes.strong("", f"[not available: {problem.args[0]}]")
+
+
+class ResultRole(Reader, SphinxRole):
+    """`chapter key format`; the format is optional."""
+
+    def source(self, words: list[str]) -> tuple[Any, str]:
+        return self.results(words.pop(0))
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        words = self.text.split()
+        try:
+            tree, source = self.source(words)
+            key, spec = words[0], "".join(words[1:])
+            value = look_up(tree, key, source)
+            try:
+                return [nodes.Text(format(value, spec))], []
+            except (TypeError, ValueError):
+                raise LookupError(f"{source}: {key!r} is {value!r}, which cannot be shown as {spec!r}") from None
+        except LookupError as problem:
+            return [self.missing(problem)], []
+
+
+class PublishedRole(ResultRole):
+    """`NAME.key format`, NAME being an attribute of mitolib.paper."""
+
+    def source(self, words: list[str]) -> tuple[Any, str]:
+        self.env.note_dependency(paper.__file__)
+        return paper, "mitolib.paper"
+
+
+class TableDirective(Reader, SphinxDirective):
+    """A numbered table with caption (`:caption:`) and label (`:name:`)."""
+
+    option_spec: ClassVar[dict] = {"caption": directives.unchanged_required, "name": directives.unchanged}
+    caption = ""
+    style = "counts"  # a class of _static/mito.css
+
+    def run(self) -> list[nodes.Node]:
+        for module in (paper, settings):
+            self.env.note_dependency(module.__file__)
+        self.notes: list[str] = []
+        try:
+            header, rows = self.content_rows()
+        except LookupError as problem:
+            return [nodes.paragraph("", "", self.missing(problem))]
+        caption = self.options.get("caption", self.caption.format(*self.arguments))
+        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in header), cols=len(header))
+        group += [nodes.thead("", self.row(header)), nodes.tbody("", *map(self.row, rows))]
+        table = nodes.table("", nodes.title("", "", *self.inline(caption)), group, classes=["mito-table", self.style])
+        self.add_name(table)
+        return [table, *(nodes.paragraph("", "", *self.inline(note)) for note in self.notes)]
+
+    def row(self, cells: Sequence[str]) -> nodes.row:
+        return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *self.inline(cell))) for cell in cells))
+
+    def inline(self, text: str) -> list[nodes.Node]:
+        parsed, messages = self.state.inline_text(text, self.lineno)
+        return [*parsed, *messages]
+
+
+class ScoresTable(TableDirective):
+    """Published scores above ours; a model that started from random weights is marked in words."""
+
+    required_arguments = 1
+    option_spec = TableDirective.option_spec | {"not-run": directives.unchanged_required}
+    caption = "Test scores of {0}, published and in this edition"
+    style = "scores"
+
+    def content_rows(self) -> tuple[list[str], list[list[str]]]:
+        experiment, not_run = self.arguments[0], self.options.get("not-run", "").split()
+        results, source = self.results(experiment)
+        for model in dict.fromkeys([*paper.SCORES[experiment], *results.get("models", {})]):
+            if model not in not_run:
+                for metric in METRICS:
+                    look_up(results, f"models.{model}.{metric}", source)
+        weights = {m: look_up(results, f"provenance.weights.{m}.source", source) for m in results["models"]}
+        profile = look_up(results, "profile", source)
+        rows = []
+        for (model, side), scores in paper.compare_scores(results, experiment)[list(METRICS)].iterrows():
+            where = "published" if side == "paper" else f"ours, {profile}"
+            if side != "paper" and weights[model] == "random":
+                where += ", **random start, not ImageNet**"
+            printed = paper.SCORES[experiment].get(model, {}) if side == "paper" else {}  # two decimals there
+            numbers = [f"{x:.{2 if metric in printed else 3}f}" for metric, x in scores.items()]
+            rows.append([model, where, *("not given" if number == "nan" else number for number in numbers)])
+        self.notes.append(
+            f"Ours: profile {profile}, {look_up(results, 'provenance.data.name', source)} data; precision, recall and "
+            "F1 are macro averages. The paper does not say which average it prints. "
+            "The majority baseline is the accuracy of giving every test patch the more frequent label."
+        )
+        for model in (model for model, origin in weights.items() if origin == "random"):
+            self.notes.append(
+                f"**{model}: no ImageNet weights could be had for this run, so its frozen backbone is random.** "
+                "Its row is no reproduction of the published one."
+            )
+        if not_run:
+            self.notes.append(f"Not run in this edition: {', '.join(not_run)}.")
+        return ["Model", "Source", *METRICS.values()], rows
+
+
+class SplitTable(TableDirective):
+    """Patches per class and set, as published and in this run."""
+
+    required_arguments = 1
+    option_spec = TableDirective.option_spec | {"published-only": directives.flag}
+    caption = "Patches of {0} per class and set"
+
+    def content_rows(self) -> tuple[list[str], list[list[str]]]:
+        published = paper.split_table(self.arguments[0])
+        tables = {"published": published}
+        if "published-only" not in self.options:
+            results, source = self.results(self.arguments[0])
+            keys = [(part, label) for part in published.columns[:-1] for label in settings.LABELS]
+            split = {part: {} for part, _ in keys}
+            for part, label in keys:
+                split[part][label] = look_up(results, f"split.{part}.{label}", source)
+            tables[f"ours, {look_up(results, 'profile', source)}"] = paper.with_totals(split)
+        printed = paper.PRINTED_TOTALS[self.arguments[0]]
+        for part in (part for part in published.columns if printed[part] != published.loc["total", part]):
+            self.notes.append(f"The {part} total is the sum of its column; the paper prints {printed[part]}.")
+        rows = [
+            [label, name, *(f"{count:,d}" for count in table.loc[label])]
+            for label in published.index
+            for name, table in tables.items()
+        ]
+        return ["Class", "Source", *(part.capitalize() for part in published.columns)], rows
+
+
+class ErrataTable(TableDirective):
+    caption = "Where the paper contradicts itself"
+    style = "prose"
+
+    def content_rows(self) -> tuple[list[str], list[list[str]]]:
+        return ["The paper says", "Where", "The problem"], [[e.claim, e.where, e.problem] for e in paper.ERRATA]
+
+
+class ProfilesTable(TableDirective):
+    caption = "The profiles"
+    style = "scores"
+
+    def content_rows(self) -> tuple[list[str], list[list[str]]]:
+        profiles = settings.PROFILES.values()
+        names = [field.name for field in fields(settings.Profile) if field.name != "name"]
+        rows = [[f"`{name}`", *(str(getattr(profile, name)) for profile in profiles)] for name in names]
+        return ["Parameter", *settings.PROFILES], rows
+
+
+def code_in_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Our docstrings write code between single backticks, as in Markdown; reStructuredText wants two."""
+    lines[:] = [re.sub(r"(?<![`:])`([^`]+)`(?![`_])", r"``\1``", line) for line in lines]
+
+
+def mock_for_good(app: Sphinx) -> None:
+    """autodoc mocks only while it imports; a class with a Keras base would have it import the real Keras later."""
+    sys.meta_path.insert(0, MockFinder(app.config.autodoc_mock_imports))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    for directive in (ScoresTable, SplitTable, ErrataTable, ProfilesTable):
+        app.add_directive(directive.__name__.removesuffix("Table").lower() + "-table", directive)
+    app.setup_extension("sphinx.ext.autodoc")
+    app.add_role("result", ResultRole())
+    app.add_role("published", PublishedRole())
+    app.connect("builder-inited", mock_for_good)
+    app.connect("autodoc-process-docstring", code_in_docstring)
+    return {"version": "1", "parallel_read_safe": True}

@@ -1,0 +1,21 @@
+"""mitolib: the helper package behind the notebooks.
+
+A notebook calls `mitolib.x`; `mitolib.x` calls third parties; modules do not call each other
+(`settings`, `progress` and the types of `cohort` excepted). They meet in the notebook as
+DataFrames, arrays and models.
+
+    settings   profiles and paths                  cohort    sections of a cohort, the reader of images
+    phantom    the embedded, synthetic cohort      fibres    its geometry: packed fibres, gaps, tissue
+    realism    how far the phantom is from a real section
+    patches    the patch grid, pixels, augmentation
+    splits     the published splits                weights   where ImageNet weights come from
+    models     frozen backbone, head, inflation    features  frozen features of patches
+    training   fit a head                          metrics   the paper's metrics, done right
+    plots      (data, *, ax) -> ax                 paper     the published numbers as data
+    results    result files and provenance         execute   notebooks -> chapters -> book
+
+Arrays are named by axis order (`image_cyx`, `patches_nhwc`), lengths by unit (`size_px`).
+Importing `mitolib` imports neither TensorFlow nor PyTorch.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,139 @@
+"""Notebooks -> chapters: run each with papermill, tidy what it leaves, render the book.
+
+    python -m mitolib.execute --profile quick --book build/book
+
+copies `book/` to the folder given, executes the notebooks into its `chapters/` (result files into its
+`results/`) and renders it. With `--book book` the published edition itself is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from mitolib.progress import clock, say
+from mitolib.settings import PROFILES, ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+BOOK = ROOT / "book"
+CHAPTERS = ("data_engineering", "exp1", "exp2")
+RANDOM_NOTE = (
+    " The backbone started from random weights, because the ImageNet weights of {name} were out of reach "
+    "where this was executed."
+)
+
+
+def execute(chapter: str, *, profile: str, book: Path) -> Path:
+    """Run one notebook and put the tidied chapter into `book/chapters`, whole or not at all.
+
+    Raises papermill's PapermillExecutionError if a cell fails; the chapter and results already there stay.
+    """
+    target = book / "chapters" / f"{chapter}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial.ipynb")
+    try:
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{chapter}.ipynb",
+            partial,
+            parameters={"profile": profile, "results": "results"},  # relative: no path of a machine on a page
+            cwd=book,
+            kernel_name="python3",
+            progress_bar=False,
+            stderr_file=sys.stderr,  # where mitolib.progress speaks
+        )
+        notebook = nbformat.read(partial, 4)
+        weights = json.loads((book / "results" / f"{chapter}.json").read_text())["provenance"]["weights"]
+        nbformat.write(tidy(notebook, [name for name, w in weights.items() if w["source"] == "random"]), partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbformat.NotebookNode:
+    """A chapter fit to be read and to be kept in git.
+
+    Standard error and papermill's times go; the cell with default parameters is hidden where injected ones
+    follow; a figure whose cell metadata names a backbone (`"mitolib": {"weights": "ResNet50"}`) that started
+    from random weights says so in its caption.
+    """
+    injected = any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        tags = cell.metadata.get("tags", [])
+        if injected and "parameters" in tags:
+            cell.metadata["tags"] = [*tags, "remove-cell"]
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        backbone = cell.metadata.get("mitolib", {}).get("weights")
+        if backbone in random_weights:
+            cell.metadata["mystnb"]["figure"]["caption"] += RANDOM_NOTE.format(name=backbone)
+    return notebook
+
+
+def render(book: Path) -> Path:
+    """Build the HTML of `book`, warnings as errors, and return its first page."""
+    command = [sys.executable, "-m", "jupyter_book", "build", str(book), "-W", "-n", "--keep-going", "-q"]
+    subprocess.run(command, check=True)
+    return book / "_build" / "html" / "index.html"
+
+
+def _copy_book(book: Path) -> None:
+    """A fresh copy of the prose; chapters and results of an earlier run stay until new ones replace them."""
+    shutil.copytree(BOOK, book, dirs_exist_ok=True, ignore=shutil.ignore_patterns("chapters", "results", "_build"))
+
+
+def _expected_seconds(chapter: str, profile: str) -> float | None:
+    """What the published run of this chapter took, if it was of the same profile."""
+    path = BOOK / "results" / f"{chapter}.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    return record["provenance"]["seconds"] if record.get("profile") == profile else None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; exits with 1 and a message when a notebook or the rendering fails."""
+    parser = argparse.ArgumentParser(prog="python -m mitolib.execute", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="quick", choices=list(PROFILES))
+    parser.add_argument("--book", type=Path, default=ROOT / "build" / "book", help="folder of the book to fill")
+    parser.add_argument("--chapter", choices=CHAPTERS, help="this one only")
+    options = parser.parse_args(arguments)
+    book = options.book.resolve()
+    book.mkdir(parents=True, exist_ok=True)
+    if book != BOOK:
+        _copy_book(book)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter hides the progress lines
+    chapters = [options.chapter] if options.chapter else CHAPTERS
+    expected = {chapter: _expected_seconds(chapter, options.profile) for chapter in chapters}
+    for i, chapter in enumerate(chapters):
+        left = [expected[c] for c in chapters[i:]]
+        hint = "" if None in left else f", about {clock(sum(left))} left for all on the machine that published them"
+        say(f"[{i + 1}/{len(chapters)}] {chapter}: executing in profile {options.profile}{hint}")
+        start = time.monotonic()
+        try:
+            execute(chapter, profile=options.profile, book=book)
+        except papermill.PapermillExecutionError as error:
+            sys.exit(
+                f"{NOTEBOOKS.name}/{chapter}.ipynb failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
+            )
+        say(f"[{i + 1}/{len(chapters)}] {chapter}: done in {clock(time.monotonic() - start)}")
+    say("rendering the book")
+    try:
+        print(render(book))
+    except subprocess.CalledProcessError:
+        sys.exit("the book was executed but not rendered: see the warnings above")
+
+
+if __name__ == "__main__":
+    main()

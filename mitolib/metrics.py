@@ -1,0 +1,56 @@
+"""The paper's metrics, equations (1)-(4), computed as they are defined, and the baseline they need.
+
+Equation (1) is printed with FP twice and FN left out of the denominator; accuracy here is
+(TP + TN) / all. Precision, recall and F1 are macro averages: the mean of the two classes' values,
+since the paper's tables do not single out a positive class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+)
+
+from mitolib.settings import LABELS
+
+
+def class_index(labels: Sequence[str]) -> np.ndarray:
+    """(N,) int: 0 for control, 1 for patient."""
+    return np.array([LABELS.index(label) for label in labels])
+
+
+def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[list[int]]]:
+    """The `models` entry of a results file, from (N,) class indices; a class never predicted has precision 0.
+
+    `confusion` rows are the truth, in the order control, patient. Raises ValueError on an empty or
+    mismatched pair, or when a class is absent from the truth (balanced accuracy is then undefined).
+    """
+    classes = range(len(LABELS))
+    if len(truth) != len(predicted) or set(truth) != set(classes):
+        raise ValueError(
+            f"{len(truth)} truths of classes {sorted(set(truth))} and {len(predicted)} predictions; "
+            f"wanted as many of each, with every class of {', '.join(LABELS)} among the truths."
+        )
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, predicted, labels=list(classes), average="macro", zero_division=0
+    )
+    return {
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "balanced_accuracy": float(balanced_accuracy_score(truth, predicted)),
+        "majority_baseline": majority_baseline(truth),
+        "confusion": confusion_matrix(truth, predicted, labels=list(classes)).tolist(),
+    }
+
+
+def majority_baseline(truth: np.ndarray) -> float:
+    """Accuracy of always answering the class that is most common among these truths."""
+    return float(np.bincount(truth).max() / len(truth))

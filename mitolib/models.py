@@ -1,0 +1,102 @@
+"""A frozen ImageNet backbone, its first convolution widened for ten channels, and the paper's head.
+
+The model is flat: every layer of backbone and head is a layer of the model, so that Grad-CAM and the
+like find layers by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from mitolib.settings import LABELS
+
+INPUT_PX = 224
+BACKBONES = {  # name -> (Keras' builder, its last layer: the 7 x 7 map that the head reads)
+    "VGG16": (keras.applications.VGG16, "block5_pool"),
+    "ResNet50": (keras.applications.ResNet50, "conv5_block3_out"),
+}
+
+# TensorFlow takes all memory of a GPU unless told not to, and a reader may have other work on it.
+for gpu in tf.config.list_physical_devices("GPU"):
+    tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def build(name: str, *, n_channels: int = 3, arrays: Sequence[np.ndarray] | None) -> keras.Model:
+    """(N, 224, 224, n_channels) in [0, 1] -> (N, 2) probabilities of control and patient.
+
+    name: a key of BACKBONES. arrays: ImageNet weights for three channels in the order of `get_weights()`
+    (`weights.resolve(name).arrays`), or None for random ones. The backbone is frozen, its batch
+    normalisation included; the head is the paper's: Dense 2048, 1024, 512, 256 on each position of the
+    7 x 7 map, Dropout 0.5, Flatten, Dense 128, Dense 2. On VGG16 that makes 20,125,634 parameters, of
+    which 5,410,946 are trained.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}.")
+    builder, last_layer = BACKBONES[name]
+    backbone = builder(include_top=False, weights=None, input_shape=(INPUT_PX, INPUT_PX, n_channels))
+    if arrays is not None:
+        kernel_hwio, *rest = arrays  # the first convolution comes first in both backbones
+        backbone.set_weights([inflate(kernel_hwio, n_channels), *rest])
+    for layer in backbone.layers:
+        layer.trainable = False
+    return keras.Model(backbone.input, _head(backbone.get_layer(last_layer).output), name=name)
+
+
+def inflate(kernel_hwio: np.ndarray, n_channels: int) -> np.ndarray:
+    """(H, W, 3, O) -> (H, W, n_channels, O): channels 0-2 keep the RGB kernels, every other gets their mean."""
+    if kernel_hwio.shape[2] != 3 or n_channels < 3:
+        raise ValueError(
+            f"kernel of {kernel_hwio.shape[2]} input channels to {n_channels}; wanted 3 to 3 or more. "
+            "A single channel is copied to three instead (patches.as_input)."
+        )
+    mean = kernel_hwio.mean(axis=2, keepdims=True)
+    return np.concatenate([kernel_hwio, np.repeat(mean, n_channels - 3, axis=2)], axis=2)
+
+
+def _head(x: keras.KerasTensor) -> keras.KerasTensor:
+    for units in (2048, 1024, 512, 256):
+        x = keras.layers.Dense(units, activation="relu", name=f"dense_{units}")(x)
+    x = keras.layers.Dropout(0.5, name="dropout")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(128, activation="relu", name="dense_128")(x)
+    return keras.layers.Dense(len(LABELS), activation="softmax", name="probabilities")(x)
+
+
+def divide(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """(backbone, head) of a model of `build`, sharing its layers: head(backbone(x)) is model(x).
+
+    What is computed below the cut never changes in training, so it can be computed once.
+    """
+    cut = model.get_layer(BACKBONES[model.name][1])
+    above = model.layers[model.layers.index(cut) + 1 :]
+    features = x = keras.Input(cut.output.shape[1:], name="features")
+    for layer in above:
+        x = layer(x)
+    return keras.Model(model.input, cut.output, name="backbone"), keras.Model(features, x, name="head")
+
+
+def summary(model: keras.Model) -> pd.DataFrame:
+    """One row per layer: layer, type, output (shape without the batch), parameters, trained."""
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer.name,
+                "type": type(layer).__name__,
+                "output": " x ".join(str(n) for n in layer.output.shape[1:]),
+                "parameters": layer.count_params(),
+                "trained": bool(layer.trainable_weights),
+            }
+            for layer in model.layers
+        ]
+    )
+
+
+def parameter_counts(model: keras.Model) -> dict[str, int]:
+    """{'total': ..., 'trainable': ...}."""
+    count = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    return {"total": model.count_params(), "trainable": count}

@@ -1,0 +1,199 @@
+"""The numbers Pilla, Khan and McGough printed in 2022, and where their text contradicts itself.
+
+Nothing here was computed by this project, apart from sums and shares of the printed numbers. Experiments
+are named `exp1` (SDHA alone) and `exp2` (ten proteins stacked). "Section", "Table" and "Figure" below
+are those of the paper of 6 September 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+CITATION = (
+    "S. Pilla, A. Khan and S. McGough. Interpretable AI for protein expression images and associated clinical "
+    "metadata. Newcastle University, 6 September 2022."
+)
+
+CONTROLS = 4  # section 3.1
+PATIENTS = 10  # section 3.1
+IMAGES = 280  # section 3.1: 14 subjects, 10 proteins, each image twice
+JPEG_IMAGES = 140  # section 3.1
+TIFF_IMAGES = 140  # section 3.1
+PATCH_PX = 512  # section 3.1
+INPUT_PX = 224  # sections 3.2 and 3.3
+CHANNELS = {"exp1": 3, "exp2": 10}  # sections 3.2 and 3.3
+STATED_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}  # sections 3.1 and 4.2, for both experiments
+CONFUSION_IMAGES = 124  # section 4.3: images behind the confusion matrices
+TOP_IMAGES_PER_CONCEPT = 50  # section 4.3
+
+# Table 1 (exp1) and Table 2 (exp2), section 3.1: number of patches.
+SPLITS: dict[str, dict[str, dict[str, int]]] = {
+    "exp1": {
+        "train": {"control": 212, "patient": 770},
+        "validation": {"control": 31, "patient": 79},
+        "test": {"control": 33, "patient": 89},
+    },
+    "exp2": {
+        "train": {"control": 146, "patient": 461},
+        "validation": {"control": 36, "patient": 116},
+        "test": {"control": 46, "patient": 144},
+    },
+}
+# The totals as printed in the last row and column of the same tables; one of them is wrong, see ERRATA.
+PRINTED_TOTALS: dict[str, dict[str, int]] = {
+    "exp1": {"control": 276, "patient": 938, "train": 982, "validation": 110, "test": 112, "total": 1214},
+    "exp2": {"control": 228, "patient": 721, "train": 607, "validation": 152, "test": 190, "total": 949},
+}
+
+# Table 3 (section 4.2), then section 4.2, section 3.2 and the data augmentation part of the appendix.
+HYPERPARAMETERS: dict[str, Any] = {
+    "optimizer": "Adam",
+    "loss": "categorical cross-entropy",
+    "epochs": 100,
+    "learning_rate": 0.001,
+    "batch_size": 2,
+    "patience": 30,
+    "dropout": 0.5,
+    "dense_units": (2048, 1024, 512, 256, 128, 2),
+    "rotation_degrees": (0, 180),
+}
+
+# Table 4 (exp1) and Table 5 (exp2), section 4.3. The kind of average is not stated.
+SCORES: dict[str, dict[str, dict[str, float]]] = {
+    "exp1": {
+        "VGG16": {"accuracy": 0.95, "precision": 0.96, "recall": 0.94, "f1": 0.95},
+        "ResNet50": {"accuracy": 0.87, "precision": 0.85, "recall": 0.85, "f1": 0.85},
+        "ResNet18+CW": {"accuracy": 0.67, "precision": 0.65, "recall": 0.65, "f1": 0.65},
+    },
+    "exp2": {
+        "VGG16": {"accuracy": 0.95, "precision": 0.96, "recall": 0.96, "f1": 0.95},
+    },
+}
+ABSTRACT = {"accuracy": 0.9550, "recall": 0.9450, "f1": 0.9525}  # VGG16, experiment not named
+INTRODUCTION = {"accuracy": 0.9525}  # section 1, repeated in section 5
+
+METRICS = ("accuracy", "precision", "recall", "f1", "balanced_accuracy", "majority_baseline")
+
+
+def _of(table: Mapping[str, Any], experiment: str) -> Any:
+    """The entry of one experiment; an unknown name says which ones there are."""
+    if experiment not in table:
+        raise ValueError(f"experiment={experiment!r} is not one of {', '.join(table)}.")
+    return table[experiment]
+
+
+def with_totals(split: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """Patch counts {set: {label: count}} as rows control, patient, total and columns per set, then total."""
+    table = pd.DataFrame({part: dict(counts) for part, counts in split.items()})
+    table.loc["total"] = table.sum()
+    return table.assign(total=table.sum(axis=1))
+
+
+def split_table(experiment: str) -> pd.DataFrame:
+    """Table 1 or 2. Totals are sums of the table's own cells, not the printed ones."""
+    return with_totals(_of(SPLITS, experiment))
+
+
+def majority_baseline(experiment: str) -> float:
+    """Accuracy of always answering "patient" on the published test set."""
+    test = _of(SPLITS, experiment)["test"]
+    return max(test.values()) / sum(test.values())
+
+
+MAJORITY_BASELINE = {experiment: majority_baseline(experiment) for experiment in SPLITS}
+
+
+def scores(experiment: str) -> pd.DataFrame:
+    """Table 4 or 5: one row per model, columns METRICS; what the paper does not give is NaN."""
+    table = pd.DataFrame(_of(SCORES, experiment)).T.reindex(columns=list(METRICS))
+    return table.assign(majority_baseline=majority_baseline(experiment)).rename_axis("model")
+
+
+def compare_scores(results: Mapping[str, Any], experiment: str) -> pd.DataFrame:
+    """Published scores above those of a results file, index (model, source), columns METRICS.
+
+    `results` is the content of `results/<experiment>.json`. `source` is "paper" or "this run". A model
+    that only one side has gets one row.
+    """
+    ours = pd.DataFrame(dict(results["models"])).T.reindex(columns=list(METRICS)).astype(float)
+    both = pd.concat({"paper": scores(experiment), "this run": ours}, names=["source", "model"]).swaplevel()
+    models = dict.fromkeys([*_of(SCORES, experiment), *results["models"]])  # each once, in this order
+    rows = [(model, source) for model in models for source in ("paper", "this run")]
+    return both.loc[[row for row in rows if row in both.index]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erratum:
+    """One place where the paper contradicts itself or its sources. The texts are inline Markdown."""
+
+    claim: str
+    where: str
+    problem: str
+
+
+_E1, _E2 = SPLITS["exp1"]["test"], SPLITS["exp2"]
+_TEST1 = sum(_E1.values())
+_SHARES2 = [round(100 * sum(part.values()) / PRINTED_TOTALS["exp2"]["total"]) for part in _E2.values()]
+
+ERRATA = (
+    Erratum(
+        claim=f"Experiment 1 has {PRINTED_TOTALS['exp1']['test']} test images",
+        where="Table 1; section 4.3",
+        problem=f"The two classes of that column, {_E1['control']} and {_E1['patient']}, add up to {_TEST1}. "
+        f"Section 4.3 gives a third number, {CONFUSION_IMAGES}, for the confusion matrices.",
+    ),
+    Erratum(
+        claim="The data are split 80:10:10 in both experiments",
+        where="Sections 3.1 and 4.2; Table 2",
+        problem=f"Table 2 is a {':'.join(map(str, _SHARES2))} split "
+        "(training, validation, test). Only Table 1 is close to 80:10:10.",
+    ),
+    Erratum(
+        claim="The accuracy of VGG16",
+        where="Abstract; sections 1 and 5; Tables 4 and 5",
+        problem=f"One model, three values: {ABSTRACT['accuracy']:.2%} in the abstract, "
+        f"{INTRODUCTION['accuracy']:.2%} in sections 1 and 5, {SCORES['exp1']['VGG16']['accuracy']:.2f} in the tables.",
+    ),
+    Erratum(
+        claim="Equation (1), accuracy",
+        where="Appendix, evaluation metrics",
+        problem="The denominator holds FP twice and FN not at all. It should be TP + TN + FP + FN.",
+    ),
+    Erratum(
+        claim="Precision is a share of all images",
+        where="Appendix, evaluation metrics",
+        problem="The sentence disagrees with equation (2), which divides by the images *called* positive, TP + FP.",
+    ),
+    Erratum(
+        claim=f"ResNet18+CW reaches {SCORES['exp1']['ResNet18+CW']['accuracy']:.0%} accuracy",
+        where="Abstract; Table 4; section 5",
+        problem=f'A rule that answers "patient" for every patch is right for {_E1["patient"]} of {_TEST1} test '
+        f"patches, {MAJORITY_BASELINE['exp1']:.1%}. The model does worse, and the paper prints no baseline.",
+    ),
+    Erratum(
+        claim='"ResNet50+CW" misclassified test images',
+        where="Section 4.3, Prediction",
+        problem="No such model was trained. Everywhere else the concept-whitening model is a ResNet-18.",
+    ),
+    Erratum(
+        claim="Test images serve as the concept images",
+        where="Section 3.5",
+        problem="Concept images take part in training, so the model has seen images on which it is then tested.",
+    ),
+    Erratum(
+        claim="The concept-whitening objective is a maximum over `q_1, q_2, q_3, q_4, ..., q_k`",
+        where="Appendix, how CW works",
+        problem="Written like this it has at least five axes. There is one axis per concept, 1 to *k*, "
+        "and the paper has two concepts.",
+    ),
+    Erratum(
+        claim="Grad-CAM takes the gradient of the layer output with respect to the loss",
+        where="Section 3.4 with Figure 6",
+        problem="It is the other way round, and not the loss: Grad-CAM takes the gradient of the class score "
+        "with respect to the layer output.",
+    ),
+)

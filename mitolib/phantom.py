@@ -1,0 +1,476 @@
+"""The embedded cohort: ten-channel imaging-mass-cytometry sections of muscle, drawn from published measurements.
+
+No public source holds the images of Pilla, Khan & McGough (2022). `make_phantom` writes what a hospital
+would hand over for such a cohort (14 subjects x 10 proteins, as TIFF and as JPEG) together with what no
+hospital can: the fibre of every pixel, and each fibre's deficiency and protein levels.
+
+Where the numbers come from: `data/cohort.json`, fitted to the per-fibre means of Warren et al. (2020),
+doi:10.1038/s41598-020-70885-3. Decisions taken here:
+
+Levels. All 8,994 x 8 tabulated means exceed 1 (least 1.017), and the scatter of log(mean - 1) is alike in
+normal and in deficient fibres, that of log(mean) is not: the table holds counts + 1. A level here is a mean
+count per pixel, tabulated mean - 1; fibres scatter log-normally in it, with the table's covariance carried
+over from log(mean) by the delta method. A third of the variance varies slowly over the section (staining).
+TOM22 is not in the table: a mass marker, drawn as 0.9 x VDAC1 with a further scatter of 15 %.
+Dystrophin is not either: membrane only, the same in every subject, alike in deficient fibres.
+
+Pixels. rate = level x rim x texture + background. The rim is brighter (mitochondria gather below the
+membrane), the texture is shared by all proteins (they sit in the same mitochondria), and each fibre's mean
+rate equals its level. Counts are Poisson with a rate that flickers by `FLICKER` from pixel to pixel, hence
+negative binomial. Where a deficient fibre holds more SDHA than a normal one would, the excess lies in a thin
+clumpy rim (ragged-red fibres). As mitocyto does, each image is stretched from its 5th..95th percentile.
+
+Cured twin. Same geometry, texture, noise and stretch limits, but every deficient fibre is given normal levels of its
+own subject: the same latent deviate around the mean of class "none". Subjects without a normal fibre (P01,
+P02) get as normal their own VDAC1 and, for the other proteins, the controls' mean log-ratio to VDAC1. Counts
+are read from a table of quantiles at one uniform number per pixel and protein, so that they change only
+where the rate does, and rise where it rises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tifffile
+from numpy.random import Generator, SeedSequence
+from PIL import Image
+from scipy import ndimage as ndi
+from scipy import stats
+
+from mitolib import fibres, settings
+from mitolib.progress import track
+
+RECIPE_VERSION = 1  # raise it whenever the same seed gives other bytes
+LEAST_SIDE_PX = 768  # a section keeps a grid of several 512 px patches at any scale
+FLICKER = 0.33  # coefficient of variation of the rate from pixel to pixel, beyond Poisson
+TEXTURE = 0.19  # standard deviation of log rate within a fibre, at 1 to 3 px
+MOTTLE, SHADE = 0.10, 0.10  # the same at 6 px and at 30 px
+STREAKS = 0.25  # fall of log rate in a dark streak, per unit of a fibre's liability to them
+RIM_GAIN, RIM_PX = 1.1, 13.0  # brightness at the border over the core, and its decay into the fibre
+CLUMP_GAIN, CLUMP_PX = 0.4, 3.0  # the same for clumps of mitochondria right below the membrane
+STAINING = 0.25  # share of the fibres' variance that varies slowly over the section
+STAINING_PX = 600.0
+OUTSIDE, STROMA = 0.002, 0.04  # background off the tissue and between fibres, as share of the median normal level
+MEMBRANE = 9.0  # dystrophin counts at the membrane, median fibre
+MEMBRANE_PX = 1.5
+MEMBRANE_FLOOR = 0.02  # dystrophin within a fibre, as share of its membrane
+FILL = (0.65, 0.83)  # share of the tissue that is fibre: torn and intact sections
+GREATEST_RATE = 200.0  # above the stretch limit of every image, so that the cut is never seen
+ROWS_PER_ROOT = 25  # rows of the quantile table per unit of sqrt(rate): a step is below 4 % of a Poisson sd...
+UNIFORMS = 1 << 16
+MOST_WORKERS = 4  # each needs about 1 GB at scale 1
+DEFICIENT = ("CI", "CIV", "CI+CIV")
+MASS_MARKER = "VDAC1"
+
+
+class PhantomError(ValueError):
+    """The phantom cannot be made or reused as asked; the message names what was found and the remedy."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One section to draw; everything a worker process needs."""
+
+    subject: dict[str, Any]
+    calibrated: tuple[str, ...]  # order of the columns of log_mean and log_cov
+    normal: list[float]  # log(level + 1) that counts as normal for this subject
+    seed: int
+    scale: float
+    cured: bool
+    folder: Path
+
+
+def section_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    """Width and height in px of a section at `scale`; each side stays at least min(side, 768)."""
+    return tuple(max(round(side * scale), min(side, LEAST_SIDE_PX)) for side in (width, height))  # type: ignore[return-value]
+
+
+def make_phantom(
+    root: str | os.PathLike[str],
+    *,
+    seed: int = 127,
+    scale: float = 1.0,
+    cured: bool = False,
+    calibration: str | os.PathLike[str] = settings.CALIBRATION,
+    workers: int | None = None,
+) -> Path:
+    """Draw the cohort below `root`, or return at once if it is there already; the same seed gives the same bytes.
+
+    scale: linear size of the sections (0 < scale <= 1); fibres keep their size in px, so there are fewer of them.
+    cured: draw the twin in which every deficient fibre has normal levels. workers: threads, default one per core up to 4.
+
+    Writes `<Label>/<subject>/<protein>.tif` and `.jpg` (8 bit), `cohort.csv`, `truth/<section>.tif` (uint16 fibre
+    labels), `truth/fibres.csv`, `truth/stretch.csv` and, last, `recipe.json`. All appear at once: a run that is
+    killed leaves at most a folder `<root>.partial-<pid>`, which the next run removes.
+
+    Raises PhantomError for a bad scale or calibration, or a folder that holds something else.
+    """
+    root = Path(root).absolute()
+    if not 0 < scale <= 1:
+        raise PhantomError(f"scale={scale} is not in (0, 1]. Use 1 for the published sizes, 0.1 for a quick look.")
+    cohort, digest = _read_calibration(Path(calibration))
+    recipe = {
+        "version": RECIPE_VERSION,
+        "seed": int(seed),
+        "scale": float(scale),
+        "cured": bool(cured),
+        "calibration_sha256": digest,
+        "files": 2 * len(settings.PROTEINS) * len(cohort["subjects"]),
+    }
+    if _is_there(root, recipe):
+        return root
+    partial = _fresh_folder(root)
+    tasks = [_task(subject, cohort, seed, scale, cured, partial) for subject in cohort["subjects"]]
+    try:
+        drawn = _draw_all(tasks, workers or min(_cores(), MOST_WORKERS))
+        _write_tables(partial, cohort["subjects"], drawn)
+        (partial / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+        if root.exists():
+            root.rmdir()  # _is_there has seen that it is empty
+        try:
+            partial.rename(root)
+        except OSError:  # another process was faster
+            if not _is_there(root, recipe):
+                raise
+            shutil.rmtree(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return root
+
+
+def _read_calibration(path: Path) -> tuple[dict[str, Any], str]:
+    """The checked calibration and the SHA-256 of its file."""
+    remedy = "Restore data/cohort.json from the repository, or pass calibration=."
+    try:
+        raw = path.read_bytes()
+        cohort = json.loads(raw)
+    except OSError as error:
+        raise PhantomError(f"{path}: calibration not readable ({error.strerror}). {remedy}") from error
+    except ValueError as error:
+        raise PhantomError(f"{path}: calibration is not JSON ({error}). {remedy}") from error
+    try:
+        proteins = cohort["proteins"]
+        if unknown := sorted(set(proteins) - set(settings.PROTEINS)):
+            raise PhantomError(f"{path}: unknown proteins {unknown}; known are {list(settings.PROTEINS)}. {remedy}")
+        if MASS_MARKER not in proteins or not cohort["subjects"]:
+            raise PhantomError(f"{path}: needs {MASS_MARKER} and at least one subject. {remedy}")
+        for subject in cohort["subjects"]:
+            shapes = {np.shape(group["log_mean"]) for group in subject["classes"].values()}
+            if shapes != {(len(proteins),)} or np.shape(subject["log_cov"]) != (len(proteins),) * 2:
+                raise PhantomError(
+                    f"{path}: levels of {subject['subject']} are not {len(proteins)} per class. {remedy}"
+                )
+            if unknown := sorted(set(subject["classes"]) - {"none", *DEFICIENT}):
+                raise PhantomError(f"{path}: {subject['subject']} has unknown classes {unknown}. {remedy}")
+            if subject["label"] not in settings.LABELS or len(set(map(len, subject["tissue"]))) != 1:
+                raise PhantomError(f"{path}: label or tissue outline of {subject['subject']} is unusable. {remedy}")
+            float(
+                subject["fibre_area_px"]["log_mean"]
+                + subject["fibre_area_px"]["log_sd"]
+                + subject["aspect_ratio_median"]
+            )
+            int(subject["width"] + subject["height"])
+            str(subject["genotype"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PhantomError(f"{path}: calibration is malformed ({error!r}). {remedy}") from error
+    return cohort, hashlib.sha256(raw).hexdigest()
+
+
+def _is_there(root: Path, recipe: dict[str, Any]) -> bool:
+    """True if `root` holds this very cohort, False if there is nothing; anything else is refused."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    remedy = "Delete the folder, or choose another."
+    try:
+        found = json.loads((root / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PhantomError(f"{root}: exists without a readable recipe.json, so it is no phantom. {remedy}") from error
+    if found != recipe:
+        raise PhantomError(f"{root}: holds another phantom: found {found}, wanted {recipe}. {remedy}")
+    files = sum(
+        path.suffix in {".tif", ".jpg"} for label in settings.LABELS for path in (root / label.title()).rglob("*")
+    )
+    if files != recipe["files"]:
+        raise PhantomError(f"{root}: found {files} images, wanted {recipe['files']}. {remedy}")
+    return True
+
+
+def _fresh_folder(root: Path) -> Path:
+    """An empty `<root>.partial-<pid>`; folders left by killed runs are removed."""
+    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    try:
+        for left in root.parent.glob(f"{root.name}.partial-*"):
+            if left == partial or not _alive(left.name.rpartition("-")[2]):
+                shutil.rmtree(left)
+        partial.mkdir(parents=True)
+        (partial / "truth").mkdir()
+    except OSError as error:
+        raise PhantomError(
+            f"{partial}: cannot be created ({error.strerror}). Choose a folder that can be written."
+        ) from error
+    return partial
+
+
+def _alive(pid: str) -> bool:
+    if os.name == "nt":  # there, signal 0 would end the process
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass  # alive, and somebody else's
+    return True
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _task(subject: dict[str, Any], cohort: dict[str, Any], seed: int, scale: float, cured: bool, folder: Path) -> _Task:
+    proteins = cohort["proteins"]
+    if "none" in subject["classes"]:
+        normal = subject["classes"]["none"]["log_mean"]
+    else:  # the controls' ratio to the mass marker, on this subject's own mass
+        mass = proteins.index(MASS_MARKER)
+        controls = [s for s in cohort["subjects"] if s["label"] == "control" and s.get("fibres_measured", 1)]
+        if not controls:
+            raise PhantomError(
+                f"{subject['subject']} has no normal fibre, and no control to derive it from. Add a control."
+            )
+        rates = np.log(_rate([s["classes"]["none"]["log_mean"] for s in controls]))
+        ratio = (rates - rates[:, [mass]]).mean(axis=0)
+        shares = [group["fraction"] for group in subject["classes"].values()]
+        own = np.average([group["log_mean"][mass] for group in subject["classes"].values()], weights=shares)
+        normal = np.log1p(_rate(own) * np.exp(ratio)).tolist()
+    return _Task(subject, tuple(proteins), normal, seed, scale, cured, folder)
+
+
+def _rate(log_mean: Any) -> np.ndarray:
+    """Mean count of a tabulated log mean; the table holds counts + 1."""
+    return np.maximum(np.expm1(np.asarray(log_mean, float)), 0.01)
+
+
+def _stream(task: _Task, purpose: str) -> Generator:
+    """One stream per section and purpose: a new step, or another subject, shifts no other."""
+    key = tuple(zlib.crc32(name.encode()) for name in (task.subject["subject"], purpose))
+    return np.random.default_rng(SeedSequence(task.seed, spawn_key=key))
+
+
+def _draw_all(tasks: list[_Task], workers: int) -> dict[str, tuple[pd.DataFrame, list[dict]]]:
+    """Draw every section, largest first; results by subject."""
+    _quantiles()  # once, not once per thread
+    tasks = sorted(tasks, key=lambda task: -task.subject["width"] * task.subject["height"])
+    # Threads, not processes: numpy, zlib and Pillow release the interpreter lock on whole images. It works from
+    # any kernel, script or prompt, beside TensorFlow, and nothing outlives a killed run.
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {task.subject["subject"]: pool.submit(_draw, task) for task in tasks}
+        try:
+            return {name: futures[name].result() for name in track(futures, "phantom", len(futures))}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _draw(task: _Task) -> tuple[pd.DataFrame, list[dict]]:
+    """Write the images and the label map of one section; return its rows of fibres.csv and stretch.csv."""
+    subject, name = task.subject, task.subject["subject"]
+    width, height = section_size(subject["width"], subject["height"], task.scale)
+    geometry = _geometry(task, (height, width))
+    label = geometry.label
+    tifffile.imwrite(task.folder / "truth" / f"{name}.tif", label, compression="zlib")
+
+    paint = _Paint(task, geometry)
+    number = np.arange(1, len(paint.area_px) + 1)
+    centre = np.array(ndi.center_of_mass(label > 0, label, number)).reshape(-1, 2)
+    deficiency, level, healthy = _levels(task, centre, (height, width))
+    table = pd.DataFrame({"section": name, "fibre": number, "y": centre[:, 0].round(2), "x": centre[:, 1].round(2)})
+    table["area_px"], table["deficiency"] = paint.area_px, deficiency
+
+    folder = task.folder / subject["label"].title() / name
+    folder.mkdir(parents=True)
+    stretch = []
+    for column, protein in enumerate(settings.PROTEINS):
+        counts, painted = paint.counts(protein, level[:, column], level[:, column], healthy[:, column])
+        low, high = _limits(counts)
+        if task.cured:
+            counts, painted = paint.counts(protein, healthy[:, column], level[:, column], healthy[:, column])
+        table[protein] = painted.round(4)
+        grey = np.clip((np.arange(256.0) - low) / (high - low) * 255, 0, 255).astype(np.uint8)[counts]
+        tifffile.imwrite(folder / f"{protein}.tif", grey, compression="zlib")
+        Image.fromarray(grey).save(folder / f"{protein}.jpg", quality=95)
+        stretch.append({"section": name, "protein": protein, "low": low, "high": high})
+    return table, stretch
+
+
+def _geometry(task: _Task, shape: tuple[int, int]) -> fibres.Geometry:
+    area, rng = task.subject["fibre_area_px"], _stream(task, "geometry")
+    side = float(np.exp(area["log_mean"] / 2))
+    step = max(2, int(side / 12))
+    pad = 2 * int(side) // step * step
+    tissue = fibres.draw_tissue(task.subject["tissue"], shape, step, pad, _stream(task, "tissue"))
+    elongation = float(task.subject["aspect_ratio_median"])
+    cells = fibres.pack_cells(
+        tissue,
+        step,
+        log_mean=area["log_mean"] + 0.2,  # a cell is its fibre plus half of each gap
+        log_sd=0.78 * area["log_sd"],
+        aspect=1.5 + 1.2 * max(elongation - 1.31, -0.3),
+        turn=float(np.clip(0.6 - 1.2 * (elongation - 1.31), 0.1, 0.7)),
+        rng=rng,
+    )
+    return fibres.grow(cells, tissue, step, pad, shape, fill=_fill(task.subject), rng=rng)
+
+
+def _fill(subject: dict[str, Any]) -> float:
+    """Share of the tissue that fibres cover.
+
+    In P03 and P04, where mask or image show all fibres, it is 1.25 times the share of the measured fibres.
+    """
+    area, cell = subject["fibre_area_px"], subject["tissue_cell_px"]
+    tissue = sum(row.count("#") for row in subject["tissue"]) * cell**2
+    measured = subject["fibres_measured"] * np.exp(area["log_mean"] + area["log_sd"] ** 2 / 2) / tissue
+    return float(np.clip(1.25 * measured, *FILL)) if measured else float(np.mean(FILL))
+
+
+def _levels(task: _Task, centre_yx: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deficiency (N,), levels and normal levels (N, 10) of the fibres, in counts per pixel."""
+    rng, n = _stream(task, "levels"), len(centre_yx)
+    classes = task.subject["classes"]
+    share = np.array([group["fraction"] for group in classes.values()])
+    # Evenly spaced quantiles in random order: the class sizes differ from their expectation by less than one.
+    quantile = rng.permutation((np.arange(n) + rng.random()) / max(n, 1))
+    kind = np.minimum(np.searchsorted(np.cumsum(share / share.sum()), quantile), len(share) - 1)
+    deficiency = np.array(list(classes))[kind]
+
+    deviate = rng.standard_normal((n, len(settings.PROTEINS)))
+    for column in range(deviate.shape[1]):
+        field = fibres.smooth_noise(shape, STAINING_PX, rng)
+        slow = field[tuple(np.minimum(centre_yx.round().astype(int), np.array(shape) - 1).T)]
+        slow = (slow - slow.mean()) / (slow.std() + 1e-6)
+        deviate[:, column] = np.sqrt(1 - STAINING) * deviate[:, column] + np.sqrt(STAINING) * slow
+
+    log_mean = np.array([group["log_mean"] for group in classes.values()])
+    pooled = np.exp(np.average(log_mean, axis=0, weights=share))
+    values, vectors = np.linalg.eigh(np.array(task.subject["log_cov"]))
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    scatter = deviate[:, : len(task.calibrated)] @ root * (pooled / (pooled - 1))  # d log(rate) = m / (m - 1) d log(m)
+
+    level, healthy = np.empty((n, len(settings.PROTEINS))), np.empty((n, len(settings.PROTEINS)))
+    for table, centre in (
+        (level, _rate(log_mean)[kind]),
+        (healthy, np.broadcast_to(_rate(task.normal), scatter.shape)),
+    ):
+        rate = dict(zip(task.calibrated, (centre * np.exp(scatter)).T, strict=True))
+        rate["TOM22"] = 0.9 * rate[MASS_MARKER] * np.exp(0.15 * deviate[:, -2])
+        rate["Dystrophin"] = MEMBRANE * np.exp(0.2 * deviate[:, -1])
+        table[:] = np.clip(np.stack([rate[protein] for protein in settings.PROTEINS], axis=1), 0.01, GREATEST_RATE / 2)
+    healthy[deficiency == "none"] = level[deficiency == "none"]
+    return deficiency, level, healthy
+
+
+class _Paint:
+    """The pixel model of one section; fields are float32 of the section's shape."""
+
+    def __init__(self, task: _Task, geometry: fibres.Geometry) -> None:
+        self.task, self.cell = task, geometry.cell
+        self.depth = np.clip(geometry.depth_px, -30, None)  # far outside nothing is visible, and exp stays finite
+        self.inside = self.depth > 0
+        self.area_px = np.bincount(self.cell[self.inside], minlength=int(self.cell.max()) + 1)[1:]
+        rng, shape, n = _stream(task, "texture"), self.cell.shape, len(self.area_px) + 1
+
+        grain = ndi.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (0.8, 1.2))
+        log_rate = TEXTURE / grain.std() * grain + MOTTLE * fibres.smooth_noise(shape, 6, rng)
+        log_rate += SHADE * fibres.smooth_noise(shape, 30, rng)
+        within = np.maximum(self.depth, 0)
+        # Dark streaks along some fibres' cores, where the plane of section cuts the myofibrils obliquely.
+        streaks = ndi.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (1.5, 7))
+        streaked = STREAKS * np.maximum(rng.standard_normal(n) - 0.5, 0).astype(np.float32)
+        log_rate -= streaked[self.cell] * np.maximum(streaks / streaks.std(), 0) * (1 - np.exp(-within / 10))
+
+        crust = np.maximum(1 + fibres.smooth_noise(shape, 8, rng), 0) * np.exp(-within / np.float32(CLUMP_PX))
+        rim_gain = RIM_GAIN * np.exp(0.4 * rng.standard_normal(n)).astype(np.float32)
+        rim = np.exp(-within / np.float32(RIM_PX)) + CLUMP_GAIN * crust
+        self.modulation = np.exp(log_rate) * (1 + rim_gain[self.cell] * rim)
+        self.modulation /= 1 + np.exp(-(self.depth + 0.4) / np.float32(0.45))  # an edge about 1 px soft
+        self.crust = crust * self.modulation
+        self.plain = self._per_fibre(self.modulation)
+
+        near = ndi.uniform_filter(self.inside.astype(np.float32), 41)
+        stroma = STROMA * np.exp(0.5 * fibres.smooth_noise(shape, 20, rng)) * np.minimum(1.5 * near, 1)
+        self.background = OUTSIDE + stroma * (self.depth < 0)
+
+    def counts(
+        self, protein: str, level: np.ndarray, uncured: np.ndarray, healthy: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Counts (H, W) uint8 of one protein, and the mean rate (N,) of each fibre, background apart.
+
+        level: of each fibre, as painted inside it; uncured: as its soft edge outside the label is painted, in both
+        twins; healthy: what it would be without the deficiency, which says how much of its SDHA is excess.
+        """
+        if protein == "Dystrophin":
+            field = MEMBRANE_FLOOR + np.exp(-np.square((self.depth + 0.3) / np.float32(MEMBRANE_PX)))
+            rate, mean = self._spread(level) * field, level * self._per_fibre(field)
+        else:
+            field, mean = self.modulation, level
+            if protein == "SDHA":
+                excess = np.clip(np.log(level / healthy), 0, 1.5)
+                field = field + self._spread(3 * excess / (1 + excess)) * self.crust
+            inside = self._spread(level / self._per_fibre(field)) * field
+            rate = np.where(self.inside, inside, self._spread(uncured / self.plain) * self.modulation)
+        if len(healthy):
+            rate += np.float32(np.median(healthy)) * self.background
+        row = (np.sqrt(np.minimum(rate, GREATEST_RATE)) * ROWS_PER_ROOT).round().astype(np.uint16)
+        uniform = _stream(self.task, f"noise {protein}").integers(0, UNIFORMS, row.shape, dtype=np.uint16)
+        return _quantiles()[row, uniform], mean
+
+    def _per_fibre(self, field: np.ndarray) -> np.ndarray:
+        """Mean of a field over each fibre, (N,)."""
+        total = np.bincount(self.cell[self.inside], field[self.inside], minlength=len(self.area_px) + 1)
+        return total[1:] / np.maximum(self.area_px, 1)
+
+    def _spread(self, value: np.ndarray) -> np.ndarray:
+        """A value per fibre (N,) as a field, 0 where no fibre is near."""
+        return np.append(0, value).astype(np.float32)[self.cell]
+
+
+@cache
+def _quantiles() -> np.ndarray:
+    """(rows, 65536) uint8: count at each uniform number, for rates (row / ROWS_PER_ROOT) ** 2."""
+    rates = (np.arange(int(np.sqrt(GREATEST_RATE) * ROWS_PER_ROOT) + 2) / ROWS_PER_ROOT) ** 2
+    table = np.zeros((len(rates), UNIFORMS), np.uint8)
+    shape = 1 / FLICKER**2
+    for row, rate in enumerate(rates[1:], start=1):
+        below = stats.nbinom.cdf(np.arange(255), shape, shape / (shape + rate))
+        edges = np.concatenate([[0], np.round(below * UNIFORMS).astype(int), [UNIFORMS]])
+        table[row] = np.repeat(np.arange(256, dtype=np.uint8), np.diff(edges))
+    return table
+
+
+def _limits(counts: np.ndarray) -> tuple[int, int]:
+    """5th and 95th percentile of the counts, at least one apart."""
+    cumulative = np.bincount(counts.ravel(), minlength=256).cumsum() / counts.size
+    low, high = (int(np.searchsorted(cumulative, q)) for q in (0.05, 0.95))
+    return low, max(high, low + 1)
+
+
+def _write_tables(folder: Path, subjects: list[dict], drawn: dict[str, tuple[pd.DataFrame, list[dict]]]) -> None:
+    names = [subject["subject"] for subject in subjects]
+    cohort = pd.DataFrame(subjects)[["subject", "label", "genotype"]]
+    cohort.insert(0, "section", names)
+    cohort.to_csv(folder / "cohort.csv", index=False)
+    pd.concat([drawn[name][0] for name in names]).to_csv(folder / "truth" / "fibres.csv", index=False)
+    stretch = [row for name in names for row in drawn[name][1]]
+    pd.DataFrame(stretch).to_csv(folder / "truth" / "stretch.csv", index=False)

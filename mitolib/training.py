@@ -1,0 +1,96 @@
+"""Fit a head on features, with the paper's optimiser, loss and early stopping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pandas as pd
+
+from mitolib.progress import EVERY_S, clock, say
+from mitolib.settings import LABELS, Profile
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches of (features, one-hot labels); epoch e asks `source` for the features of epoch e."""
+
+    def __init__(
+        self,
+        source: Callable[[int, np.ndarray], np.ndarray],
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__()
+        self.source, self.labels, self.batch_size, self.rng = source, labels, batch_size, rng
+        self.epoch, self.order = 0, rng.permutation(len(labels))
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        return self.source(self.epoch, rows).astype(np.float32), one_hot(self.labels[rows])
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        self.order = self.rng.permutation(len(self.labels))
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """(N,) class indices -> (N, 2) float32."""
+    return np.eye(len(LABELS), dtype=np.float32)[labels]
+
+
+def fit(
+    head: keras.Model,
+    train: Callable[[int, np.ndarray], np.ndarray],
+    train_labels: np.ndarray,
+    validation_nhwc: np.ndarray,
+    validation_labels: np.ndarray,
+    *,
+    profile: Profile,
+    rng: np.random.Generator,
+    label: str,
+) -> pd.DataFrame:
+    """Train `head` in place and return its history: one row per epoch, from 1.
+
+    Columns accuracy, loss, val_accuracy, val_loss. Adam, categorical cross-entropy; training stops when
+    the validation accuracy has not improved for `profile.patience` epochs, and the weights of the best
+    epoch are put back (the paper does not say which it kept). Labels are (N,) class indices.
+    """
+    head.compile(
+        optimizer=keras.optimizers.Adam(profile.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"]
+    )
+    stop = keras.callbacks.EarlyStopping("val_accuracy", patience=profile.patience, restore_best_weights=True)
+    history = head.fit(
+        Batches(train, train_labels, batch_size=profile.batch_size, rng=rng),
+        validation_data=(validation_nhwc.astype(np.float32), one_hot(validation_labels)),
+        epochs=profile.epochs,
+        callbacks=[stop, _Progress(label, profile.epochs)],
+        verbose=0,
+    ).history
+    table = pd.DataFrame(history)[["accuracy", "loss", "val_accuracy", "val_loss"]]
+    return table.set_index(pd.RangeIndex(1, len(table) + 1, name="epoch"))
+
+
+class _Progress(keras.callbacks.Callback):
+    """A line now and then: epoch, accuracies, time left if no early stop comes."""
+
+    def __init__(self, label: str, epochs: int) -> None:
+        super().__init__()
+        self.label, self.epochs = label, epochs
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.start = self.last = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        now, done = time.monotonic(), epoch + 1
+        if now - self.last >= EVERY_S:
+            self.last = now
+            left = clock((now - self.start) / done * (self.epochs - done))
+            accuracy = f"validation accuracy {logs['val_accuracy']:.2f}"
+            say(f"  {self.label}: epoch {done}/{self.epochs}, {accuracy}, at most {left} left")

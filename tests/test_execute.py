@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import nbformat
+import papermill
+import pytest
+
+from mitolib import execute
+
+
+def notebook_with(*cells) -> nbformat.NotebookNode:
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nbformat.v4.new_notebook(cells=list(cells), metadata={"kernelspec": kernel})
+
+
+def cell(source: str, **metadata) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, metadata=metadata)
+
+
+def test_default_parameters_are_hidden_where_injected_ones_follow():
+    defaults, injected = cell("epochs = 50", tags=["parameters"]), cell("epochs = 1", tags=["injected-parameters"])
+    tidied = execute.tidy(notebook_with(defaults, injected), [])
+    assert tidied.cells[0].metadata["tags"] == ["parameters", "remove-cell"]
+    assert (
+        "remove-cell" not in execute.tidy(notebook_with(cell("x = 1", tags=["parameters"])), []).cells[0].metadata.tags
+    )
+
+
+def test_standard_error_and_the_times_of_papermill_are_left_out():
+    noisy = cell("run()", papermill={"duration": 1}, execution={"iopub.status.idle": "2026-01-01"})
+    noisy.outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text="a line of progress"),
+        nbformat.v4.new_output("stream", name="stdout", text="kept"),
+    ]
+    tidied = execute.tidy(notebook_with(noisy), [])
+    assert [output.text for output in tidied.cells[0].outputs] == ["kept"]
+    assert not {"papermill", "execution"} & tidied.cells[0].metadata.keys()
+
+
+def test_a_figure_of_a_network_with_random_weights_says_so_in_its_caption():
+    figures = [
+        cell("plt.show()", mystnb={"figure": {"caption": "Curves.", "name": "x"}}, mitolib={"weights": name})
+        for name in ("VGG16", "ResNet50")
+    ]
+    captions = [c.metadata.mystnb.figure.caption for c in execute.tidy(notebook_with(*figures), ["ResNet50"]).cells]
+    assert captions[0] == "Curves."
+    assert captions[1].startswith(
+        "Curves. The backbone started from random weights, because the ImageNet weights of ResNet50"
+    )
+
+
+def test_a_notebook_that_fails_leaves_the_chapter_that_was_there(tmp_path, monkeypatch):
+    sources, book = tmp_path / "notebooks", tmp_path / "book"
+    sources.mkdir()
+    nbformat.write(
+        notebook_with(cell("profile = results = None", tags=["parameters"]), cell("1 / 0")), sources / "exp1.ipynb"
+    )
+    monkeypatch.setattr(execute, "NOTEBOOKS", sources)
+    (book / "chapters").mkdir(parents=True)
+    (book / "chapters" / "exp1.ipynb").write_text("the last good run")
+    with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError"):
+        execute.execute("exp1", profile="smoke", book=book)
+    assert [p.name for p in (book / "chapters").iterdir()] == ["exp1.ipynb"]
+    assert (book / "chapters" / "exp1.ipynb").read_text() == "the last good run"

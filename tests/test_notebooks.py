@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from mitolib import execute, settings
+
+NOTEBOOKS = sorted(execute.NOTEBOOKS.glob("*.ipynb"))
+over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+def test_every_notebook_is_a_chapter():
+    assert sorted(execute.CHAPTERS) == [path.stem for path in NOTEBOOKS]
+
+
+@over_notebooks
+def test_a_notebook_is_thin(path):
+    for cell in code_cells(path):
+        assert not re.search(r"^\s*(def|class) |sys\.path|^\s*[!%]", cell.source, re.M), cell.source
+        assert len(cell.source.splitlines()) <= 15, cell.source
+
+
+@over_notebooks
+def test_a_source_is_kept_without_outputs(path):
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(path))
+
+
+@over_notebooks
+def test_every_notebook_takes_the_common_parameters(path):
+    assert {"profile", "data", "results", "seed"} <= papermill.inspect_notebook(str(path)).keys()
+
+
+@over_notebooks
+def test_every_figure_has_a_caption_a_name_and_alt_text(path):
+    figures = [cell for cell in code_cells(path) if "plt.show()" in cell.source]
+    names = [cell.metadata["mystnb"]["figure"]["name"] for cell in figures]
+    assert names and len(set(names)) == len(names)
+    for cell in figures:
+        assert cell.source.count("plt.show()") == 1
+        assert len(cell.metadata["mystnb"]["figure"]["caption"]) > 40
+        assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+def test_exp2_runs_from_any_folder_and_writes_the_contract(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(execute.NOTEBOOKS / "exp2.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-p", "results", "out", "--no-progress-bar"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    record = json.loads((tmp_path / "out" / "exp2.json").read_text())
+    assert record["chapter"] == "exp2" and record["profile"] == "smoke"
+    assert {"commit", "created", "seconds", "device", "data", "weights"} <= record["provenance"].keys()
+    assert sum(sum(counts.values()) for counts in record["split"].values()) == 56
+    scores = record["models"]["VGG16"]
+    assert sum(map(sum, scores["confusion"])) == sum(record["split"]["test"].values())
+    assert scores["epochs"] == len(scores["history"]["val_accuracy"]) <= settings.PROFILES["smoke"].epochs
+    assert not list(tmp_path.glob("out/*.partial"))
+
+
+def test_a_misspelt_parameter_ends_the_run_with_an_error(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(execute.NOTEBOOKS / "exp2.ipynb"), "out.ipynb"]
+    done = subprocess.run(
+        [*command, "-p", "profle", "smoke", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "unknown parameter profle" in done.stderr and "Did you mean profile?" in done.stderr
+
+
+def test_bad_data_end_the_run_with_the_reason_and_write_nothing(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(execute.NOTEBOOKS / "exp1.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-p", "data", "nowhere", "-p", "results", "out", "--no-progress-bar"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "nowhere: no such folder" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []

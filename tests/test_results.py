@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mitolib import results, settings
+from mitolib.results import ResultsError
+from mitolib.weights import Weights
+
+SMOKE = settings.PROFILES["smoke"]
+
+
+def record(accuracy: float = 0.5) -> dict:
+    provenance = results.provenance(
+        SMOKE,
+        data={"name": "phantom", "sha256": "0" * 64},
+        weights=[Weights("VGG16", "wheel", "1" * 64, "CC BY 4.0", ()), Weights("ResNet50", "random", None, None, None)],
+    )
+    return {
+        "chapter": "exp1",
+        "profile": "smoke",
+        "provenance": provenance,
+        "models": {"VGG16": {"accuracy": accuracy}},
+    }
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    written = record()
+    assert results.write(tmp_path, written) == tmp_path / "exp1.json"
+    assert results.read(tmp_path, "exp1") == json.loads(json.dumps(written))
+
+
+def test_provenance_has_the_contracts_keys_and_no_name_of_the_machine():
+    provenance = record()["provenance"]
+    assert {"commit", "mitolib", "created", "seconds", "device", "cores", "packages", "seed", "data", "weights"} <= set(
+        provenance
+    )
+    assert provenance["weights"]["VGG16"]["sha256"] == "1" * 64
+    text = json.dumps(provenance)
+    assert socket.gethostname() not in text and str(Path.home()) not in text
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResultsError, match=r"file/results: results cannot be written there .*-p results"):
+        results.folder(tmp_path / "file" / "results", SMOKE)
+
+
+def test_a_failed_write_leaves_the_last_results_as_they_were(tmp_path, monkeypatch):
+    results.write(tmp_path, record(0.5))
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(ResultsError, match=r"exp1\.json: cannot be written \(No space left"):
+        results.write(tmp_path, record(0.9))
+    assert results.read(tmp_path, "exp1")["models"]["VGG16"]["accuracy"] == 0.5
+
+
+def test_a_run_killed_in_mid_write_leaves_the_last_results_whole(tmp_path):
+    results.write(tmp_path, record(0.5))
+    script = textwrap.dedent(
+        f"""
+        import json, os, signal
+        from pathlib import Path
+        from mitolib import results
+        os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+        results.write(Path({str(tmp_path)!r}), {{"chapter": "exp1", "models": {{}}}})
+        """
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    assert results.read(tmp_path, "exp1")["models"]["VGG16"]["accuracy"] == 0.5
+
+
+def test_numbers_that_are_none_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        results.write(tmp_path, record(float("nan")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_absent_and_broken_files_are_named(tmp_path):
+    with pytest.raises(ResultsError, match=r"exp1\.json: not found\. Run notebooks/exp1\.ipynb"):
+        results.read(tmp_path, "exp1")
+    (tmp_path / "exp1.json").write_text('{"chapter": ')
+    with pytest.raises(ResultsError, match=r"exp1\.json: is no whole JSON"):
+        results.read(tmp_path, "exp1")
+
+
+def test_the_box_says_where_weights_came_from_and_when_they_are_random():
+    box = results.box(record())
+    assert "ImageNet, from wheel" in box and "1" * 64 in box
+    assert "| weights of ResNet50 | random initialisation" in box
+
+
+@pytest.mark.parametrize("name", settings.PROFILES)
+def test_the_banner_names_the_profile(name):
+    assert f"Profile {name}:" in results.banner(settings.PROFILES[name], "the phantom")

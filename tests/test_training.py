@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from mitolib import settings, training
+
+PROFILE = replace(settings.PROFILES["smoke"], epochs=12, patience=3, batch_size=4, learning_rate=0.05)
+
+
+def small_head() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+
+
+def separable(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    labels = rng.integers(0, 2, n)
+    return (rng.normal(size=(n, 2)) * 0.1 + np.eye(2)[labels]).astype(np.float32), labels
+
+
+def fit(head, x, y, vx, vy, profile=PROFILE):
+    rng = np.random.default_rng(0)
+    return training.fit(head, lambda _, rows: x[rows], y, vx, vy, profile=profile, rng=rng, label="test")
+
+
+def test_a_head_learns_what_can_be_learnt_and_its_history_has_a_row_per_epoch(rng):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    history = fit(small_head(), x, y, vx, vy, replace(PROFILE, patience=12))
+    assert list(history.columns) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert history.index.tolist() == list(range(1, 13))
+    assert history["val_accuracy"].iloc[-1] == 1 and history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+def test_training_stops_after_the_patience_and_puts_the_best_weights_back(rng):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    head = small_head()
+    history = fit(head, x, 1 - y, vx, vy)  # wrong labels: validation gets worse with every epoch
+    best = history["val_accuracy"].idxmax()
+    assert len(history) == best + PROFILE.patience < PROFILE.epochs
+    assert (head.predict(vx, verbose=0).argmax(axis=1) == vy).mean() == history["val_accuracy"].max()
+
+
+def test_the_same_seed_gives_the_same_history(rng):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    assert fit(small_head(), x, y, vx, vy).equals(fit(small_head(), x, y, vx, vy))
+
+
+def test_an_epoch_shows_every_patch_once_and_asks_for_the_features_of_its_epoch(rng):
+    asked: list[tuple[int, list[int]]] = []
+
+    def source(epoch: int, rows: np.ndarray) -> np.ndarray:
+        asked.append((epoch, rows.tolist()))
+        return np.zeros((len(rows), 1))
+
+    batches = training.Batches(source, np.zeros(10, int), batch_size=4, rng=rng)
+    for _ in range(2):
+        for i in range(len(batches)):
+            batches[i]
+        batches.on_epoch_end()
+    for epoch in (0, 1):
+        seen = [row for e, rows in asked if e == epoch for row in rows]
+        assert sorted(seen) == list(range(10)) != seen
