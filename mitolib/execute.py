@@ -85,8 +85,8 @@ def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbfo
 
 def render(book: Path) -> Path:
     """Build the HTML of `book`, warnings as errors, and return its first page."""
-    command = [sys.executable, "-m", "jupyter_book", "build", str(book), "-W", "-n", "--keep-going", "-q"]
-    subprocess.run(command, check=True)
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m` form
+    subprocess.run([jupyter_book, "build", book, "-W", "-n", "--keep-going", "-q"], check=True)
     return book / "_build" / "html" / "index.html"
 
 

@@ -10,21 +10,18 @@ doi:10.1038/s41598-020-70885-3. Decisions taken here:
 Levels. All 8,994 x 8 tabulated means exceed 1 (least 1.017), and the scatter of log(mean - 1) is alike in
 normal and in deficient fibres, that of log(mean) is not: the table holds counts + 1. A level here is a mean
 count per pixel, tabulated mean - 1; fibres scatter log-normally in it, with the table's covariance carried
-over from log(mean) by the delta method. A third of the variance varies slowly over the section (staining).
+over from log(mean) by the delta method. A quarter of the variance varies slowly over the section (staining).
 TOM22 is not in the table: a mass marker, drawn as 0.9 x VDAC1 with a further scatter of 15 %.
 Dystrophin is not either: membrane only, the same in every subject, alike in deficient fibres.
 
-Pixels. rate = level x rim x texture + background. The rim is brighter (mitochondria gather below the
-membrane), the texture is shared by all proteins (they sit in the same mitochondria), and each fibre's mean
-rate equals its level. Counts are Poisson with a rate that flickers by `FLICKER` from pixel to pixel, hence
-negative binomial. Where a deficient fibre holds more SDHA than a normal one would, the excess lies in a thin
-clumpy rim (ragged-red fibres). As mitocyto does, each image is stretched from its 5th..95th percentile.
+Pixels. `mitolib.fibres` packs the section, `mitolib.staining` turns levels into counts. Where a deficient fibre
+holds more SDHA than it would without the defect, the excess lies in a thin clumpy rim (ragged-red fibres). As
+mitocyto does, each image is stretched from the 5th to the 95th percentile of its counts.
 
-Cured twin. Same geometry, texture, noise and stretch limits, but every deficient fibre is given normal levels of its
-own subject: the same latent deviate around the mean of class "none". Subjects without a normal fibre (P01,
-P02) get as normal their own VDAC1 and, for the other proteins, the controls' mean log-ratio to VDAC1. Counts
-are read from a table of quantiles at one uniform number per pixel and protein, so that they change only
-where the rate does, and rise where it rises.
+Cured twin. Same geometry, texture, noise and stretch limits, but every deficient fibre has normal levels of its own
+subject: the same latent deviate around the mean of class "none". Subjects without a normal fibre (P01, P02)
+get as normal their own VDAC1 and, for the other proteins, the controls' mean log-ratio to VDAC1. Pixels outside
+the deficient fibres are the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -32,11 +29,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +44,19 @@ import tifffile
 from numpy.random import Generator, SeedSequence
 from PIL import Image
 from scipy import ndimage as ndi
-from scipy import stats
 
 from mitolib import fibres, settings
 from mitolib.progress import track
+from mitolib.staining import GREATEST_RATE, Stain, quantiles
 
 RECIPE_VERSION = 1  # raise it whenever the same seed gives other bytes
 LEAST_SIDE_PX = 768  # a section keeps a grid of several 512 px patches at any scale
-FLICKER = 0.33  # coefficient of variation of the rate from pixel to pixel, beyond Poisson
-TEXTURE = 0.19  # standard deviation of log rate within a fibre, at 1 to 3 px
-MOTTLE, SHADE = 0.10, 0.10  # the same at 6 px and at 30 px
-STREAKS = 0.25  # fall of log rate in a dark streak, per unit of a fibre's liability to them
-RIM_GAIN, RIM_PX = 1.1, 13.0  # brightness at the border over the core, and its decay into the fibre
-CLUMP_GAIN, CLUMP_PX = 0.4, 3.0  # the same for clumps of mitochondria right below the membrane
 STAINING = 0.25  # share of the fibres' variance that varies slowly over the section
 STAINING_PX = 600.0
-OUTSIDE, STROMA = 0.002, 0.04  # background off the tissue and between fibres, as share of the median normal level
 MEMBRANE = 9.0  # dystrophin counts at the membrane, median fibre
-MEMBRANE_PX = 1.5
-MEMBRANE_FLOOR = 0.02  # dystrophin within a fibre, as share of its membrane
+BORDER_PX = 6.0  # by which a cell is wider than its fibre
 FILL = (0.65, 0.83)  # share of the tissue that is fibre: torn and intact sections
-GREATEST_RATE = 200.0  # above the stretch limit of every image, so that the cut is never seen
-ROWS_PER_ROOT = 25  # rows of the quantile table per unit of sqrt(rate): a step is below 4 % of a Poisson sd...
-UNIFORMS = 1 << 16
-MOST_WORKERS = 4  # each needs about 1 GB at scale 1
+MOST_WORKERS = 4
 DEFICIENT = ("CI", "CIV", "CI+CIV")
 MASS_MARKER = "VDAC1"
 
@@ -80,7 +67,7 @@ class PhantomError(ValueError):
 
 @dataclass(frozen=True)
 class _Task:
-    """One section to draw; everything a worker process needs."""
+    """One section to draw."""
 
     subject: dict[str, Any]
     calibrated: tuple[str, ...]  # order of the columns of log_mean and log_cov
@@ -108,7 +95,8 @@ def make_phantom(
     """Draw the cohort below `root`, or return at once if it is there already; the same seed gives the same bytes.
 
     scale: linear size of the sections (0 < scale <= 1); fibres keep their size in px, so there are fewer of them.
-    cured: draw the twin in which every deficient fibre has normal levels. workers: threads, default one per core up to 4.
+    cured: draw the twin in which every deficient fibre has normal levels.
+    workers: threads; by default one per core, at most 4 (each needs about 1 GB at scale 1).
 
     Writes `<Label>/<subject>/<protein>.tif` and `.jpg` (8 bit), `cohort.csv`, `truth/<section>.tif` (uint16 fibre
     labels), `truth/fibres.csv`, `truth/stretch.csv` and, last, `recipe.json`. All appear at once: a run that is
@@ -130,22 +118,22 @@ def make_phantom(
     }
     if _is_there(root, recipe):
         return root
-    partial = _fresh_folder(root)
-    tasks = [_task(subject, cohort, seed, scale, cured, partial) for subject in cohort["subjects"]]
+    draft = _fresh_folder(root)
+    tasks = [_task(subject, cohort, seed, scale, cured, draft) for subject in cohort["subjects"]]
     try:
         drawn = _draw_all(tasks, workers or min(_cores(), MOST_WORKERS))
-        _write_tables(partial, cohort["subjects"], drawn)
-        (partial / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+        _write_tables(draft, cohort["subjects"], drawn)
+        (draft / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
         if root.exists():
             root.rmdir()  # _is_there has seen that it is empty
         try:
-            partial.rename(root)
+            draft.rename(root)
         except OSError:  # another process was faster
             if not _is_there(root, recipe):
                 raise
-            shutil.rmtree(partial)
+            shutil.rmtree(draft)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
         raise
     return root
 
@@ -166,6 +154,9 @@ def _read_calibration(path: Path) -> tuple[dict[str, Any], str]:
             raise PhantomError(f"{path}: unknown proteins {unknown}; known are {list(settings.PROTEINS)}. {remedy}")
         if MASS_MARKER not in proteins or not cohort["subjects"]:
             raise PhantomError(f"{path}: needs {MASS_MARKER} and at least one subject. {remedy}")
+        names = [subject["subject"] for subject in cohort["subjects"]]
+        if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
+            raise PhantomError(f"{path}: subjects {names} must be different words: they name folders. {remedy}")
         for subject in cohort["subjects"]:
             shapes = {np.shape(group["log_mean"]) for group in subject["classes"].values()}
             if shapes != {(len(proteins),)} or np.shape(subject["log_cov"]) != (len(proteins),) * 2:
@@ -209,18 +200,18 @@ def _is_there(root: Path, recipe: dict[str, Any]) -> bool:
 
 def _fresh_folder(root: Path) -> Path:
     """An empty `<root>.partial-<pid>`; folders left by killed runs are removed."""
-    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    draft = root.with_name(f"{root.name}.partial-{os.getpid()}")
     try:
         for left in root.parent.glob(f"{root.name}.partial-*"):
-            if left == partial or not _alive(left.name.rpartition("-")[2]):
+            if left == draft or not _alive(left.name.rpartition("-")[2]):
                 shutil.rmtree(left)
-        partial.mkdir(parents=True)
-        (partial / "truth").mkdir()
+        draft.mkdir(parents=True)
+        (draft / "truth").mkdir()
     except OSError as error:
         raise PhantomError(
-            f"{partial}: cannot be created ({error.strerror}). Choose a folder that can be written."
+            f"{draft}: cannot be created ({error.strerror}). Choose a folder that can be written."
         ) from error
-    return partial
+    return draft
 
 
 def _alive(pid: str) -> bool:
@@ -271,7 +262,7 @@ def _stream(task: _Task, purpose: str) -> Generator:
 
 def _draw_all(tasks: list[_Task], workers: int) -> dict[str, tuple[pd.DataFrame, list[dict]]]:
     """Draw every section, largest first; results by subject."""
-    _quantiles()  # once, not once per thread
+    quantiles()  # once, not once per thread
     tasks = sorted(tasks, key=lambda task: -task.subject["width"] * task.subject["height"])
     # Threads, not processes: numpy, zlib and Pillow release the interpreter lock on whole images. It works from
     # any kernel, script or prompt, beside TensorFlow, and nothing outlives a killed run.
@@ -292,7 +283,7 @@ def _draw(task: _Task) -> tuple[pd.DataFrame, list[dict]]:
     label = geometry.label
     tifffile.imwrite(task.folder / "truth" / f"{name}.tif", label, compression="zlib")
 
-    paint = _Paint(task, geometry)
+    paint = Stain(geometry, partial(_stream, task))
     number = np.arange(1, len(paint.area_px) + 1)
     centre = np.array(ndi.center_of_mass(label > 0, label, number)).reshape(-1, 2)
     deficiency, level, healthy = _levels(task, centre, (height, width))
@@ -325,7 +316,7 @@ def _geometry(task: _Task, shape: tuple[int, int]) -> fibres.Geometry:
     cells = fibres.pack_cells(
         tissue,
         step,
-        log_mean=area["log_mean"] + 0.2,  # a cell is its fibre plus half of each gap
+        log_mean=area["log_mean"] + 2 * np.log1p(BORDER_PX / side),  # a cell is its fibre plus half of each gap
         log_sd=0.78 * area["log_sd"],
         aspect=1.5 + 1.2 * max(elongation - 1.31, -0.3),
         turn=float(np.clip(0.6 - 1.2 * (elongation - 1.31), 0.1, 0.7)),
@@ -379,84 +370,6 @@ def _levels(task: _Task, centre_yx: np.ndarray, shape: tuple[int, int]) -> tuple
         table[:] = np.clip(np.stack([rate[protein] for protein in settings.PROTEINS], axis=1), 0.01, GREATEST_RATE / 2)
     healthy[deficiency == "none"] = level[deficiency == "none"]
     return deficiency, level, healthy
-
-
-class _Paint:
-    """The pixel model of one section; fields are float32 of the section's shape."""
-
-    def __init__(self, task: _Task, geometry: fibres.Geometry) -> None:
-        self.task, self.cell = task, geometry.cell
-        self.depth = np.clip(geometry.depth_px, -30, None)  # far outside nothing is visible, and exp stays finite
-        self.inside = self.depth > 0
-        self.area_px = np.bincount(self.cell[self.inside], minlength=int(self.cell.max()) + 1)[1:]
-        rng, shape, n = _stream(task, "texture"), self.cell.shape, len(self.area_px) + 1
-
-        grain = ndi.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (0.8, 1.2))
-        log_rate = TEXTURE / grain.std() * grain + MOTTLE * fibres.smooth_noise(shape, 6, rng)
-        log_rate += SHADE * fibres.smooth_noise(shape, 30, rng)
-        within = np.maximum(self.depth, 0)
-        # Dark streaks along some fibres' cores, where the plane of section cuts the myofibrils obliquely.
-        streaks = ndi.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (1.5, 7))
-        streaked = STREAKS * np.maximum(rng.standard_normal(n) - 0.5, 0).astype(np.float32)
-        log_rate -= streaked[self.cell] * np.maximum(streaks / streaks.std(), 0) * (1 - np.exp(-within / 10))
-
-        crust = np.maximum(1 + fibres.smooth_noise(shape, 8, rng), 0) * np.exp(-within / np.float32(CLUMP_PX))
-        rim_gain = RIM_GAIN * np.exp(0.4 * rng.standard_normal(n)).astype(np.float32)
-        rim = np.exp(-within / np.float32(RIM_PX)) + CLUMP_GAIN * crust
-        self.modulation = np.exp(log_rate) * (1 + rim_gain[self.cell] * rim)
-        self.modulation /= 1 + np.exp(-(self.depth + 0.4) / np.float32(0.45))  # an edge about 1 px soft
-        self.crust = crust * self.modulation
-        self.plain = self._per_fibre(self.modulation)
-
-        near = ndi.uniform_filter(self.inside.astype(np.float32), 41)
-        stroma = STROMA * np.exp(0.5 * fibres.smooth_noise(shape, 20, rng)) * np.minimum(1.5 * near, 1)
-        self.background = OUTSIDE + stroma * (self.depth < 0)
-
-    def counts(
-        self, protein: str, level: np.ndarray, uncured: np.ndarray, healthy: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Counts (H, W) uint8 of one protein, and the mean rate (N,) of each fibre, background apart.
-
-        level: of each fibre, as painted inside it; uncured: as its soft edge outside the label is painted, in both
-        twins; healthy: what it would be without the deficiency, which says how much of its SDHA is excess.
-        """
-        if protein == "Dystrophin":
-            field = MEMBRANE_FLOOR + np.exp(-np.square((self.depth + 0.3) / np.float32(MEMBRANE_PX)))
-            rate, mean = self._spread(level) * field, level * self._per_fibre(field)
-        else:
-            field, mean = self.modulation, level
-            if protein == "SDHA":
-                excess = np.clip(np.log(level / healthy), 0, 1.5)
-                field = field + self._spread(3 * excess / (1 + excess)) * self.crust
-            inside = self._spread(level / self._per_fibre(field)) * field
-            rate = np.where(self.inside, inside, self._spread(uncured / self.plain) * self.modulation)
-        if len(healthy):
-            rate += np.float32(np.median(healthy)) * self.background
-        row = (np.sqrt(np.minimum(rate, GREATEST_RATE)) * ROWS_PER_ROOT).round().astype(np.uint16)
-        uniform = _stream(self.task, f"noise {protein}").integers(0, UNIFORMS, row.shape, dtype=np.uint16)
-        return _quantiles()[row, uniform], mean
-
-    def _per_fibre(self, field: np.ndarray) -> np.ndarray:
-        """Mean of a field over each fibre, (N,)."""
-        total = np.bincount(self.cell[self.inside], field[self.inside], minlength=len(self.area_px) + 1)
-        return total[1:] / np.maximum(self.area_px, 1)
-
-    def _spread(self, value: np.ndarray) -> np.ndarray:
-        """A value per fibre (N,) as a field, 0 where no fibre is near."""
-        return np.append(0, value).astype(np.float32)[self.cell]
-
-
-@cache
-def _quantiles() -> np.ndarray:
-    """(rows, 65536) uint8: count at each uniform number, for rates (row / ROWS_PER_ROOT) ** 2."""
-    rates = (np.arange(int(np.sqrt(GREATEST_RATE) * ROWS_PER_ROOT) + 2) / ROWS_PER_ROOT) ** 2
-    table = np.zeros((len(rates), UNIFORMS), np.uint8)
-    shape = 1 / FLICKER**2
-    for row, rate in enumerate(rates[1:], start=1):
-        below = stats.nbinom.cdf(np.arange(255), shape, shape / (shape + rate))
-        edges = np.concatenate([[0], np.round(below * UNIFORMS).astype(int), [UNIFORMS]])
-        table[row] = np.repeat(np.arange(256, dtype=np.uint8), np.diff(edges))
-    return table
 
 
 def _limits(counts: np.ndarray) -> tuple[int, int]:

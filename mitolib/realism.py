@@ -107,10 +107,10 @@ def segment(image_yx: np.ndarray) -> np.ndarray:
 def measure_image(image_yx: np.ndarray) -> Measures:
     """Fibres (by `segment`), texture and grey levels of an 8-bit pseudo-image of a mitochondrial protein.
 
-    Beside areas and cover: `fibre_cv`, the median coefficient of variation within a fibre; `rim`, the brightness 2 to 5 px
-    below the border over that beyond 12 px, median fibre; `correlation_px`, the sum of the autocorrelation within fibres
-    over lags of 1 to 10 px; `grey_histogram`, shares of 16 equal classes of grey; `spectrum`, amplitude in grey levels
-    of 8 bands, coarse to fine, over tiles full of tissue.
+    Beside areas and cover: `fibre_cv`, the median coefficient of variation within a fibre; `rim`, the brightness
+    2 to 5 px below the border over that beyond 12 px, median fibre; `correlation_px`, the sum of the autocorrelation
+    within fibres over lags of 1 to 10 px; `grey_histogram`, shares of 16 equal classes of grey; `spectrum`, amplitude
+    in grey levels of 8 bands, coarse to fine, over tiles full of tissue.
     """
     label = segment(image_yx)
     if not label.any():
@@ -120,13 +120,14 @@ def measure_image(image_yx: np.ndarray) -> Measures:
     depth = ndi.distance_transform_edt(label > 0)
     core = np.where(depth > 3, label, 0)
     mean, deviation = ndi.mean(image, core, number), ndi.standard_deviation(image, core, number)
-    rim = ndi.mean(image, np.where((depth > 2) & (depth <= 5), label, 0), number)
-    centre = ndi.mean(image, np.where(depth > 12, label, 0), number)
+    wide = number[ndi.maximum(depth, label, number) > 13]  # a fibre without a core has no rim to compare
+    centre = ndi.mean(image, np.where(depth > 12, label, 0), wide)
+    rim = ndi.mean(image, np.where((depth > 2) & (depth <= 5), label, 0), wide)
     return {
         **_quantiles("area_px", np.bincount(label.ravel())[1:]),
         "cover": float((label > 0).mean()),
-        "fibre_cv": float(np.nanmedian(deviation / mean)),
-        "rim": float(np.nanmedian(rim / centre)),
+        "fibre_cv": float(np.median(deviation / mean)),
+        "rim": float(np.median(rim / centre)) if wide.size else float("nan"),
         "correlation_px": _correlation_length(image, core > 0),
         "grey_histogram": grey_histogram(image_yx).round(5).tolist(),
         "spectrum": spectrum(image_yx).round(4).tolist(),
@@ -190,6 +191,24 @@ def compare(real: Mapping[str, Any], phantom: Mapping[str, Any]) -> pd.DataFrame
             title = f"{name} {i + 1}" if np.ndim(value) else name
             rows.append((title, float(one), float(other), ratio, abs(ratio - 1) <= TOLERANCE))
     return pd.DataFrame(rows, columns=["measure", "real", "phantom", "ratio", "within_20_percent"])
+
+
+def compare_cohort(image_yx: np.ndarray, label_yx: np.ndarray | None) -> pd.DataFrame:
+    """A COX4 picture and an instance mask against the real ones; without a mask, the picture alone.
+
+    Columns of `compare`, after a first column `of` that is "image" or "mask".
+    """
+    reference = read_reference()
+    tables = {"image": compare(reference["image"], measure_image(image_yx))}
+    if label_yx is not None:
+        tables["mask"] = compare(reference["mask"], measure_mask(label_yx))
+    return pd.concat(tables, names=["of", None]).reset_index("of")
+
+
+def real_picture() -> np.ndarray | None:
+    """The real section in COX4, (H, W) uint8, where a reader has it in MITOLIB_MIRROR; None elsewhere."""
+    path = settings.mirrored(FILES["image"]["file"])
+    return None if path is None else np.asarray(Image.open(path).convert("L"))
 
 
 def read_reference(path: Path = REFERENCE) -> dict[str, Measures]:

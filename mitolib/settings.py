@@ -68,6 +68,21 @@ PROFILES = {
 }
 
 
+def mirrored(*file_names: str) -> Path | None:
+    """The first of these files below the folder that the environment variable MITOLIB_MIRROR names, or None.
+
+    Subfolders are searched too; a relative folder counts from the checkout, wherever a notebook runs.
+    Raises ValueError if the variable names no folder.
+    """
+    mirror = os.environ.get("MITOLIB_MIRROR")
+    if not mirror:
+        return None
+    folder = ROOT / mirror
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder. Correct or unset the environment variable MITOLIB_MIRROR.")
+    return next((path for name in file_names for path in sorted(folder.rglob(name))), None)
+
+
 def read_parameters(namespace: Mapping[str, Any], known: tuple[str, ...] = ()) -> Profile:
     """The profile of a notebook run, from the notebook's own variables.
 

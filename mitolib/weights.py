@@ -9,7 +9,6 @@ nothing can be had, the answer is `source="random"`, and the caller has to say s
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import numpy as np
 import pooch
 
 from mitolib.progress import say
-from mitolib.settings import DATA, ROOT
+from mitolib.settings import DATA, mirrored
 
 CACHE = DATA / "cache" / "weights"
 TIMEOUT_S = 20  # per connection; a machine without the network must not hang
@@ -122,16 +121,8 @@ Found = tuple[Path | str, list[np.ndarray]] | None
 
 
 def _mirror(name: str) -> Found:
-    mirror = os.environ.get("MITOLIB_MIRROR")
-    if not mirror:
-        return None
-    folder = ROOT / mirror  # a relative path counts from the checkout, an absolute one is itself
-    if not folder.is_dir():
-        raise WeightsError(f"{folder}: no such folder. Correct or unset the environment variable MITOLIB_MIRROR.")
-    for file_name in ORIGINS[name].file_names:
-        for path in sorted(folder.rglob(file_name)):
-            return path, _read_keras(name, path)
-    return None
+    path = mirrored(*ORIGINS[name].file_names)
+    return path and (path, _read_keras(name, path))
 
 
 def _cache(name: str) -> Found:

@@ -46,9 +46,9 @@ def test_every_module_of_the_package_is_documented():
 def site(tmp_path_factory) -> Path:
     """The published edition, rendered with warnings as errors; nothing is written beside the sources."""
     out = tmp_path_factory.mktemp("book")
-    command = [sys.executable, "-m", "jupyter_book", "build", str(BOOK), "-W", "-n", "--keep-going"]
+    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # of this very Python
     done = subprocess.run(
-        [*command, "--path-output", str(out)],
+        [*jupyter_book, "build", str(BOOK), "-W", "-n", "--keep-going", "--path-output", str(out)],
         cwd=out,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -125,10 +125,9 @@ def render(tmp_path, monkeypatch):
         with docutils_namespace():
             config = {"extensions": ["myst_parser", "mitobook"], "numfig": True}
             out = tmp_path / "out"
-            Sphinx(
-                tmp_path, None, out, out / "doctrees", "text", confoverrides=config, status=None, warning=warnings
-            ).build()
-        return " ".join((out / "index.txt").read_text().split()), warnings.getvalue()
+            app = Sphinx(tmp_path, None, out, out, "dummy", confoverrides=config, status=None, warning=warnings)
+            app.build()
+        return " ".join(app.env.get_doctree("index").astext().split()), warnings.getvalue()
 
     return build
 

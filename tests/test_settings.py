@@ -42,3 +42,20 @@ def test_the_paper_profile_is_the_published_protocol():
     paper = settings.PROFILES["paper"]
     assert (paper.scale, paper.epochs, paper.patience, paper.batch_size, paper.learning_rate) == (1, 100, 30, 2, 1e-3)
     assert paper.views == 0, "a new augmentation at every epoch"
+
+
+def test_a_mirrored_file_is_found_in_a_subfolder_and_the_first_name_wins(monkeypatch, tmp_path):
+    monkeypatch.setenv("MITOLIB_MIRROR", str(tmp_path))
+    (tmp_path / "sub").mkdir()
+    for name in ("a.h5", "b.h5"):
+        (tmp_path / "sub" / name).touch()
+    assert settings.mirrored("b.h5", "a.h5") == tmp_path / "sub" / "b.h5"
+    assert settings.mirrored("c.h5") is None
+    monkeypatch.delenv("MITOLIB_MIRROR")
+    assert settings.mirrored("a.h5") is None
+
+
+def test_a_mirror_that_is_no_folder_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("MITOLIB_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"nowhere: no such folder\. Correct or unset"):
+        settings.mirrored("a.h5")

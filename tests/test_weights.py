@@ -66,12 +66,6 @@ def test_a_damaged_cache_is_an_error_with_its_file_and_the_remedy():
         weights.resolve("VGG16")
 
 
-def test_a_mirror_that_does_not_exist_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setenv("MITOLIB_MIRROR", str(tmp_path / "nowhere"))
-    with pytest.raises(WeightsError, match="nowhere: no such folder"):
-        weights.resolve("VGG16")
-
-
 def test_a_mirrored_file_that_holds_no_weights_is_an_error(monkeypatch, tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "vgg16_imagenet_notop.weights.h5").write_text("no weights")
