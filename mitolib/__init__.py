@@ -4,8 +4,9 @@ A notebook calls `mitolib.x`; `mitolib.x` calls third parties; modules do not ca
 (`settings`, `progress` and the types of `cohort` excepted). They meet in the notebook as
 DataFrames, arrays and models.
 
-    settings   profiles and paths                  cohort    sections of a cohort, the reader of images
-    phantom    the embedded, synthetic cohort      fibres    its geometry: packed fibres, gaps, tissue
+    settings   profiles and paths                  progress  a line about long steps
+    cohort     sections of a cohort, the reader of images
+    phantom    the embedded, synthetic cohort: drawn from fibres (geometry) and staining (pixels)
     realism    how far the phantom is from a real section
     patches    the patch grid, pixels, augmentation
     splits     the published splits                weights   where ImageNet weights come from

@@ -207,7 +207,7 @@ def table(sections: Iterable[Section]) -> pd.DataFrame:
 
 
 def published_sections(calibration: Path = CALIBRATION) -> tuple[Section, ...]:
-    """The published cohort as sizes without pictures, controls first: what the patch counts of the paper follow from."""
+    """The published cohort as sizes without pictures, controls first; the paper's patch counts follow from it."""
     subjects = json.loads(calibration.read_text())["subjects"]
     return tuple(Section(s["subject"], s["subject"], s["label"], s["height"], s["width"], {}) for s in subjects)
 

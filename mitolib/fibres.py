@@ -19,10 +19,10 @@ from numpy.random import Generator
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 
-CORNER_PX = 3.0  # how far a corner retreats from the point where three fibres would meet
+CORNER_PX = 3.6  # how far a corner retreats from the point where three fibres would meet
 FREE_CORNER_PX = 9.0  # the same where a neighbour is missing
-GAP_PX = 1.05  # half of the median gap between two fibres of one fascicle
-CLEFT_PX = 1.8  # half of what perimysium adds between two fascicles, median
+GAP = 0.033  # half of the median gap between two fibres of one fascicle, in mean radii of a fibre
+CLEFT_PX = 1.6  # half of what perimysium adds between two fascicles, median
 FASCICLE_FIBRES = 45  # fibres of one fascicle, mean
 EDGE = 1.4  # no fibre reaches farther from its centre, in radii of its ellipse; matters where neighbours are missing
 PACKED = 0.83  # share of intact tissue that fibres cover
@@ -224,7 +224,11 @@ def grow(
 
     warp_yx = np.stack([2.2 * smooth_noise(shape, 45, rng) + 1.2 * smooth_noise(shape, 10, rng) for _ in range(2)])
     value, index = _sweep(placed, shape, warp_yx, 3)
-    gap = GAP_PX * np.exp(0.6 * smooth_noise(shape, 12, rng) + 0.25 * smooth_noise(shape, 120, rng))
+    gap = (
+        GAP
+        * cells.radius_px.mean()
+        * np.exp(0.75 * smooth_noise(shape, 12, rng) + 0.25 * smooth_noise(shape, 120, rng))
+    )
     cleft = CLEFT_PX * np.exp(1.1 * smooth_noise(shape, 160, rng))
     depth = np.full(shape, -1e3, np.float32)
     hollow = np.append(True, empty)  # by name of a cell, 0 = none

@@ -54,7 +54,7 @@ LEAST_SIDE_PX = 768  # a section keeps a grid of several 512 px patches at any s
 STAINING = 0.25  # share of the fibres' variance that varies slowly over the section
 STAINING_PX = 600.0
 MEMBRANE = 9.0  # dystrophin counts at the membrane, median fibre
-BORDER_PX = 6.0  # by which a cell is wider than its fibre
+BORDER = 0.11  # by which a cell is wider than its fibre
 FILL = (0.65, 0.83)  # share of the tissue that is fibre: torn and intact sections
 MOST_WORKERS = 4
 DEFICIENT = ("CI", "CIV", "CI+CIV")
@@ -316,8 +316,8 @@ def _geometry(task: _Task, shape: tuple[int, int]) -> fibres.Geometry:
     cells = fibres.pack_cells(
         tissue,
         step,
-        log_mean=area["log_mean"] + 2 * np.log1p(BORDER_PX / side),  # a cell is its fibre plus half of each gap
-        log_sd=0.78 * area["log_sd"],
+        log_mean=area["log_mean"] + 2 * np.log1p(BORDER),  # a cell is its fibre plus half of each gap
+        log_sd=0.79 * area["log_sd"],  # relaxation adds the rest
         aspect=1.5 + 1.2 * max(elongation - 1.31, -0.3),
         turn=float(np.clip(0.6 - 1.2 * (elongation - 1.31), 0.1, 0.7)),
         rng=rng,

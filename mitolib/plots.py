@@ -153,7 +153,9 @@ def predictions(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray
 
     patches_nyx: (N, H, W) 0-255; rows: columns subject, label, p_patient, predicted, in the same order.
     """
-    for ax, patch_yx, row in zip(axes.flat, patches_nyx, rows.itertuples(), strict=True):
+    for ax in axes.flat:
+        ax.set_axis_off()  # a test set may hold fewer patches than there are axes
+    for ax, patch_yx, row in zip(axes.flat, patches_nyx, rows.itertuples(), strict=False):
         image(patch_yx, ax=ax)
         right = row.label == row.predicted
         ax.set_title(f"{row.subject}, a {row.label}", fontsize=9, color=LABEL_COLOURS[row.label])

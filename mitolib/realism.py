@@ -176,7 +176,7 @@ def compare(real: Mapping[str, Any], phantom: Mapping[str, Any]) -> pd.DataFrame
 
     Columns measure, real, phantom, ratio, within_20_percent. A plain number is within if the ratio is 0.8 to 1.2; so is
     each band of the spectrum, in amplitude. For grey levels the row gives the share of pixels that would have to change
-    class for the histograms to agree (real 0 by definition, no ratio): within if it is at most 0.2.
+    class for the histograms to agree (real 0 by definition, no ratio): within if it is at most 0.2. None: not measured.
     """
     if differing := set(real) ^ set(phantom):
         raise ValueError(f"measures {sorted(differing)} are on one side only. Measure both with the same function.")
@@ -189,7 +189,8 @@ def compare(real: Mapping[str, Any], phantom: Mapping[str, Any]) -> pd.DataFrame
         for i, (one, other) in enumerate(zip(np.atleast_1d(value), np.atleast_1d(phantom[name]), strict=True)):
             ratio = float(other / one) if one else float("nan")
             title = f"{name} {i + 1}" if np.ndim(value) else name
-            rows.append((title, float(one), float(other), ratio, abs(ratio - 1) <= TOLERANCE))
+            within = abs(ratio - 1) <= TOLERANCE if np.isfinite(ratio) else None
+            rows.append((title, float(one), float(other), ratio, within))
     return pd.DataFrame(rows, columns=["measure", "real", "phantom", "ratio", "within_20_percent"])
 
 

@@ -51,10 +51,12 @@ class Profile:
     @property
     def summary(self) -> str:
         """One sentence for the top of a page."""
-        augmented = f"{self.views} augmented views" if self.views else "a new augmentation at every epoch"
+        augmented = (
+            f"augmented copies per training patch: {self.views}" if self.views else "augmented anew at every epoch"
+        )
         return (
-            f"Profile {self.name}: sections at {self.scale:g} of the published length and width, "
-            f"at most {self.epochs} epochs (patience {self.patience}), batches of {self.batch_size}, {augmented}."
+            f"Profile {self.name}: sections at {self.scale:g} of the published length and width; at most {self.epochs} "
+            f"epochs, patience {self.patience}; batches of {self.batch_size}; {augmented}."
         )
 
 
@@ -100,7 +102,8 @@ def read_parameters(namespace: Mapping[str, Any], known: tuple[str, ...] = ()) -
         and name not in {"In", "Out"}
         and (value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)))
     }
-    if unknown := sorted(set(given) - allowed):
+    again = any(isinstance(value, Profile) for value in namespace.values())  # by hand, with later variables there
+    if (unknown := sorted(set(given) - allowed)) and not again:
         near = difflib.get_close_matches(unknown[0], allowed, n=1)
         raise ValueError(
             f"unknown parameter {', '.join(unknown)}; known are {', '.join(sorted(allowed))}. "

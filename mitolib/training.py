@@ -77,6 +77,16 @@ def fit(
     return table.set_index(pd.RangeIndex(1, len(table) + 1, name="epoch"))
 
 
+def as_record(history: pd.DataFrame) -> dict[str, object]:
+    """The entries `epochs` and `history` of a model in a results file."""
+    return {"epochs": len(history), "history": history.to_dict("list")}
+
+
+def p_patient(head: keras.Model, features_nhwc: np.ndarray) -> np.ndarray:
+    """(N,) float32: the probability of "patient" for each row of features."""
+    return np.asarray(head(features_nhwc.astype(np.float32), training=False))[:, LABELS.index("patient")]
+
+
 class _Progress(keras.callbacks.Callback):
     """A line now and then: epoch, accuracies, time left if no early stop comes."""
 

@@ -28,6 +28,11 @@ def test_a_misspelt_parameter_is_an_error_that_names_the_right_one():
         settings.read_parameters({"profile": "smoke", "epoch": 3})
 
 
+def test_a_cell_run_again_by_hand_does_not_take_later_variables_for_parameters():
+    first = settings.read_parameters({"profile": "smoke"})
+    assert settings.read_parameters({"profile": "smoke", "run": first, "later": 3}) == first
+
+
 def test_an_unknown_profile_is_an_error_that_lists_the_profiles():
     with pytest.raises(ValueError, match="smoke, quick, paper"):
         settings.read_parameters({"profile": "fast"})
