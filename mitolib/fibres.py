@@ -25,7 +25,7 @@ GAP = 0.033  # half of the median gap between two fibres of one fascicle, in mea
 CLEFT_PX = 1.6  # half of what perimysium adds between two fascicles, median
 FASCICLE_FIBRES = 45  # fibres of one fascicle, mean
 EDGE = 1.4  # no fibre reaches farther from its centre, in radii of its ellipse; matters where neighbours are missing
-PACKED = 0.83  # share of intact tissue that fibres cover
+PACKED = 0.83  # share of intact tissue that fibres cover, about
 TEAR_CELLS = 4.0  # size of a tear, in radii of a fibre
 VOIDS = 0.012  # share of cells that hold a vessel or fat instead of a fibre
 SMALLEST_PX = 300  # area below which a remnant is no fibre; mitocyto's own limit is 500
@@ -155,9 +155,8 @@ def pack_cells(
     area = np.exp(rng.normal(log_mean, log_sd, max(4, round(room / mean))))
     area *= room / area.sum()
     spots = np.argwhere(domain)
-    centre = spots[rng.choice(len(spots), len(area), replace=len(spots) < len(area))] + rng.uniform(
-        0, 1, (len(area), 2)
-    )
+    chosen = rng.choice(len(spots), len(area), replace=len(spots) < len(area))
+    centre = spots[chosen] + rng.uniform(0, 1, (len(area), 2))
     direction = turn * smooth_noise((domain.shape[0], domain.shape[1]), 12 * np.sqrt(mean) / step_px, rng)
     spin = rng.normal(0, 0.22, len(area))
     stretch = aspect * np.exp(rng.normal(0, 0.12, len(area)))
@@ -211,9 +210,8 @@ def grow(
     centre = cells.centre_yx - pad_px
     at = np.clip((cells.centre_yx / step_px).round().astype(int), 0, np.array(tissue.shape) - 1)
     torn = smooth_noise((tissue.shape[0], tissue.shape[1]), TEAR_CELLS * cells.radius_px.mean() / step_px, rng)
-    torn += np.minimum(
-        ndi.distance_transform_edt(tissue) * step_px / (5 * cells.radius_px.mean()), 2
-    )  # edges fray first
+    frayed = ndi.distance_transform_edt(tissue) * step_px / (5 * cells.radius_px.mean())
+    torn += np.minimum(frayed, 2)  # fibres are lost at edges first
     torn = torn[at[:, 0], at[:, 1]]
     inside = tissue[at[:, 0], at[:, 1]]
     missing = float(np.clip(1 - fill / PACKED, 0, 0.9))
@@ -224,11 +222,8 @@ def grow(
 
     warp_yx = np.stack([2.2 * smooth_noise(shape, 45, rng) + 1.2 * smooth_noise(shape, 10, rng) for _ in range(2)])
     value, index = _sweep(placed, shape, warp_yx, 3)
-    gap = (
-        GAP
-        * cells.radius_px.mean()
-        * np.exp(0.75 * smooth_noise(shape, 12, rng) + 0.25 * smooth_noise(shape, 120, rng))
-    )
+    roughness = 0.75 * smooth_noise(shape, 12, rng) + 0.25 * smooth_noise(shape, 120, rng)
+    gap = np.float32(GAP * cells.radius_px.mean()) * np.exp(roughness)
     cleft = CLEFT_PX * np.exp(1.1 * smooth_noise(shape, 160, rng))
     depth = np.full(shape, -1e3, np.float32)
     hollow = np.append(True, empty)  # by name of a cell, 0 = none

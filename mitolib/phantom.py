@@ -49,7 +49,7 @@ from mitolib import fibres, settings
 from mitolib.progress import track
 from mitolib.staining import GREATEST_RATE, Stain, quantiles
 
-RECIPE_VERSION = 1  # raise it whenever the same seed gives other bytes
+RECIPE_VERSION = 2  # raise it whenever the same seed gives other bytes
 LEAST_SIDE_PX = 768  # a section keeps a grid of several 512 px patches at any scale
 STAINING = 0.25  # share of the fibres' variance that varies slowly over the section
 STAINING_PX = 600.0
@@ -80,7 +80,8 @@ class _Task:
 
 def section_size(width: int, height: int, scale: float) -> tuple[int, int]:
     """Width and height in px of a section at `scale`; each side stays at least min(side, 768)."""
-    return tuple(max(round(side * scale), min(side, LEAST_SIDE_PX)) for side in (width, height))  # type: ignore[return-value]
+    small_width, small_height = (max(round(side * scale), min(side, LEAST_SIDE_PX)) for side in (width, height))
+    return small_width, small_height
 
 
 def make_phantom(
@@ -92,8 +93,9 @@ def make_phantom(
     calibration: str | os.PathLike[str] = settings.CALIBRATION,
     workers: int | None = None,
 ) -> Path:
-    """Draw the cohort below `root`, or return at once if it is there already; the same seed gives the same bytes.
+    """Draw the cohort below `root`, or return at once if it is there already.
 
+    The same seed gives the same bytes (with the same numpy and scipy), however many threads draw.
     scale: linear size of the sections (0 < scale <= 1); fibres keep their size in px, so there are fewer of them.
     cured: draw the twin in which every deficient fibre has normal levels.
     workers: threads; by default one per core, at most 4 (each needs about 1 GB at scale 1).
@@ -149,34 +151,47 @@ def _read_calibration(path: Path) -> tuple[dict[str, Any], str]:
     except ValueError as error:
         raise PhantomError(f"{path}: calibration is not JSON ({error}). {remedy}") from error
     try:
-        proteins = cohort["proteins"]
-        if unknown := sorted(set(proteins) - set(settings.PROTEINS)):
-            raise PhantomError(f"{path}: unknown proteins {unknown}; known are {list(settings.PROTEINS)}. {remedy}")
-        if MASS_MARKER not in proteins or not cohort["subjects"]:
-            raise PhantomError(f"{path}: needs {MASS_MARKER} and at least one subject. {remedy}")
-        names = [subject["subject"] for subject in cohort["subjects"]]
-        if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
-            raise PhantomError(f"{path}: subjects {names} must be different words: they name folders. {remedy}")
-        for subject in cohort["subjects"]:
-            shapes = {np.shape(group["log_mean"]) for group in subject["classes"].values()}
-            if shapes != {(len(proteins),)} or np.shape(subject["log_cov"]) != (len(proteins),) * 2:
-                raise PhantomError(
-                    f"{path}: levels of {subject['subject']} are not {len(proteins)} per class. {remedy}"
-                )
-            if unknown := sorted(set(subject["classes"]) - {"none", *DEFICIENT}):
-                raise PhantomError(f"{path}: {subject['subject']} has unknown classes {unknown}. {remedy}")
-            if subject["label"] not in settings.LABELS or len(set(map(len, subject["tissue"]))) != 1:
-                raise PhantomError(f"{path}: label or tissue outline of {subject['subject']} is unusable. {remedy}")
-            float(
-                subject["fibre_area_px"]["log_mean"]
-                + subject["fibre_area_px"]["log_sd"]
-                + subject["aspect_ratio_median"]
-            )
-            int(subject["width"] + subject["height"])
-            str(subject["genotype"])
+        fault = _fault(cohort)
     except (KeyError, TypeError, AttributeError) as error:
-        raise PhantomError(f"{path}: calibration is malformed ({error!r}). {remedy}") from error
+        fault = f"an entry is missing or of another type ({error!r})"
+    if fault:
+        raise PhantomError(f"{path}: calibration is malformed: {fault}. {remedy}")
     return cohort, hashlib.sha256(raw).hexdigest()
+
+
+def _fault(cohort: dict[str, Any]) -> str | None:
+    """What is wrong with a calibration, None if it can be drawn; may raise KeyError, TypeError or AttributeError."""
+    proteins, subjects = cohort["proteins"], cohort["subjects"]
+    if MASS_MARKER not in proteins or not set(proteins) <= set(settings.PROTEINS):
+        return f"proteins {proteins} must hold {MASS_MARKER} and be among {list(settings.PROTEINS)}"
+    names = [subject["subject"] for subject in subjects]
+    if not names or len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
+        return f"subjects {names} must be different words, at least one: they name folders"
+    for name, subject in zip(names, subjects, strict=True):
+        if subject["label"] not in settings.LABELS or not isinstance(subject["genotype"], str):
+            return f"{name} has label {subject['label']!r}, wanted one of {settings.LABELS}"
+        if unknown := set(subject["classes"]) - {"none", *DEFICIENT} or not subject["classes"]:
+            return f"{name} has unknown classes or none: {unknown}"
+        shapes = {np.shape(group["log_mean"]) for group in subject["classes"].values()}
+        if shapes != {(len(proteins),)} or np.shape(subject["log_cov"]) != (len(proteins),) * 2:
+            return f"{name} has levels for other than the {len(proteins)} proteins"
+        if not all(0 < group["fraction"] <= 1 for group in subject["classes"].values()):
+            return f"{name} has a class whose fraction is not in (0, 1]"
+        if len(set(map(len, subject["tissue"]))) != 1 or "#" not in "".join(subject["tissue"]):
+            return f"{name} has a tissue outline that is ragged or empty"
+        sizes = [subject[key] for key in ("width", "height", "tissue_cell_px", "aspect_ratio_median")]
+        if not min(*sizes, *subject["fibre_area_px"].values(), subject["fibres_measured"] + 1) > 0:
+            return f"{name} has a size that is not positive"
+        if not {"log_mean", "log_sd"} <= set(subject["fibre_area_px"]):
+            return f"{name} has no log_mean or log_sd of fibre_area_px"
+        if "none" not in subject["classes"] and not any(_is_measured_control(other) for other in subjects):
+            return f"{name} has no normal fibre, and there is no measured control to derive it from"
+    return None
+
+
+def _is_measured_control(subject: dict[str, Any]) -> bool:
+    """C04's levels are a copy of C03's and would count twice."""
+    return subject["label"] == "control" and subject["fibres_measured"] > 0 and "none" in subject["classes"]
 
 
 def _is_there(root: Path, recipe: dict[str, Any]) -> bool:
@@ -236,12 +251,8 @@ def _task(subject: dict[str, Any], cohort: dict[str, Any], seed: int, scale: flo
         normal = subject["classes"]["none"]["log_mean"]
     else:  # the controls' ratio to the mass marker, on this subject's own mass
         mass = proteins.index(MASS_MARKER)
-        controls = [s for s in cohort["subjects"] if s["label"] == "control" and s.get("fibres_measured", 1)]
-        if not controls:
-            raise PhantomError(
-                f"{subject['subject']} has no normal fibre, and no control to derive it from. Add a control."
-            )
-        rates = np.log(_rate([s["classes"]["none"]["log_mean"] for s in controls]))
+        controls = [other for other in cohort["subjects"] if _is_measured_control(other)]
+        rates = np.log(_rate([control["classes"]["none"]["log_mean"] for control in controls]))
         ratio = (rates - rates[:, [mass]]).mean(axis=0)
         shares = [group["fraction"] for group in subject["classes"].values()]
         own = np.average([group["log_mean"][mass] for group in subject["classes"].values()], weights=shares)

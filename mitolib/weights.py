@@ -145,6 +145,7 @@ def _keep(name: str, source: str, arrays: Sequence[np.ndarray]) -> None:
 
 def _official(name: str) -> Found:
     origin = ORIGINS[name]
+    pooch.get_logger().setLevel("WARNING")  # it announces every attempt, the vain ones too
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = pooch.retrieve(

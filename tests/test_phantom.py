@@ -31,7 +31,7 @@ def write_calibration(path: Path, subjects: tuple[str, ...], side_px: int = SIDE
     """The real calibration with only some subjects, on small square sections full of tissue."""
     cohort = json.loads(settings.CALIBRATION.read_text())
     cohort["subjects"] = [
-        {**subject, "width": side_px, "height": side_px, "tissue": ["." + "#" * 13] * 14, "fibres_measured": 0}
+        {**subject, "width": side_px, "height": side_px, "tissue": ["." + "#" * 13] * 14}
         if subject["label"] == "patient"
         else {**subject, "width": side_px, "height": side_px}
         for subject in cohort["subjects"]
@@ -174,7 +174,7 @@ def test_dystrophin_is_on_the_border_of_a_fibre_and_mitochondria_are_within(root
     border, core = (depth > 0) & (depth <= 2), depth > 5
     dystrophin, vdac = grey(root, "P05", "Dystrophin"), grey(root, "P05", "VDAC1")
     assert dystrophin[border].mean() > 5 * dystrophin[core].mean()
-    assert vdac[label > 0].mean() > 5 * vdac[label == 0].mean()
+    assert vdac[label > 0].mean() > 3 * vdac[label == 0].mean()
 
 
 def test_twins_agree_in_every_pixel_outside_deficient_fibres(root, cured, fibres):
@@ -278,7 +278,20 @@ def drop(key: str) -> Callable[[dict], object]:
 @pytest.mark.parametrize(
     "spoil",
     [
-        *map(drop, ("classes", "log_cov", "tissue", "label", "width", "fibre_area_px", "genotype", "subject")),
+        *map(
+            drop,
+            (
+                "classes",
+                "log_cov",
+                "tissue",
+                "label",
+                "width",
+                "fibre_area_px",
+                "genotype",
+                "subject",
+                "fibres_measured",
+            ),
+        ),
         lambda cohort: cohort.pop("proteins"),
         lambda cohort: cohort["proteins"].append("Titin"),
         lambda cohort: cohort["subjects"].clear(),
@@ -287,6 +300,11 @@ def drop(key: str) -> Callable[[dict], object]:
         lambda cohort: cohort["subjects"][0]["classes"]["none"]["log_mean"].pop(),
         lambda cohort: cohort["subjects"][0]["classes"].update(CX=cohort["subjects"][0]["classes"]["none"]),
         lambda cohort: cohort["subjects"][0]["tissue"].append("#"),
+        lambda cohort: cohort["subjects"][0].update(tissue=["...", "..."]),
+        lambda cohort: cohort["subjects"][0].update(width="wide"),
+        lambda cohort: cohort["subjects"][0].update(height=0),
+        lambda cohort: cohort["subjects"][0].update(classes={}),
+        lambda cohort: cohort["subjects"][0].update(classes={"CI": cohort["subjects"][0]["classes"]["none"]}),
     ],
 )
 def test_a_malformed_calibration_is_named_and_nothing_is_written(tmp_path, tiny, spoil):

@@ -13,10 +13,11 @@ def test_the_published_split_is_reproduced_to_the_patch(experiment, stride_px):
     assert splits.counts(table) == paper.SPLITS[experiment]
 
 
-def test_every_subject_is_in_training_and_that_is_the_trouble():
-    table = patches.grid(cohort.published_sections(), stride_px=224)
-    table["split"] = splits.published(table, "exp1")
-    assert table.query("split == 'train'")["subject"].nunique() == 14
+@pytest.mark.parametrize(("experiment", "stride_px"), [("exp1", 224), ("exp2", 256)])
+def test_every_subject_is_in_every_set_and_that_is_the_trouble(experiment, stride_px):
+    table = patches.grid(cohort.published_sections(), stride_px=stride_px)
+    table["split"] = splits.published(table, experiment)
+    assert table.groupby("split")["subject"].nunique().to_dict() == {"train": 14, "validation": 14, "test": 14}
 
 
 def labels(control: int, patient: int) -> pd.DataFrame:
