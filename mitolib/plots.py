@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mitolib.settings import LABELS
@@ -55,11 +56,18 @@ def deficiency(truth: tuple[np.ndarray, pd.Series] | None, *, ax: Axes) -> Axes:
         vmax=len(names),
         interpolation="nearest",
     )
-    share = classes.value_counts(normalize=True)
-    handles = [Rectangle((0, 0), 1, 1, color=DEFICIENCY_COLOURS[name]) for name in names]
-    texts = [f"{'no deficiency' if name == 'none' else name} ({share.get(name, 0):.0%})" for name in names]
-    ax.legend(handles, texts, loc="upper left", bbox_to_anchor=(0, 0), ncols=2, fontsize=8, frameon=False)
+    share = classes.value_counts(normalize=True).drop("none", errors="ignore")
+    listed = ", ".join(f"{name} {share[name]:.0%}" for name in names if name in share) or "none deficient"
+    ax.text(0.5, -0.03, listed, ha="center", va="top", fontsize=8, transform=ax.transAxes)
     return ax
+
+
+def deficiency_key(*, fig: Figure) -> Figure:
+    """The colours of `deficiency`, once for a figure of several sections."""
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in DEFICIENCY_COLOURS.values()]
+    names = ["no deficiency" if name == "none" else name for name in DEFICIENCY_COLOURS]
+    fig.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
+    return fig
 
 
 def patch_grid(image_yx: np.ndarray, rows: pd.DataFrame, *, ax: Axes) -> Axes:

@@ -13,7 +13,11 @@ from mitolib.settings import ROOT
 
 MODULES = sorted((ROOT / "mitolib").glob("*.py"))
 SHARED = {"settings", "progress", "cohort"}  # what any module may import
-PARTS = {"phantom": {"fibres", "staining"}, "staining": {"fibres"}, "results": {"__version__"}}  # a module, what it is made of
+PARTS = {
+    "phantom": {"fibres", "staining"},
+    "staining": {"fibres"},
+    "results": {"__version__"},
+}  # a module, what it is made of
 
 
 def imported(path) -> set[str]:

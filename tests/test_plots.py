@@ -58,6 +58,7 @@ def test_fibres_take_the_colour_of_their_class_and_data_without_truth_say_so():
     labels_yx = np.array([[0, 1], [2, 2]], np.uint16)
     ax = plots.deficiency((labels_yx, pd.Series(["none", "CI"], index=[1, 2])), ax=plt.subplots()[1])
     assert ax.images[0].get_array().tolist() == [[0, 1], [2, 2]]
+    assert texts(ax) == ["CI 50%"], "the share of fibres, not of pixels"
     assert texts(plots.deficiency(None, ax=plt.subplots()[1])) == ["these data come without ground truth"]
 
 
