@@ -9,6 +9,7 @@ copies `book/` to the folder given, executes the notebooks into its `chapters/` 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import shutil
@@ -21,11 +22,15 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from mitolib import paper
 from mitolib.progress import clock, say
 from mitolib.settings import PROFILES, ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 BOOK = ROOT / "book"
+README = ROOT / "README.md"
+README_MARKS = ("<!-- scores of the published edition, written by `make paper` -->", "<!-- end of scores -->")
+README_FIGURE = "fig-proteins"
 CHAPTERS = ("data_engineering", "exp1", "exp2")
 RANDOM_NOTE = (
     " The backbone started from random weights, because the ImageNet weights of {name} were out of reach "
@@ -83,6 +88,32 @@ def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbfo
     return notebook
 
 
+def refresh_readme() -> None:
+    """Put the published edition's scores and one of its figures where README.md shows them."""
+    text = README.read_text()
+    head, tail = text.split(README_MARKS[0])[0], text.split(README_MARKS[1])[1]
+    README.write_text(f"{head}{README_MARKS[0]}\n{scores_table(BOOK / 'results')}\n{README_MARKS[1]}{tail}")
+    chapter = nbformat.read(BOOK / "chapters" / "data_engineering.ipynb", 4)
+    cells = (c for c in chapter.cells if c.metadata.get("mystnb", {}).get("figure", {}).get("name") == README_FIGURE)
+    png = next(o.data["image/png"] for o in next(cells).outputs if "image/png" in o.get("data", {}))
+    (BOOK / "_static" / f"{README_FIGURE}.png").write_bytes(base64.b64decode(png))
+
+
+def scores_table(results: Path) -> str:
+    """Markdown: published accuracy, ours, and the majority baseline of our test set, for each model we ran."""
+    lines = ["| | published | here | always the more common answer | profile |", "|---|---|---|---|---|"]
+    for chapter, experiment in (("exp1", "Experiment 1"), ("exp2", "Experiment 2")):
+        record = json.loads((results / f"{chapter}.json").read_text())
+        for name, scores in record["models"].items():
+            random = record["provenance"]["weights"][name]["source"] == "random"
+            lines.append(
+                f"| {experiment}, {name}{' (random weights here)' if random else ''} "
+                f"| {paper.SCORES[chapter][name]['accuracy']:.2f} | {scores['accuracy']:.2f} "
+                f"| {scores['majority_baseline']:.2f} | {record['profile']} |"
+            )
+    return "\n".join(lines)
+
+
 def render(book: Path) -> Path:
     """Build the HTML of `book`, warnings as errors, and return its first page."""
     jupyter_book = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m` form
@@ -128,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{NOTEBOOKS.name}/{chapter}.ipynb failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
             )
         say(f"[{i + 1}/{len(chapters)}] {chapter}: done in {clock(time.monotonic() - start)}")
+    if book == BOOK:
+        refresh_readme()
     say("rendering the book")
     try:
         print(render(book))

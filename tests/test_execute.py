@@ -61,3 +61,10 @@ def test_a_notebook_that_fails_leaves_the_chapter_that_was_there(tmp_path, monke
         execute.execute("exp1", profile="smoke", book=book)
     assert [p.name for p in (book / "chapters").iterdir()] == ["exp1.ipynb"]
     assert (book / "chapters" / "exp1.ipynb").read_text() == "the last good run"
+
+
+def test_the_readme_shows_the_scores_of_the_published_edition():
+    begin, end = execute.README_MARKS
+    shown = execute.README.read_text().split(begin)[1].split(end)[0]
+    assert shown.strip() == execute.scores_table(execute.BOOK / "results")
+    assert (execute.BOOK / "_static" / f"{execute.README_FIGURE}.png").read_bytes()[:4] == b"\x89PNG"
