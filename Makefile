@@ -7,10 +7,10 @@ READY   := .venv/.ready
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help book test lint paper lock clean
+.PHONY: help book test lint paper lock clean clean-cache
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
 book: $(READY)  ## execute all notebooks here (PROFILE=smoke|quick|paper) and render the book into build/book
 	$(BIN)/python -m mitolib.execute --profile $(PROFILE)
@@ -32,6 +32,9 @@ lock:  ## resolve pyproject.toml afresh and rewrite requirements.lock
 	rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/pip install -q -e '.[book,test]'
 	build/lock/bin/pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' > build/requirements.lock
 	mv build/requirements.lock requirements.lock
+
+clean-cache:  ## remove the banks of features; they are computed again when needed
+	rm -rf data/cache/features
 
 clean:  ## remove what was built; phantom and weights in data/ stay
 	rm -rf build book/_build

@@ -1,68 +1,184 @@
-"""Features of a frozen backbone, computed once and read in every epoch.
+"""Features of a frozen backbone: computed once, kept on disk, read in every epoch.
 
-A frozen backbone gives the same features for the same picture, so they are computed for a fixed number
-of augmented `views` of each training patch, and each epoch reads the next view. With `views=0` every
-epoch draws a new augmentation and recomputes its features: the paper's loop, through the same door.
+A frozen backbone gives the same features for the same picture, so they are computed for a fixed number of
+augmented `views` of each training patch, and each epoch reads the next view. With `views=0` every call draws a
+new augmentation and recomputes: the paper's loop, through the same door.
+
+A bank lies in `data/cache/features/<key>/`, in chunks that are whole or absent, so that a run that was killed
+goes on where it was. The key is a digest of everything that the features depend on: pixels, what the
+augmentation makes of a probe picture, seed, architecture, weights, precision and library versions. A changed
+input therefore never meets an old feature. `make clean-cache` removes all banks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mitolib.progress import track
+from mitolib.progress import say, track
+from mitolib.settings import DATA
 
+FOLDER = DATA / "cache" / "features"
+CHUNK = 64  # patches per file: 3 MB of VGG16's last map, half a minute of work to lose
 BATCH = 16
 
-Source = Callable[[int, np.ndarray], np.ndarray]  # (epoch, row numbers) -> features (N, H, W, C)
+Augment = Callable[..., np.ndarray]  # (patches uint8 (N, H, W, C), rng=Generator) -> the same, turned
 Prepare = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> network input
+Source = Callable[[int, np.ndarray], np.ndarray]  # (epoch, row numbers) -> features (N, h, w, c)
 
 
-def _compiled(backbone: keras.Model) -> Prepare:
-    """The forward pass for batches of any length: one graph, where `predict_on_batch` makes one per length."""
-    signature = [tf.TensorSpec(backbone.input_shape, tf.float32)]
-    forward = tf.function(partial(backbone, training=False), input_signature=signature)
-    return lambda batch_nhwc: forward(batch_nhwc).numpy()
+class BankError(OSError):
+    """A bank that cannot be written; the message says where, how much it needs and what to do."""
 
 
-def extract(backbone: keras.Model, patches_nhwc: np.ndarray, prepare: Prepare, *, label: str) -> np.ndarray:
-    """(N, 7, 7, C) float16: the backbone's last map for each patch.
+def precision() -> str:
+    """ "bfloat16" where the processor multiplies in it (AMX, AVX-512 BF16), "float32" elsewhere and on GPUs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return "bfloat16" if flags & {"amx_bf16", "avx512_bf16"} and not on_gpu else "float32"
 
-    float16 halves the memory; its relative rounding error of 0.05 % is far below that of the features.
-    Raises FloatingPointError if a feature does not fit, rather than train on infinities.
+
+@contextmanager
+def _bfloat16(wanted: bool) -> Iterator[None]:
+    """Let TensorFlow compute convolutions and matrix products in bfloat16, for the calls inside only."""
+    option = "auto_mixed_precision_onednn_bfloat16"
+    tf.config.optimizer.set_experimental_options({option: wanted})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: False})
+
+
+def compiled(backbone: keras.Model) -> Prepare:
+    """The forward pass in `precision()`, for batches of any length: float32 (N, H, W, C) -> float32 (N, h, w, c).
+
+    One graph, where Keras' `predict_on_batch` makes one for every length.
     """
-    features_nhwc = np.empty((len(patches_nhwc), *backbone.output_shape[1:]), np.float16)
-    forward = _compiled(backbone)
-    for start in track(range(0, len(patches_nhwc), BATCH), label, -(-len(patches_nhwc) // BATCH)):
-        rows = slice(start, start + BATCH)
-        features_nhwc[rows] = forward(prepare(patches_nhwc[rows]))
-    if not np.isfinite(features_nhwc).all():
-        raise FloatingPointError(
-            f"{label}: features beyond the range of float16. Are the weights those of a trained net?"
-        )
-    return features_nhwc
+    forward = tf.function(
+        partial(backbone, training=False), input_signature=[tf.TensorSpec(backbone.input_shape, tf.float32)]
+    )
+    wanted = precision() == "bfloat16"
+
+    def run(batch_nhwc: np.ndarray) -> np.ndarray:
+        with _bfloat16(wanted):
+            return forward(batch_nhwc).numpy()
+
+    return run
+
+
+class Bank:
+    """Features of `patches_nhwc` on disk: `views` augmented copies of each, or one plain copy without `augment`.
+
+    patches_nhwc: (N, H, W, C) uint8, in memory or memory-mapped. Reading gives float16: it halves disk and
+    memory, and its relative rounding error of 0.05 % is far below the spread of the features.
+    Raises BankError if the disk is too small, FloatingPointError if a feature does not fit into float16.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        patches_nhwc: np.ndarray,
+        *,
+        prepare: Prepare,
+        augment: Augment | None = None,
+        views: int = 1,
+        seed: int = 0,
+        label: str,
+    ) -> None:
+        self.n, self.shape = len(patches_nhwc), backbone.output_shape[1:]
+        self.folder = FOLDER / _key(backbone, patches_nhwc, augment, seed)
+        self.starts = range(0, self.n, CHUNK)
+        wanted = [(view, start) for view in range(views) for start in self.starts]
+        missing = [chunk for chunk in wanted if not self._path(*chunk).exists()]
+        if missing:
+            self._make_room(len(missing), label)
+            forward = compiled(backbone)
+            for view, start in track(missing, label, len(missing)):
+                pixels = np.asarray(patches_nhwc[start : start + CHUNK])
+                if augment:  # a stream of its own for each chunk: resuming changes nothing
+                    pixels = augment(pixels, rng=np.random.default_rng([seed, view, start]))
+                parts = [forward(prepare(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
+                self._write(view, start, np.concatenate(parts).astype(np.float16), label)
+        self.maps = {chunk: np.load(self._path(*chunk), mmap_mode="r") for chunk in wanted}
+
+    def read(self, rows: np.ndarray, view: int = 0) -> np.ndarray:
+        """(len(rows), h, w, c) float16, in the order of `rows`."""
+        return np.stack([self.maps[view, row - row % CHUNK][row % CHUNK] for row in rows])
+
+    def all(self) -> np.ndarray:
+        """(N, h, w, c) float16 of the first view."""
+        return np.concatenate([self.maps[0, start] for start in self.starts])
+
+    def _path(self, view: int, start: int) -> Path:
+        return self.folder / f"view{view:03d}-{start:08d}.npy"
+
+    def _make_room(self, n_chunks: int, label: str) -> None:
+        size = n_chunks * min(CHUNK, self.n) * int(np.prod(self.shape)) * 2
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        say(f"  {label}: writing {size / 1e9:.2f} GB, {free / 1e9:.0f} GB are free")
+        if size > free:
+            raise BankError(
+                f"{self.folder}: {label} needs {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. "
+                "Run `make clean-cache`, ask for fewer views, or use views=0, which keeps nothing."
+            )
+
+    def _write(self, view: int, start: int, features: np.ndarray, label: str) -> None:
+        if not np.isfinite(features).all():
+            raise FloatingPointError(f"{label}: features beyond the range of float16. Are the weights a trained net's?")
+        path = self._path(view, start)
+        try:  # a name of its own, so that two runs at once write the same chunk twice and not into each other
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as file:
+                np.save(file, features)
+            Path(file.name).replace(path)
+        except OSError as error:
+            Path(file.name).unlink(missing_ok=True)
+            raise BankError(f"{path}: cannot be written ({error.strerror}). Free the disk and run again.") from error
 
 
 def source(
     backbone: keras.Model,
     patches_nhwc: np.ndarray,
     *,
-    augment: Prepare,
+    augment: Augment,
     prepare: Prepare,
     views: int,
+    seed: int,
     label: str,
 ) -> Source:
     """Features of augmented training patches, by epoch and row number.
 
-    With `views` > 0 the features of that many augmented copies are computed now, and epoch e reads copy
-    `e % views`. With 0 each call augments and recomputes.
+    With `views` > 0 from a bank, epoch e reading view `e % views`. With 0 each call augments and recomputes.
     """
     if views == 0:
-        forward = _compiled(backbone)
-        return lambda epoch, rows: forward(prepare(augment(patches_nhwc[rows])))
-    bank = [extract(backbone, augment(patches_nhwc), prepare, label=f"{label}, view {i + 1}") for i in range(views)]
-    return lambda epoch, rows: bank[epoch % views][rows]
+        forward, rng = compiled(backbone), np.random.default_rng(seed)
+        return lambda epoch, rows: forward(prepare(augment(patches_nhwc[rows], rng=rng)))
+    bank = Bank(backbone, patches_nhwc, prepare=prepare, augment=augment, views=views, seed=seed, label=label)
+    return lambda epoch, rows: bank.read(rows, epoch % views)
+
+
+def _key(backbone: keras.Model, patches_nhwc: np.ndarray, augment: Augment | None, seed: int) -> str:
+    """Digest of all that the features depend on."""
+    total = hashlib.sha256(f"{keras.__version__} {tf.__version__} {precision()} {CHUNK}".encode())
+    for layer in backbone.layers:  # without its name, which Keras counts up within a process
+        total.update(repr((type(layer).__name__, layer.get_config() | {"name": ""})).encode())
+    for array in backbone.get_weights():
+        total.update(np.ascontiguousarray(array).tobytes())
+    total.update(repr((patches_nhwc.shape, str(patches_nhwc.dtype))).encode())
+    for start in range(0, len(patches_nhwc), CHUNK):
+        total.update(np.ascontiguousarray(patches_nhwc[start : start + CHUNK]).tobytes())
+    if augment:  # what it does to a probe tells one augmentation, and one range of it, from another
+        probe = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+        total.update(augment(probe, rng=np.random.default_rng(seed)).tobytes())
+        total.update(str(seed).encode())
+    return total.hexdigest()[:32]

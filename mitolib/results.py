@@ -53,11 +53,13 @@ def provenance(
     profile: Profile,
     *,
     data: Mapping[str, Any],
-    weights: Iterable[Mapping[str, Any]] = (),
+    weights: Iterable[Any] = (),
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """The `provenance` entry: commit, versions, time, machine, seed, and the digests of data and weights.
 
     data: name and sha256 of the pictures read. weights: `Weights` objects of mitolib.weights that were used.
+    precision: of the frozen backbones' arithmetic.
     `seconds` counts from the import of this module, which a notebook does at its top.
     """
     return {
@@ -70,6 +72,7 @@ def provenance(
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "parameters": {key: value for key, value in vars(profile).items() if key != "name"},
+        "precision": precision,
         "seed": profile.seed,
         "data": dict(data),
         "weights": {w.name: w.record for w in weights},
@@ -152,7 +155,7 @@ def box(record: Mapping[str, Any]) -> str:
         "executed": f"{p['created']}, {p['seconds'] / 60:.1f} minutes",
         "profile": record["profile"],
         "parameters": ", ".join(f"{key} {value}" for key, value in p["parameters"].items()),
-        "device": f"{p['device']}, {p['cores']} cores",
+        "device": f"{p['device']}, {p['cores']} cores; frozen backbones in {p['precision']}",
         "software": ", ".join([f"Python {p['python']}", *(f"{k} {v}" for k, v in p["packages"].items())]),
         "data": ", ".join(f"{key} {value}" for key, value in p["data"].items()),
     } | {

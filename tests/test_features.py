@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+import threading
+
 import keras
 import numpy as np
 import pytest
 
 from mitolib import features
+from mitolib.features import Bank, BankError
 
 
-@pytest.fixture
-def backbone() -> keras.Model:
-    """Halves its input, so that a feature tells which picture it came from."""
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "FOLDER", tmp_path / "features")
+    monkeypatch.setattr(features, "CHUNK", 16)
+    return tmp_path / "features"
+
+
+def halve(factor: float = 0.5) -> keras.Model:
+    """Scales its input, so that a feature tells which picture it came from."""
     x = keras.Input((4, 4, 1))
-    return keras.Model(x, keras.layers.Rescaling(0.5)(x))
+    return keras.Model(
+        x, keras.layers.DepthwiseConv2D(1, use_bias=False, depthwise_initializer=keras.initializers.Constant(factor))(x)
+    )
 
 
 @pytest.fixture
@@ -24,31 +38,130 @@ def as_float(patches_nhwc: np.ndarray) -> np.ndarray:
     return patches_nhwc.astype(np.float32)
 
 
-def test_features_keep_the_order_of_the_patches_across_batches(backbone, numbered):
-    extracted = features.extract(backbone, numbered, as_float, label="test")
-    assert extracted.dtype == np.float16
-    np.testing.assert_array_equal(extracted[:, 0, 0, 0], np.arange(40) / 2)
+def brighten(patches_nhwc: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    return patches_nhwc + rng.integers(1, 50, (len(patches_nhwc), 1, 1, 1), dtype=np.uint8)
 
 
-def count_up():
-    """An augmentation that adds 1 at its first call, 2 at its second, ..."""
-    calls = iter(range(1, 100))
-    return lambda patches_nhwc: patches_nhwc + np.uint8(next(calls))
+def test_features_keep_the_order_of_the_patches_across_chunks(numbered):
+    bank = Bank(halve(), numbered, prepare=as_float, label="test")
+    np.testing.assert_array_equal(bank.all()[:, 0, 0, 0], np.arange(40) / 2)
+    np.testing.assert_array_equal(bank.read(np.array([39, 0, 17]))[:, 0, 0, 0], [19.5, 0, 8.5])
+    assert bank.all().dtype == np.float16
 
 
-def test_each_epoch_reads_the_next_view_and_begins_again(backbone, numbered):
-    source = features.source(backbone, numbered, augment=count_up(), prepare=as_float, views=3, label="test")
-    rows = np.array([7, 2])
-    values = [source(epoch, rows)[:, 0, 0, 0].tolist() for epoch in range(4)]
-    assert values == [[4, 1.5], [4.5, 2], [5, 2.5], [4, 1.5]]
+def test_each_epoch_reads_the_next_view_and_begins_again(numbered):
+    source = features.source(halve(), numbered, augment=brighten, prepare=as_float, views=3, seed=1, label="test")
+    rows = np.arange(40)
+    epochs = [source(epoch, rows) for epoch in range(4)]
+    assert (epochs[0] == epochs[3]).all()
+    assert (epochs[0] != epochs[1]).any() and (epochs[1] != epochs[2]).any()
 
 
-def test_without_views_every_call_augments_anew(backbone, numbered):
-    source = features.source(backbone, numbered, augment=count_up(), prepare=as_float, views=0, label="test")
-    rows = np.array([7])
-    assert [float(source(0, rows)[0, 0, 0, 0]) for _ in range(3)] == [4, 4.5, 5]
+def test_without_views_every_call_augments_anew_and_nothing_is_kept(numbered, folder):
+    source = features.source(halve(), numbered, augment=brighten, prepare=as_float, views=0, seed=1, label="test")
+    rows = np.arange(40)
+    assert (source(0, rows) != source(0, rows)).any()
+    assert not folder.exists()
 
 
-def test_features_that_do_not_fit_are_an_error(backbone, numbered):
+def test_a_second_bank_of_the_same_inputs_computes_nothing(numbered, monkeypatch):
+    first = Bank(halve(), numbered, prepare=as_float, label="test").all()
+    monkeypatch.setattr(features, "compiled", lambda backbone: pytest.fail("computed again"))
+    np.testing.assert_array_equal(Bank(halve(), numbered, prepare=as_float, label="test").all(), first)
+
+
+@pytest.mark.parametrize("changed", ["pixels", "weights", "seed", "augmentation"])
+def test_a_changed_input_never_meets_an_old_feature(numbered, changed):
+    other_pixels = numbered.copy()
+    other_pixels[39, 3, 3] += 1
+
+    def other(patches_nhwc, *, rng):
+        return patches_nhwc + rng.integers(1, 60, (len(patches_nhwc), 1, 1, 1), dtype=np.uint8)
+
+    inputs = {"backbone": halve(), "patches_nhwc": numbered, "augment": brighten, "seed": 1}
+    changes = {
+        "pixels": {"patches_nhwc": other_pixels},
+        "weights": {"backbone": halve(0.25)},
+        "seed": {"seed": 2},
+        "augmentation": {"augment": other},
+    }
+    banks = [Bank(**kwargs, prepare=as_float, label="test") for kwargs in (inputs, inputs | changes[changed])]
+    assert banks[0].folder != banks[1].folder
+
+
+def test_a_killed_run_resumes_where_it_was_and_ends_with_the_same_features(numbered, folder):
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+        from pathlib import Path
+        import numpy as np
+        import test_features as t
+        from mitolib import features
+        features.FOLDER, features.CHUNK = Path({str(folder)!r}), 16
+        write, written = features.Bank._write, []
+        def die_at_the_second(self, *args):
+            if written:
+                os.kill(os.getpid(), signal.SIGKILL)
+            written.append(write(self, *args))
+        features.Bank._write = die_at_the_second
+        pictures = np.repeat(np.arange(40, dtype=np.uint8), 16).reshape(40, 4, 4, 1)
+        features.Bank(t.halve(), pictures, augment=t.brighten, seed=3, prepare=t.as_float, label="test")
+        """
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -9
+    (left,) = folder.rglob("*.npy")
+    before = left.stat().st_mtime_ns
+    resumed = Bank(halve(), numbered, augment=brighten, seed=3, prepare=as_float, label="test")
+    assert left.parent == resumed.folder and left.stat().st_mtime_ns == before, "the whole chunk was kept"
+    features.FOLDER = folder.parent / "unbroken"
+    unbroken = Bank(halve(), numbered, augment=brighten, seed=3, prepare=as_float, label="test")
+    np.testing.assert_array_equal(resumed.all(), unbroken.all())
+
+
+def test_two_runs_at_once_agree(numbered):
+    banks: list[np.ndarray] = []
+
+    def build() -> None:
+        banks.append(Bank(halve(), numbered, prepare=as_float, label="test").all())
+
+    threads = [threading.Thread(target=build) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(*banks)
+    np.testing.assert_array_equal(banks[0][:, 0, 0, 0], np.arange(40) / 2)
+
+
+def test_a_disk_that_is_too_small_is_an_error_before_anything_is_computed(numbered, monkeypatch, folder):
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    with pytest.raises(BankError, match=r"needs 0\.00 GB, 0\.00 GB are free\. Run `make clean-cache`"):
+        Bank(halve(), numbered, prepare=as_float, label="test")
+    assert not list(folder.rglob("*.npy"))
+
+
+def test_a_disk_that_fills_up_leaves_no_half_chunk(numbered, monkeypatch, folder):
+    def full(file, array):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features.np, "save", full)
+    with pytest.raises(BankError, match=r"\.npy: cannot be written \(No space left on device\)"):
+        Bank(halve(), numbered, prepare=as_float, label="test")
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_features_that_do_not_fit_are_an_error(numbered):
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="test: features beyond"):
-        features.extract(backbone, numbered, lambda p: as_float(p) * 1e6, label="test")
+        Bank(halve(1e6), numbered, prepare=as_float, label="test")
+
+
+@pytest.mark.skipif(features.precision() != "bfloat16", reason="this processor does not multiply in bfloat16")
+def test_bfloat16_features_are_those_of_float32_within_a_hundredth(rng, monkeypatch):
+    backbone = keras.applications.VGG16(include_top=False, weights=None)
+    x = rng.random((2, 224, 224, 3), np.float32)
+    fast = features.compiled(backbone)(x)
+    monkeypatch.setattr(features, "precision", lambda: "float32")
+    exact = features.compiled(backbone)(x)
+    assert 0 < np.abs(fast - exact).mean() < 0.01 * np.abs(exact).mean()

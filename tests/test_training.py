@@ -62,3 +62,16 @@ def test_an_epoch_shows_every_patch_once_and_asks_for_the_features_of_its_epoch(
     for epoch in (0, 1):
         seen = [row for e, rows in asked if e == epoch for row in rows]
         assert sorted(seen) == list(range(10)) != seen
+
+
+def test_the_fused_optimizer_is_keras_adam(rng):
+    (x, y) = separable(64, rng)
+    heads = []
+    for optimizer in (keras.optimizers.Adam(0.01), training.FusedAdam(0.01)):
+        head = small_head()
+        head.compile(optimizer, "categorical_crossentropy")
+        head.fit(x, training.one_hot(y), batch_size=4, epochs=5, shuffle=False, verbose=0)
+        heads.append(head.get_weights())
+    for ours, theirs in zip(*heads, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert np.abs(heads[0][0] - small_head().get_weights()[0]).max() > 0.1, "something was learnt at all"

@@ -34,8 +34,6 @@ sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents if (f
 from mitolib import paper, settings  # noqa: E402
 
 logger = logging.getLogger(__name__)
-# In the order of the table's columns: the number to beat stands beside the number.
-METRICS = ("accuracy", "majority_baseline", "balanced_accuracy", "precision", "recall", "f1")
 
 
 def look_up(tree: Any, path: str, source: str) -> Any:
@@ -140,12 +138,12 @@ class ScoresTable(TableDirective):
         experiment, not_run = self.arguments[0], self.options.get("not-run", "").split()
         results, source = self.results(experiment)
         wanted = {*paper.SCORES[experiment], *look_up(results, "models", source)} - {*not_run}
-        for key in sorted(f"models.{model}.{metric}" for model in wanted for metric in METRICS):
+        for key in sorted(f"models.{model}.{metric}" for model in wanted for metric in paper.METRICS):
             look_up(results, key, source)
         weights = {m: look_up(results, f"provenance.weights.{m}.source", source) for m in results["models"]}
         profile = look_up(results, "profile", source)
         rows = []
-        for (model, side), scores in paper.compare_scores(results, experiment)[[*METRICS]].iterrows():
+        for (model, side), scores in paper.compare_scores(results, experiment).iterrows():
             where = "published" if side == "paper" else f"ours, {profile}"
             if side != "paper" and weights[model] == "random":
                 where += ", **random start, not ImageNet**"
@@ -164,7 +162,7 @@ class ScoresTable(TableDirective):
             )
         if not_run:
             self.notes.append(f"Not run in this edition: {', '.join(not_run)}.")
-        return ["Model", "Source", *(metric.replace("_", " ").capitalize() for metric in METRICS)], rows
+        return ["Model", "Source", *(metric.replace("_", " ").capitalize() for metric in paper.METRICS)], rows
 
 
 class SplitTable(TableDirective):
