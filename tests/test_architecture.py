@@ -13,11 +13,12 @@ from mitolib.settings import ROOT
 
 MODULES = sorted((ROOT / "mitolib").glob("*.py"))
 SHARED = {"settings", "progress", "cohort"}  # what any module may import
-PARTS = {
+PARTS = {  # a module, and what it is made of
     "phantom": {"fibres", "staining"},
     "staining": {"fibres"},
     "results": {"__version__"},
-}  # a module, what it is made of
+    "execute": {"paper"},
+}
 
 
 def imported(path) -> set[str]:

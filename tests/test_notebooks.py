@@ -36,6 +36,16 @@ def test_a_source_is_kept_without_outputs(path):
 
 
 @over_notebooks
+def test_the_published_chapter_is_this_notebook_executed(path):
+    chapter = code_cells(execute.BOOK / "chapters" / path.name)
+    executed = [cell for cell in chapter if "injected-parameters" not in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in executed] == [cell.source for cell in code_cells(path)]
+    ran = [cell.execution_count for cell in chapter if cell.source]
+    assert ran == list(range(1, len(ran) + 1)), "once, from top to bottom"
+    assert not any(output.output_type == "error" for cell in chapter for output in cell.outputs)
+
+
+@over_notebooks
 def test_every_notebook_takes_the_common_parameters(path):
     assert {"profile", "data", "results", "seed"} <= papermill.inspect_notebook(str(path)).keys()
 

@@ -1,0 +1,184 @@
+"""Every quantitative claim of the paper, its counterpart in a run's results, and a verdict.
+
+The verdict follows from the numbers: it is computed, never stored. A count is reproduced if it is equal; a
+score, if it differs by no more than chance and rounding allow (see `tolerance`). A claim is not checked where
+the edition has nothing to check it with, and the row says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import pandas as pd
+
+from mitolib import paper
+
+REPRODUCED, NOT_REPRODUCED, NOT_CHECKED = "reproduced", "not reproduced", "cannot be checked"
+SETTLED_WITHIN = 0.02  # of its final mean: a validation accuracy that "reaches a point of stability"
+SETTLED_EPOCHS = 5  # epochs in a running mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One number of the paper: where it stands, what it says, and which number of ours answers it."""
+
+    where: str
+    what: str
+    published: float
+    digits: int  # as printed, after the point
+    chapter: str = ""  # whose results hold the answer; empty: none does, because of `missing`
+    keys: tuple[str, ...] = ()  # path to the answer in that file
+    tolerance: float = 0.0
+    missing: str = ""
+
+
+def tolerance(score: float, n: int) -> float:
+    """How far a repeated score may lie from a published one: two standard errors over n patches, and rounding.
+
+    Taken as if patches were independent, which they are not: the true spread is wider.
+    """
+    return 2 * sqrt(score * (1 - score) / n) + 0.005
+
+
+def _counts(experiment: str, where: str) -> list[Claim]:
+    return [
+        Claim(
+            where=where,
+            what=f"{part} patches, {label}",
+            published=count,
+            digits=0,
+            chapter=experiment,
+            keys=("split", part, label),
+        )
+        for part, counts in paper.SPLITS[experiment].items()
+        for label, count in counts.items()
+    ]
+
+
+def _score(where: str, experiment: str, model: str, metric: str, published: float, digits: int = 2) -> Claim:
+    n_test = sum(paper.SPLITS[experiment]["test"].values())
+    return Claim(
+        where=where,
+        what=f"{metric} of {model}, {'SDHA' if experiment == 'exp1' else 'ten proteins'}",
+        published=published,
+        digits=digits,
+        chapter=experiment,
+        keys=("models", model, metric),
+        tolerance=tolerance(published, n_test),
+        missing="" if model != "ResNet18+CW" else "concept whitening is not in this edition",
+    )
+
+
+def _scores(experiment: str, where: str) -> list[Claim]:
+    return [
+        _score(where, experiment, model, metric, value)
+        for model, metrics in paper.SCORES[experiment].items()
+        for metric, value in metrics.items()
+    ]
+
+
+def _total(experiment: str, where: str) -> Claim:
+    return Claim(
+        where=where,
+        what="test patches, printed total",
+        published=paper.PRINTED_TOTALS[experiment]["test"],
+        digits=0,
+        chapter=experiment,
+        keys=("split", "test"),
+    )
+
+
+CLAIMS = (
+    *_counts("exp1", "Table 1"),
+    _total("exp1", "Table 1"),
+    *_counts("exp2", "Table 2"),
+    _total("exp2", "Table 2"),
+    *(
+        Claim(
+            where="Table 3",
+            what=key.replace("_", " "),
+            published=paper.HYPERPARAMETERS[key],
+            digits=digits,
+            chapter="exp1",
+            keys=("provenance", "parameters", key),
+        )
+        for key, digits in (("epochs", 0), ("learning_rate", 3))
+    ),
+    *_scores("exp1", "Table 4"),
+    *_scores("exp2", "Table 5"),
+    *(_score("Abstract", "exp1", "VGG16", metric, value, 4) for metric, value in paper.ABSTRACT.items()),
+    _score("Introduction", "exp1", "VGG16", "accuracy", paper.INTRODUCTION["accuracy"], 4),
+    *(
+        Claim(
+            where="Section 4.3",
+            what=f"epoch after which VGG16 is stable, {protein}",
+            published=50,
+            digits=0,
+            chapter=experiment,
+            keys=("models", "VGG16", "history", "val_accuracy"),
+        )
+        for experiment, protein in (("exp1", "SDHA"), ("exp2", "ten proteins"))
+    ),
+)
+
+
+def settled(values: list[float]) -> int:
+    """The epoch, from 1, after which the running mean of 5 epochs stays within 0.02 of its last value."""
+    means = pd.Series(values).rolling(SETTLED_EPOCHS, min_periods=1).mean()
+    away = means.index[(means - means.iloc[-1]).abs() > SETTLED_WITHIN]
+    return int(away[-1]) + 2 if len(away) else 1
+
+
+def ledger(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per claim: where, what, published, ours, tolerance, verdict, why, chapter.
+
+    records: result files by chapter. `ours` is NaN where there is none; `why` explains a claim not checked.
+    """
+    rows = []
+    for claim in CLAIMS:
+        ours, why = _answer(claim, records)
+        rows.append(
+            {
+                "where": claim.where,
+                "what": claim.what,
+                "published": claim.published,
+                "ours": ours,
+                "tolerance": claim.tolerance,
+                "verdict": _verdict(claim, ours, why),
+                "why": why,
+                "chapter": claim.chapter,
+                "digits": claim.digits,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _answer(claim: Claim, records: Mapping[str, Mapping[str, Any]]) -> tuple[float, str]:
+    """Our number, or NaN; and why it decides nothing, if it does not."""
+    if claim.missing or claim.chapter not in records:
+        return float("nan"), claim.missing or f"{claim.chapter} was not executed"
+    record = records[claim.chapter]
+    value: Any = record
+    for key in claim.keys:
+        value = value[key]
+    if claim.keys[-1] == "val_accuracy":
+        value = settled(value)
+    elif isinstance(value, Mapping):
+        value = sum(value.values())
+    why = ""
+    if claim.keys[0] == "models" and record["provenance"]["weights"][claim.keys[1]]["source"] == "random":
+        why = "the backbone started from random weights"
+    if record["profile"] != "paper":
+        why = f"executed in profile {record['profile']}, not as published"
+    return float(value), why
+
+
+def _verdict(claim: Claim, ours: float, why: str) -> str:
+    if why:
+        return NOT_CHECKED
+    if claim.where == "Section 4.3":  # "after 50 epochs": by then at the latest
+        return REPRODUCED if ours <= claim.published else NOT_REPRODUCED
+    return REPRODUCED if abs(ours - claim.published) <= claim.tolerance else NOT_REPRODUCED

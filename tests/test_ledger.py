@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from mitolib import ledger, paper
+from mitolib.settings import ROOT
+
+CHAPTERS = ("exp1", "exp2")
+
+
+@pytest.fixture
+def published() -> dict[str, dict]:
+    """Result files that agree with the paper in everything it prints without contradicting itself."""
+    return {
+        chapter: {
+            "profile": "paper",
+            "provenance": {
+                "weights": {model: {"source": "mirror"} for model in paper.SCORES[chapter]},
+                "parameters": {"epochs": 100, "learning_rate": 0.001},
+            },
+            "split": copy.deepcopy(paper.SPLITS[chapter]),
+            "models": {
+                model: {**metrics, "history": {"val_accuracy": [0.5] * 20 + [0.9] * 60}}
+                for model, metrics in paper.SCORES[chapter].items()
+            },
+        }
+        for chapter in CHAPTERS
+    }
+
+
+def verdicts(records) -> dict[tuple[str, str], str]:
+    return {(row.where, row.what): row.verdict for row in ledger.ledger(records).itertuples()}
+
+
+def test_a_run_that_agrees_is_reproduced_but_for_the_misprinted_total(published):
+    found = verdicts(published)
+    wrong = {claim for claim, verdict in found.items() if verdict == ledger.NOT_REPRODUCED}
+    assert wrong == {("Table 1", "test patches, printed total")}, "33 + 89 is not 112"
+    unchecked = {what for (_, what), verdict in found.items() if verdict == ledger.NOT_CHECKED}
+    assert unchecked == {f"{metric} of ResNet18+CW, SDHA" for metric in ("accuracy", "precision", "recall", "f1")}
+
+
+def test_every_cell_of_the_papers_tables_is_a_claim():
+    cells = {where: sum(claim.where == where for claim in ledger.CLAIMS) for where in ("Table 1", "Table 4", "Table 5")}
+    assert cells == {"Table 1": 7, "Table 4": 12, "Table 5": 4}
+
+
+def test_a_score_outside_its_tolerance_is_not_reproduced(published):
+    published["exp1"]["models"]["VGG16"]["accuracy"] = 0.95 - ledger.tolerance(0.95, 122) - 0.001
+    assert verdicts(published)["Table 4", "accuracy of VGG16, SDHA"] == ledger.NOT_REPRODUCED
+    published["exp1"]["models"]["VGG16"]["accuracy"] = 0.95 - ledger.tolerance(0.95, 122) + 0.001
+    assert verdicts(published)["Table 4", "accuracy of VGG16, SDHA"] == ledger.REPRODUCED
+
+
+def test_a_patch_too_many_is_not_reproduced(published):
+    published["exp2"]["split"]["train"]["control"] += 1
+    assert verdicts(published)["Table 2", "train patches, control"] == ledger.NOT_REPRODUCED
+
+
+def test_a_random_backbone_decides_nothing(published):
+    published["exp1"]["provenance"]["weights"]["ResNet50"]["source"] = "random"
+    assert verdicts(published)["Table 4", "accuracy of ResNet50, SDHA"] == ledger.NOT_CHECKED
+
+
+def test_a_smaller_profile_decides_nothing(published):
+    published["exp2"]["profile"] = "quick"
+    assert {v for (w, _), v in verdicts(published).items() if w in ("Table 2", "Table 5")} == {ledger.NOT_CHECKED}
+
+
+def test_the_tolerance_is_two_standard_errors_and_rounding():
+    assert ledger.tolerance(0.5, 100) == pytest.approx(0.105)
+
+
+@pytest.mark.parametrize(
+    ("values", "epoch"), [([0.9] * 30, 1), ([0.5] * 10 + [0.9] * 30, 15), (list(np.linspace(0, 1, 50)), 50)]
+)
+def test_a_curve_settles_when_its_running_mean_stops_moving(values, epoch):
+    assert ledger.settled(values) == epoch
+
+
+def test_in_the_published_edition_each_verdict_agrees_with_its_numbers():
+    records = {name: json.loads((ROOT / "book" / "results" / f"{name}.json").read_text()) for name in CHAPTERS}
+    for row in ledger.ledger(records).itertuples():
+        if row.verdict == ledger.NOT_CHECKED:
+            assert row.why
+        elif row.where != "Section 4.3":
+            near = abs(row.ours - row.published) <= row.tolerance
+            assert (row.verdict == ledger.REPRODUCED) == near, row
