@@ -13,6 +13,7 @@ DataFrames, arrays and models.
     models     frozen backbone, head, inflation    features  frozen features of patches
     training   fit a head                          metrics   the paper's metrics, done right
     plots      (data, *, ax) -> ax                 paper     the published numbers as data
+    ledger     every published number, ours, and the verdict
     results    result files and provenance         execute   notebooks -> chapters -> book
 
 Arrays are named by axis order (`image_cyx`, `patches_nhwc`), lengths by unit (`size_px`).

@@ -18,6 +18,7 @@ PARTS = {  # a module, and what it is made of
     "staining": {"fibres"},
     "results": {"__version__"},
     "execute": {"paper"},
+    "ledger": {"paper"},
 }
 
 

@@ -5,6 +5,7 @@ is not there is a warning that names file and key, and the page says so in its p
 
     {scores-table} exp1         published scores and ours; `:not-run:` names models this edition leaves out
     {split-table} exp1          published patch counts and ours; `:published-only:` leaves ours out
+    {ledger-table}              mitolib.ledger: every claim, our number, the verdict
     {errata-table}              mitolib.paper.ERRATA
     {profiles-table}            mitolib.settings.PROFILES
     {result}`exp1 models.VGG16.accuracy .3f`       a number of ours
@@ -14,6 +15,7 @@ is not there is a warning that names file and key, and the page says so in its p
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 # The package of the checkout that holds these pages, installed or not.
 sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents if (folder / "mitolib/__init__.py").exists()]
 
-from mitolib import paper, settings  # noqa: E402
+from mitolib import ledger, paper, settings  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +195,28 @@ class SplitTable(TableDirective):
         return ["Class", "Source", *(part.capitalize() for part in published.columns)], rows
 
 
+class LedgerTable(TableDirective):
+    """Each quantitative claim of the paper, our number and the verdict; why a claim was not checked, in words."""
+
+    caption = "Every number of the paper, and what this edition makes of it"
+    style = "scores"
+
+    def content_rows(self) -> tuple[list[str], list[list[str]]]:
+        self.env.note_dependency(ledger.__file__)
+        records = {
+            chapter: self.results(chapter)[0] for chapter in sorted({c.chapter for c in ledger.CLAIMS if c.chapter})
+        }
+        rows = []
+        for row in ledger.ledger(records).itertuples():
+            number = f".{row.digits}f"
+            ours = "none" if math.isnan(row.ours) else format(row.ours, number if row.digits != 2 else ".3f")
+            allowed = f"± {row.tolerance:.3f}" if row.tolerance else "exact"
+            verdict = row.verdict if row.verdict == ledger.REPRODUCED else f"**{row.verdict}**"
+            why = f": {row.why}" if row.why else ""
+            rows.append([row.where, row.what, format(row.published, number), ours, allowed, verdict + why])
+        return ["Where", "What", "Published", "Ours", "Tolerance", "Verdict"], rows
+
+
 class ErrataTable(TableDirective):
     caption = "Where the paper contradicts itself"
     style = "prose"
@@ -223,7 +247,7 @@ def mock_for_good(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for directive in (ScoresTable, SplitTable, ErrataTable, ProfilesTable):
+    for directive in (ScoresTable, SplitTable, LedgerTable, ErrataTable, ProfilesTable):
         app.add_directive(directive.__name__.removesuffix("Table").lower() + "-table", directive)
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("result", ResultRole())
