@@ -7,7 +7,7 @@ READY   := .venv/.ready
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help book test lint paper lock clean clean-cache
+.PHONY: help book test bench lint paper lock clean clean-cache
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
@@ -18,6 +18,9 @@ book: $(READY)  ## execute all notebooks here (PROFILE=smoke|quick|paper) and re
 test: lint  ## lint, unit tests, every notebook in the smoke profile, the published book with warnings as errors
 	$(BIN)/python -m pytest tests
 	MITOLIB_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
+
+bench: $(READY)  ## the speed claims, as ratios taken in one run on this machine
+	$(BIN)/python benchmarks/bench_training.py
 
 lint: $(READY)  ## ruff on code and notebooks
 	$(BIN)/ruff check .

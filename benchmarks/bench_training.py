@@ -1,0 +1,131 @@
+"""How much faster is the bank than the paper's loop? And what bounds a training step?
+
+    python benchmarks/bench_training.py        (or `make bench`)
+
+Claim 1. Experiment 1 with VGG16, 982 training patches, batch 2, 100 epochs: the loop the paper describes (augment,
+frozen forward pass and head at every step, as a Keras user would write it: one model, `train_on_batch`, Keras'
+Adam) against the bank (features of 8 views computed once, then the head alone). Both are timed step by step in
+turns, so that a busy machine slows both alike, and extrapolated to 100 epochs; building the bank is counted.
+
+Claim 2. The head's training step in floating-point operations per second, as a share of what a large matrix
+product reaches on this machine in the same run, with Keras' Adam and with ours; and the same for the forward pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mitolib import features, models, patches, training, weights
+
+TRAIN, EPOCHS, BATCH, VIEWS = 982, 100, 2, 8
+ROUNDS, STEPS = 5, 6  # alternating rounds, and steps timed in each
+
+
+def seconds(step: Callable[[], object], n: int) -> float:
+    """Mean wall time of one call of `step`."""
+    start = time.perf_counter()
+    for _ in range(n):
+        step()
+    return (time.perf_counter() - start) / n
+
+
+def peak(dtype: tf.DType) -> float:
+    """Floating-point operations per second of a large matrix product."""
+    a = tf.cast(tf.random.normal((2048, 2048)), dtype)
+    product = tf.function(tf.matmul)
+    product(a, a)
+    best = min(seconds(lambda: tf.reduce_sum(tf.cast(product(a, a)[:1], tf.float32)).numpy(), 3) for _ in range(3))
+    return 2 * 2048**3 / best
+
+
+def head_operations(head: keras.Model) -> float:
+    """Of one training step: forward, and backward to weights and to inputs, two per multiply-add."""
+    operations = 0.0
+    for layer in head.layers:
+        if isinstance(layer, keras.layers.Dense):
+            positions = np.prod(layer.output.shape[1:-1]) if len(layer.output.shape) > 2 else 1
+            operations += 2 * BATCH * positions * np.prod(layer.kernel.shape)
+    return 3 * operations
+
+
+def forward_operations(backbone: keras.Model) -> float:
+    """Of one picture, two per multiply-add."""
+    return sum(
+        2.0 * np.prod(layer.output.shape[1:3]) * np.prod(layer.kernel.shape)
+        for layer in backbone.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    )
+
+
+def compiled_head(arrays: tuple[np.ndarray, ...] | None, optimizer: keras.optimizers.Optimizer) -> keras.Model:
+    """A fresh head of VGG16, ready to train."""
+    _, head = models.divide(models.build("VGG16", arrays=arrays))
+    head.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
+    return head
+
+
+def main() -> None:
+    """Time both loops in turns and print the ratios."""
+    rng = np.random.default_rng(0)
+    arrays = weights.resolve("VGG16").arrays
+    pixels = rng.integers(0, 256, (64, models.INPUT_PX, models.INPUT_PX, 1), dtype=np.uint8)
+    labels = training.one_hot(rng.integers(0, 2, BATCH))
+    augment = partial(patches.augment, zoom=(0.8, 1.2), rng=rng)
+
+    online = models.build("VGG16", arrays=arrays)
+    online.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    backbone, _ = models.divide(models.build("VGG16", arrays=arrays))
+    forward = features.compiled(backbone)
+    plain, fused = (compiled_head(arrays, o) for o in (keras.optimizers.Adam(1e-3), training.FusedAdam(1e-3)))
+    row = forward(patches.as_input(pixels[:BATCH]))
+
+    plain_input = patches.as_input(pixels[: features.BATCH])
+
+    def naive() -> None:
+        online.train_on_batch(patches.as_input(augment(pixels[:BATCH])), labels)
+
+    def build() -> None:
+        forward(patches.as_input(augment(pixels[: features.BATCH])))
+
+    steps = {
+        "naive step": (naive, STEPS),
+        "bank, 16 patches": (build, 2),
+        "forward, 16 patches": (lambda: forward(plain_input), 2),
+        "head step, Keras' Adam": (lambda: plain.train_on_batch(row, labels), STEPS),
+        "head step, fused Adam": (lambda: fused.train_on_batch(row, labels), STEPS),
+    }
+    for step, _ in steps.values():
+        step()  # trace and compile outside the clock
+    timed = {name: [] for name in steps}
+    for _ in range(ROUNDS):
+        for name, (step, n) in steps.items():
+            timed[name].append(seconds(step, n))
+    t = {name: median(values) for name, values in timed.items()}
+    for name, value in t.items():
+        print(f"{name:24s} {1e3 * value:8.1f} ms")
+
+    n_steps = EPOCHS * -(-TRAIN // BATCH)
+    naive_s = n_steps * t["naive step"]
+    bank_s = VIEWS * TRAIN / features.BATCH * t["bank, 16 patches"] + n_steps * t["head step, fused Adam"]
+    print(f"100 epochs of {TRAIN} patches: {naive_s / 3600:.1f} h naive, {bank_s / 60:.0f} min banked")
+    print(f"claim 1: the bank is {naive_s / bank_s:.1f} times as fast (wanted: 20)")
+
+    rate = {tf.float32: peak(tf.float32)}
+    work = head_operations(fused)
+    for name in ("head step, Keras' Adam", "head step, fused Adam"):
+        print(f"claim 2: {name} at {work / t[name] / rate[tf.float32]:.0%} of the float32 peak")
+    used = tf.bfloat16 if features.precision() == "bfloat16" else tf.float32
+    rate.setdefault(used, peak(used))
+    share = features.BATCH * forward_operations(backbone) / t["forward, 16 patches"] / rate[used]
+    print(f"claim 2: forward pass in {used.name} at {share:.0%} of its peak (wanted: 80 %)")
+
+
+if __name__ == "__main__":
+    main()
