@@ -46,6 +46,7 @@ clean:  ## remove what was built; phantom and weights in data/ stay
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' || \
 	  { echo "$(PYTHON) is not Python 3.11 or 3.12. Give one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "installing into .venv: once, a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
