@@ -165,3 +165,36 @@ def test_bfloat16_features_are_those_of_float32_within_a_hundredth(rng, monkeypa
     monkeypatch.setattr(features, "precision", lambda: "float32")
     exact = features.compiled(backbone)(x)
     assert 0 < np.abs(fast - exact).mean() < 0.01 * np.abs(exact).mean()
+
+
+def held_megabytes(folder, n: int) -> float:
+    """Memory, files mapped into it left out, of a process that has built and read a bank of n mapped pictures."""
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+        from pathlib import Path
+        import keras, numpy as np
+        import test_features as t
+        from mitolib import features
+        features.FOLDER = Path({str(folder)!r})
+        path = Path({str(folder)!r}) / "pixels.npy"
+        path.parent.mkdir(parents=True)
+        pixels = np.lib.format.open_memmap(path, "w+", np.uint8, ({n}, 64, 64, 3))
+        x = keras.Input((64, 64, 3))
+        backbone = keras.Model(x, keras.layers.AveragePooling2D(4)(x))
+        bank = features.Bank(backbone, pixels, augment=t.brighten, prepare=t.as_float, views=2, label="test")
+        for start in range(0, {n}, 8):
+            bank.read(np.arange(start, min(start + 8, {n})), view=1)
+        kilobytes = [l.split()[1] for l in open("/proc/self/status") if l.startswith("RssAnon")]
+        print("held", int(kilobytes[0]) / 1e3)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return float(done.stdout.split("held")[1])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_does_not_grow_with_the_cohort(tmp_path):
+    small, large = (held_megabytes(tmp_path / str(n), n) for n in (500, 5000))  # 6 and 61 MB of pixels
+    assert large - small < 30, f"{small:.0f} MB for 500 patches, {large:.0f} MB for 5,000"
