@@ -146,7 +146,7 @@ class ScoresTable(TableDirective):
         profile = look_up(results, "profile", source)
         rows = []
         for (model, side), scores in paper.compare_scores(results, experiment).iterrows():
-            where = "published" if side == "paper" else f"ours, {profile}"
+            where = "published" if side == "paper" else f"ours, profile {profile}"
             if side != "paper" and weights[model] == "random":
                 where += ", **random start, not ImageNet**"
             printed = paper.SCORES[experiment].get(model, {}) if side == "paper" else {}  # two decimals there
@@ -183,7 +183,7 @@ class SplitTable(TableDirective):
                 part: {label: look_up(results, f"split.{part}.{label}", source) for label in settings.LABELS}
                 for part in published.columns[:-1]
             }
-            tables[f"ours, {look_up(results, 'profile', source)}"] = paper.with_totals(split)
+            tables[f"ours, profile {look_up(results, 'profile', source)}"] = paper.with_totals(split)
         printed = paper.PRINTED_TOTALS[self.arguments[0]]
         for part in (part for part in published.columns if printed[part] != published.loc["total", part]):
             self.notes.append(f"The {part} total is the sum of its column; the paper prints {printed[part]}.")
