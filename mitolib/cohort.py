@@ -79,10 +79,9 @@ class Section:
 
 
 def _decode(path: Path) -> np.ndarray:
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return tifffile.imread(path)
+    """By Pillow for both formats: it reads LZW, which tifffile does with a further package only."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
+        return np.asarray(image if path.suffix.lower() in (".tif", ".tiff") else image.convert("L"))
 
 
 def _shape(path: Path) -> tuple[int, int]:

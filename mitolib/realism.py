@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tifffile
 from PIL import Image
 from scipy import ndimage as ndi
 from skimage.feature import peak_local_max
@@ -228,7 +227,8 @@ def measure_files(folder: Path) -> dict[str, Any]:
         path = Path(folder) / about["file"]
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not found. It comes from {about['origin']}.")
-        pixels = tifffile.imread(path) if kind == "mask" else np.asarray(Image.open(path).convert("L"))
+        with Image.open(path) as image:
+            pixels = np.asarray(image if kind == "mask" else image.convert("L"))
         measures = measure_mask(pixels) if kind == "mask" else measure_image(pixels)
         reference[kind] = {
             **about,

@@ -28,6 +28,14 @@ def test_a_tiff_wins_over_a_jpeg_and_a_jpeg_alone_is_read(make_cohort):
     assert (patient.image_yx("SDHA") == 9).all()
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_every_common_compression_is_read_to_the_same_pixels(make_cohort, compression):
+    root = make_cohort({"Control": ["C01"]}, proteins=("SDHA",))
+    pixels = cohort.read_cohort(root, ["SDHA"])[0].image_yx("SDHA")
+    Image.fromarray(pixels).save(root / "Control" / "C01" / "SDHA.tif", compression=compression)
+    np.testing.assert_array_equal(cohort.read_cohort(root, ["SDHA"])[0].image_yx("SDHA"), pixels)
+
+
 def test_the_labs_spellings_are_understood(make_cohort):
     root = make_cohort({"Control": ["C"]}, proteins=("COX4+4L2", "UqCRC2", "NDUFA13", "TOMM22"))
     assert list(cohort.read_cohort(root, ["COX4"])[0].files) == ["TOM22", "GRIM19", "COX4", "UQCRC2"]
