@@ -25,10 +25,7 @@ JPEG_IMAGES = 140  # section 3.1
 TIFF_IMAGES = 140  # section 3.1
 PATCH_PX = 512  # section 3.1
 INPUT_PX = 224  # sections 3.2 and 3.3
-CHANNELS = {"exp1": 3, "exp2": 10}  # sections 3.2 and 3.3
-STATED_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}  # sections 3.1 and 4.2, for both experiments
 CONFUSION_IMAGES = 124  # section 4.3: images behind the confusion matrices
-TOP_IMAGES_PER_CONCEPT = 50  # section 4.3
 
 # Table 1 (exp1) and Table 2 (exp2), section 3.1: number of patches.
 SPLITS: dict[str, dict[str, dict[str, int]]] = {
