@@ -5,16 +5,16 @@ augmented `views` of each training patch, and each epoch reads the next view. Wi
 new augmentation and recomputes: the paper's loop, through the same door.
 
 A bank lies in `data/cache/features/<key>/`, in chunks that are whole or absent, so that a run that was killed
-goes on where it was. The key is a digest of everything that the features depend on: pixels, what the
-augmentation makes of a probe picture, seed, architecture, weights, precision and library versions. A changed
-input therefore never meets an old feature. `make clean-cache` removes all banks.
+goes on where it was. The key is a digest of everything that the features depend on: pixels, what preparation and
+augmentation make of a probe picture, seed, architecture, weights, precision and library versions. A changed input
+therefore never meets an old feature. `make clean-cache` removes all banks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -96,7 +96,7 @@ class Bank:
         label: str,
     ) -> None:
         self.n, self.shape = len(patches_nhwc), backbone.output_shape[1:]
-        self.folder = FOLDER / _key(backbone, patches_nhwc, augment, seed)
+        self.folder = FOLDER / _key(backbone, patches_nhwc, prepare, augment, seed)
         self.starts = range(0, self.n, CHUNK)
         wanted = [(view, start) for view in range(views) for start in self.starts]
         missing = [chunk for chunk in wanted if not self._path(*chunk).exists()]
@@ -124,7 +124,10 @@ class Bank:
 
     def _make_room(self, n_chunks: int, label: str) -> None:
         size = n_chunks * min(CHUNK, self.n) * int(np.prod(self.shape)) * 2
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BankError(f"{self.folder}: cannot be made ({error.strerror}). Make data/cache writable.") from error
         free = shutil.disk_usage(self.folder).free
         say(f"  {label}: writing {size / 1e9:.2f} GB, {free / 1e9:.0f} GB are free")
         if size > free:
@@ -137,12 +140,14 @@ class Bank:
         if not np.isfinite(features).all():
             raise FloatingPointError(f"{label}: features beyond the range of float16. Are the weights a trained net's?")
         path = self._path(view, start)
-        try:  # a name of its own, so that two runs at once write the same chunk twice and not into each other
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as file:
+        # A name of its own, so that two runs at once write the same chunk twice and not into each other.
+        partial_path = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.partial")
+        try:
+            with partial_path.open("xb") as file:
                 np.save(file, features)
-            Path(file.name).replace(path)
+            partial_path.replace(path)
         except OSError as error:
-            Path(file.name).unlink(missing_ok=True)
+            partial_path.unlink(missing_ok=True)
             raise BankError(f"{path}: cannot be written ({error.strerror}). Free the disk and run again.") from error
 
 
@@ -167,7 +172,7 @@ def source(
     return lambda epoch, rows: bank.read(rows, epoch % views)
 
 
-def _key(backbone: keras.Model, patches_nhwc: np.ndarray, augment: Augment | None, seed: int) -> str:
+def _key(backbone: keras.Model, patches_nhwc: np.ndarray, prepare: Prepare, augment: Augment | None, seed: int) -> str:
     """Digest of all that the features depend on."""
     total = hashlib.sha256(f"{keras.__version__} {tf.__version__} {precision()} {CHUNK}".encode())
     for layer in backbone.layers:  # without its name, which Keras counts up within a process
@@ -177,8 +182,10 @@ def _key(backbone: keras.Model, patches_nhwc: np.ndarray, augment: Augment | Non
     total.update(repr((patches_nhwc.shape, str(patches_nhwc.dtype))).encode())
     for start in range(0, len(patches_nhwc), CHUNK):
         total.update(np.ascontiguousarray(patches_nhwc[start : start + CHUNK]).tobytes())
-    if augment:  # what it does to a probe tells one augmentation, and one range of it, from another
-        probe = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+    # What they make of a probe tells one preparation, or one augmentation and range of it, from another.
+    probe = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+    total.update(prepare(probe).tobytes())
+    if augment:
         total.update(augment(probe, rng=np.random.default_rng(seed)).tobytes())
         total.update(str(seed).encode())
     return total.hexdigest()[:32]

@@ -54,12 +54,12 @@ def provenance(
     *,
     data: Mapping[str, Any],
     weights: Iterable[Any] = (),
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> dict[str, Any]:
     """The `provenance` entry: commit, versions, time, machine, seed, and the digests of data and weights.
 
     data: name and sha256 of the pictures read. weights: `Weights` objects of mitolib.weights that were used.
-    precision: of the frozen backbones' arithmetic.
+    precision: of the frozen backbones' arithmetic; None where there are none.
     `seconds` counts from the import of this module, which a notebook does at its top.
     """
     return {
@@ -155,7 +155,8 @@ def box(record: Mapping[str, Any]) -> str:
         "executed": f"{p['created']}, {p['seconds'] / 60:.1f} minutes",
         "profile": record["profile"],
         "parameters": ", ".join(f"{key} {value}" for key, value in p["parameters"].items()),
-        "device": f"{p['device']}, {p['cores']} cores; frozen backbones in {p['precision']}",
+        "device": f"{p['device']}, {p['cores']} cores"
+        + (f"; frozen backbones in {p['precision']}" if p["precision"] else ""),
         "software": ", ".join([f"Python {p['python']}", *(f"{k} {v}" for k, v in p["packages"].items())]),
         "data": ", ".join(f"{key} {value}" for key, value in p["data"].items()),
     } | {

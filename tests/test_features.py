@@ -70,7 +70,7 @@ def test_a_second_bank_of_the_same_inputs_computes_nothing(numbered, monkeypatch
     np.testing.assert_array_equal(Bank(halve(), numbered, prepare=as_float, label="test").all(), first)
 
 
-@pytest.mark.parametrize("changed", ["pixels", "weights", "seed", "augmentation"])
+@pytest.mark.parametrize("changed", ["pixels", "weights", "seed", "augmentation", "preparation"])
 def test_a_changed_input_never_meets_an_old_feature(numbered, changed):
     other_pixels = numbered.copy()
     other_pixels[39, 3, 3] += 1
@@ -78,14 +78,15 @@ def test_a_changed_input_never_meets_an_old_feature(numbered, changed):
     def other(patches_nhwc, *, rng):
         return patches_nhwc + rng.integers(1, 60, (len(patches_nhwc), 1, 1, 1), dtype=np.uint8)
 
-    inputs = {"backbone": halve(), "patches_nhwc": numbered, "augment": brighten, "seed": 1}
+    inputs = {"backbone": halve(), "patches_nhwc": numbered, "augment": brighten, "seed": 1, "prepare": as_float}
     changes = {
         "pixels": {"patches_nhwc": other_pixels},
         "weights": {"backbone": halve(0.25)},
         "seed": {"seed": 2},
         "augmentation": {"augment": other},
+        "preparation": {"prepare": lambda patches_nhwc: as_float(patches_nhwc) / 255},
     }
-    banks = [Bank(**kwargs, prepare=as_float, label="test") for kwargs in (inputs, inputs | changes[changed])]
+    banks = [Bank(**kwargs, label="test") for kwargs in (inputs, inputs | changes[changed])]
     assert banks[0].folder != banks[1].folder
 
 
@@ -198,3 +199,9 @@ def held_megabytes(folder, n: int) -> float:
 def test_memory_does_not_grow_with_the_cohort(tmp_path):
     small, large = (held_megabytes(tmp_path / str(n), n) for n in (500, 5000))  # 6 and 61 MB of pixels
     assert large - small < 30, f"{small:.0f} MB for 500 patches, {large:.0f} MB for 5,000"
+
+
+def test_a_cache_that_cannot_be_made_is_an_error(numbered, folder):
+    folder.write_text("in the way")
+    with pytest.raises(BankError, match=r"cannot be made .* writable"):
+        Bank(halve(), numbered, prepare=as_float, label="test")
