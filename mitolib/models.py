@@ -26,14 +26,17 @@ for gpu in tf.config.list_physical_devices("GPU"):
     tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def build(name: str, *, n_channels: int = 3, arrays: Sequence[np.ndarray] | None) -> keras.Model:
+def build(
+    name: str, *, n_channels: int = 3, arrays: Sequence[np.ndarray] | None, frozen_to: str | None = None
+) -> keras.Model:
     """(N, 224, 224, n_channels) in [0, 1] -> (N, 2) probabilities of control and patient.
 
     name: a key of BACKBONES. arrays: ImageNet weights for three channels in the order of `get_weights()`
-    (`weights.resolve(name).arrays`), or None for random ones. The backbone is frozen, its batch
-    normalisation included; the head is the paper's: Dense 2048, 1024, 512, 256 on each position of the
-    7 x 7 map, Dropout 0.5, Flatten, Dense 128, Dense 2. On VGG16 that makes 20,125,634 parameters, of
-    which 5,410,946 are trained.
+    (`weights.resolve(name).arrays`), or None for random ones. frozen_to: the last layer of the backbone that is
+    frozen, batch normalisation included; None freezes all of it. The head is the paper's: Dense 2048, 1024, 512, 256
+    on each position of the 7 x 7 map, Dropout 0.5, Flatten, Dense 128, Dense 2. On a frozen VGG16 that makes
+    20,125,634 parameters, of which 5,410,946 are trained.
+    Raises ValueError for a name or a layer that does not exist, and lists those that do.
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}.")
@@ -42,7 +45,7 @@ def build(name: str, *, n_channels: int = 3, arrays: Sequence[np.ndarray] | None
     if arrays is not None:
         kernel_hwio, *rest = arrays  # the first convolution comes first in both backbones
         backbone.set_weights([inflate(kernel_hwio, n_channels), *rest])
-    for layer in backbone.layers:
+    for layer in backbone.layers[: _position(backbone, frozen_to or last_layer) + 1]:
         layer.trainable = False
     return keras.Model(backbone.input, _head(backbone.get_layer(last_layer).output), name=name)
 
@@ -67,17 +70,33 @@ def _head(x: keras.KerasTensor) -> keras.KerasTensor:
     return keras.layers.Dense(len(LABELS), activation="softmax", name="probabilities")(x)
 
 
-def divide(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+def divide(model: keras.Model, at: str | None = None) -> tuple[keras.Model, keras.Model]:
     """(backbone, head) of a model of `build`, sharing its layers: head(backbone(x)) is model(x).
 
-    What is computed below the cut never changes in training, so it can be computed once.
+    at: the layer whose output the backbone gives; None takes the last frozen one, since what is computed up to
+    there never changes in training and so can be computed once. Raises ValueError for a layer that does not exist,
+    and for one beside which a shortcut passes, since the layers above it need more than its output.
     """
-    cut = model.get_layer(BACKBONES[model.name][1])
-    above = model.layers[model.layers.index(cut) + 1 :]
-    features = x = keras.Input(cut.output.shape[1:], name="features")
-    for layer in above:
-        x = layer(x)
-    return keras.Model(model.input, cut.output, name="backbone"), keras.Model(features, x, name="head")
+    if at is None:
+        at = [layer.name for layer in model.layers if not layer.trainable][-1]
+    cut = model.layers[_position(model, at)]
+    above = model.layers[_position(model, at) + 1 :]
+    inner = {id(cut.output), *(id(layer.output) for layer in above)}
+    if passed := [layer.name for layer in above for x in _inputs(layer) if id(x) not in inner]:
+        raise ValueError(f"{model.name} cannot be divided at {at!r}: {passed[0]} also reads a layer below it.")
+    return keras.Model(model.input, cut.output, name="backbone"), keras.Model(cut.output, model.output, name="head")
+
+
+def _inputs(layer: keras.Layer) -> list[keras.KerasTensor]:
+    return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+def _position(model: keras.Model, name: str) -> int:
+    """Where a layer stands in `model.layers`."""
+    names = [layer.name for layer in model.layers]
+    if name not in names:
+        raise ValueError(f"{model.name} has no layer {name!r}; it has {', '.join(names)}.")
+    return names.index(name)
 
 
 def summary(model: keras.Model) -> pd.DataFrame:

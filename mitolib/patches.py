@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +17,9 @@ from skimage.measure import block_reduce
 
 from mitolib.cohort import CohortError, Section
 from mitolib.progress import track
+from mitolib.settings import DATA
 
+CACHE = DATA / "cache"
 TISSUE_CELL_PX = 16  # fine enough for a cleft, coarse enough to smooth shot noise
 
 
@@ -75,9 +80,10 @@ def load(
 ) -> np.ndarray:
     """(len(table), input_px, input_px, len(proteins)) uint8: the network's input, one section at a time.
 
-    Only one section's full-size pictures are in memory at any time.
+    The array is mapped to a nameless file that goes when the array goes, and only one section's full-size pictures
+    are in memory at any time: memory does not grow with the cohort. Raises OSError if the disk has no room.
     """
-    patches_nhwc = np.empty((len(table), input_px, input_px, len(proteins)), np.uint8)
+    patches_nhwc = _mapped((len(table), input_px, input_px, len(proteins)))
     for section in track(sections, "patches", len(sections)):
         here = np.flatnonzero(table["section"] == section.section)
         if here.size:
@@ -85,6 +91,18 @@ def load(
             for i, patch_yxc in zip(here, cut_nhwc, strict=True):
                 patches_nhwc[i] = resize(patch_yxc, input_px)
     return patches_nhwc
+
+
+def _mapped(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, uint8, in a nameless file in data/cache."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    size, free = int(np.prod(shape)), shutil.disk_usage(CACHE).free
+    if size > free:  # a mapped file that outgrows the disk would end the process without a word
+        raise OSError(
+            errno.ENOSPC, f"patches need {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. Free the disk", str(CACHE)
+        )
+    with tempfile.TemporaryFile(dir=CACHE) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def augment(patches_nhwc: np.ndarray, *, zoom: tuple[float, float], rng: np.random.Generator) -> np.ndarray:

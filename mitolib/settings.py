@@ -39,6 +39,7 @@ class Profile:
     patience: int  # epochs without a better validation accuracy before training stops
     batch_size: int
     views: int  # augmented copies of each training patch; 0 draws a new one at every epoch
+    n_seeds: int  # trainings of VGG16 with seeds one apart, of which the first is `seed`
     learning_rate: float = 1e-3
     zoom: tuple[float, float] = (0.8, 1.2)  # the paper names zoom but prints no range
     seed: int = 127
@@ -63,9 +64,9 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile(name="smoke", scale=0.1, epochs=2, patience=2, batch_size=8, views=1),
-        Profile(name="quick", scale=0.5, epochs=20, patience=10, batch_size=4, views=2),
-        Profile(name="paper", scale=1.0, epochs=100, patience=30, batch_size=2, views=8),
+        Profile(name="smoke", scale=0.1, epochs=2, patience=2, batch_size=8, views=1, n_seeds=1),
+        Profile(name="quick", scale=0.5, epochs=20, patience=10, batch_size=4, views=2, n_seeds=1),
+        Profile(name="paper", scale=1.0, epochs=100, patience=30, batch_size=2, views=8, n_seeds=3),
     )
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -110,6 +113,35 @@ def as_record(history: pd.DataFrame) -> dict[str, object]:
 def p_patient(head: keras.Model, features_nhwc: np.ndarray) -> np.ndarray:
     """(N,) float32: the probability of "patient" for each row of features."""
     return np.asarray(head(features_nhwc.astype(np.float32), training=False))[:, LABELS.index("patient")]
+
+
+def save(head: keras.Model, path: Path) -> dict[str, str]:
+    """Write a trained head, whole or not at all; return what finds it again: file name and digest of its weights."""
+    partial_path = path.with_name(f"{path.stem}.partial.keras")
+    try:
+        keras.Model(head.input, head.output, name=head.name).save(partial_path)  # without the optimiser's moments
+        partial_path.replace(path)
+    finally:
+        partial_path.unlink(missing_ok=True)
+    return {"file": path.name, "sha256": _digest(head)}
+
+
+def load(path: Path, sha256: str) -> keras.Model:
+    """The head that `save` wrote. Raises ValueError if it is no whole file, or not the one with this digest."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: is no whole Keras file. Run its experiment again.")
+    head = keras.models.load_model(path, compile=False)
+    if (found := _digest(head)) != sha256:
+        raise ValueError(f"{path}: weights have SHA-256 {found}, wanted {sha256}. Run its experiment again.")
+    return head
+
+
+def _digest(head: keras.Model) -> str:
+    """Of the weights alone: the file also holds the time of saving."""
+    total = hashlib.sha256()
+    for array in head.get_weights():
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
 
 
 class _Progress(keras.callbacks.Callback):

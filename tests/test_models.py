@@ -71,3 +71,24 @@ def test_the_summary_adds_up(vgg16):
 def test_an_unknown_backbone_lists_the_known_ones():
     with pytest.raises(ValueError, match="VGG16, ResNet50"):
         models.build("VGG19", arrays=None)
+
+
+def test_a_lower_cut_trains_what_is_above_it(rng):
+    model = models.build("VGG16", arrays=None, frozen_to="block5_conv2")
+    backbone, head = models.divide(model)
+    assert backbone.output_shape == (None, 14, 14, 512) and not backbone.trainable_weights
+    assert head.layers[1].name == "block5_conv3" and len(head.trainable_weights) == 2 + 12
+    x = rng.random((1, 224, 224, 3), np.float32)
+    np.testing.assert_allclose(head(backbone(x)), model(x), atol=1e-6)
+
+
+def test_a_model_divides_at_any_layer_that_all_above_it_read():
+    model = models.build("ResNet50", arrays=None)
+    assert models.divide(model, "conv5_block2_out")[1].input_shape == (None, 7, 7, 2048)
+    with pytest.raises(ValueError, match="cannot be divided at 'conv5_block3_1_conv': conv5_block3_add also reads"):
+        models.divide(model, "conv5_block3_1_conv")
+
+
+def test_a_layer_that_does_not_exist_lists_those_that_do(vgg16):
+    with pytest.raises(ValueError, match=r"no layer 'conv5'; it has .*block5_conv3"):
+        models.divide(vgg16, "conv5")

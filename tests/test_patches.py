@@ -96,3 +96,20 @@ def test_neighbours_share_what_their_strides_imply():
     assert patches.shared_pixels(size_px=512, stride_px=224) == 0.5625
     assert patches.shared_pixels(size_px=512, stride_px=256) == 0.5
     assert patches.shared_pixels(size_px=512, stride_px=600) == 0
+
+
+def test_patches_are_mapped_to_a_file_that_leaves_nothing_behind(make_cohort, monkeypatch, tmp_path):
+    monkeypatch.setattr(patches, "CACHE", tmp_path / "cache")
+    sections = cohort.read_cohort(make_cohort({"Control": ["C01"]}), ["SDHA"])
+    table = patches.grid(sections, stride_px=64)
+    pixels = patches.load(table, sections, ["SDHA"], stride_px=64, input_px=32)
+    assert isinstance(pixels, np.memmap) and pixels.any()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_patches_that_do_not_fit_on_the_disk_are_an_error_before_they_are_cut(make_cohort, monkeypatch):
+    sections = cohort.read_cohort(make_cohort({"Control": ["C01"]}), ["SDHA"])
+    table = patches.grid(sections, stride_px=64)
+    monkeypatch.setattr(patches.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    with pytest.raises(OSError, match=r"patches need 0\.00 GB, 0\.00 GB are free"):
+        patches.load(table, sections, ["SDHA"], stride_px=64)

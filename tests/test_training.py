@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+import pytest
 
 from mitolib import settings, training
 
@@ -12,7 +13,8 @@ PROFILE = replace(settings.PROFILES["smoke"], epochs=12, patience=3, batch_size=
 
 def small_head() -> keras.Model:
     keras.utils.set_random_seed(1)
-    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+    x = keras.Input((2,))
+    return keras.Model(x, keras.layers.Dense(2, activation="softmax")(x))
 
 
 def separable(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -75,3 +77,29 @@ def test_the_fused_optimizer_is_keras_adam(rng):
     for ours, theirs in zip(*heads, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     assert np.abs(heads[0][0] - small_head().get_weights()[0]).max() > 0.1, "something was learnt at all"
+
+
+def test_a_saved_head_comes_back_with_its_weights_and_without_its_optimiser(rng, tmp_path):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    head = small_head()
+    fit(head, x, y, vx, vy)
+    saved = training.save(head, tmp_path / "exp1-VGG16.keras")
+    assert saved["file"] == "exp1-VGG16.keras" and [p.name for p in tmp_path.iterdir()] == [saved["file"]]
+    again = training.load(tmp_path / saved["file"], saved["sha256"])
+    np.testing.assert_array_equal(training.p_patient(again, vx), training.p_patient(head, vx))
+    assert not again.compiled
+
+
+def test_another_head_or_half_a_file_is_refused(tmp_path):
+    path = tmp_path / "exp1-VGG16.keras"
+    training.save(small_head(), path)
+    with pytest.raises(ValueError, match=r"exp1-VGG16\.keras: weights have SHA-256 .* wanted 00\. Run"):
+        training.load(path, "00")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is no whole Keras file"):
+        training.load(path, "00")
+
+
+def test_the_digest_is_of_the_weights_and_not_of_the_time_of_saving(tmp_path):
+    first, second = (training.save(small_head(), tmp_path / f"{name}.keras")["sha256"] for name in "ab")
+    assert first == second
