@@ -31,6 +31,7 @@ class Claim:
     digits: int  # as printed, after the point
     chapter: str = ""  # whose results hold the answer; empty: none does, because of `missing`
     keys: tuple[str, ...] = ()  # path to the answer in that file
+    made_in: str = ""  # heading of that chapter under which the answer is computed
     tolerance: float = 0.0
     missing: str = ""
 
@@ -52,6 +53,7 @@ def _counts(experiment: str, where: str) -> list[Claim]:
             digits=0,
             chapter=experiment,
             keys=("split", part, label),
+            made_in="the-data",
         )
         for part, counts in paper.SPLITS[experiment].items()
         for label, count in counts.items()
@@ -67,6 +69,7 @@ def _score(where: str, experiment: str, model: str, metric: str, published: floa
         digits=digits,
         chapter=experiment,
         keys=("models", model, metric),
+        made_in=f"table-{4 if experiment == 'exp1' else 5}-the-scores",
         tolerance=tolerance(published, n_test),
         missing="" if model != "ResNet18+CW" else "concept whitening is not in this edition",
     )
@@ -88,6 +91,7 @@ def _total(experiment: str, where: str) -> Claim:
         digits=0,
         chapter=experiment,
         keys=("split", "test"),
+        made_in="the-data",
     )
 
 
@@ -104,6 +108,7 @@ CLAIMS = (
             digits=digits,
             chapter="exp1",
             keys=("provenance", "parameters", key),
+            made_in="hyperparameters",
         )
         for key, digits in (("epochs", 0), ("learning_rate", 3))
     ),
@@ -119,8 +124,12 @@ CLAIMS = (
             digits=0,
             chapter=experiment,
             keys=("models", "VGG16", "history", "val_accuracy"),
+            made_in=heading,
         )
-        for experiment, protein in (("exp1", "SDHA"), ("exp2", "ten proteins"))
+        for experiment, protein, heading in (
+            ("exp1", "SDHA", "vgg16"),
+            ("exp2", "ten proteins", "vgg16-with-ten-input-channels"),
+        )
     ),
 )
 
@@ -133,7 +142,7 @@ def settled(values: list[float]) -> int:
 
 
 def ledger(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per claim: where, what, published, ours, tolerance, verdict, why, chapter.
+    """One row per claim: where, what, published, ours, tolerance, verdict, why, chapter, made_in, digits.
 
     records: result files by chapter. `ours` is NaN where there is none; `why` explains a claim not checked.
     """
@@ -150,6 +159,7 @@ def ledger(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "verdict": _verdict(claim, ours, why),
                 "why": why,
                 "chapter": claim.chapter,
+                "made_in": claim.made_in,
                 "digits": claim.digits,
             }
         )

@@ -3,10 +3,11 @@ from __future__ import annotations
 import copy
 import json
 
+import nbformat
 import numpy as np
 import pytest
 
-from mitolib import ledger, paper
+from mitolib import execute, ledger, paper
 from mitolib.settings import ROOT
 
 CHAPTERS = ("exp1", "exp2")
@@ -90,3 +91,10 @@ def test_in_the_published_edition_each_verdict_agrees_with_its_numbers():
         elif row.where != "Section 4.3":
             near = abs(row.ours - row.published) <= row.tolerance
             assert (row.verdict == ledger.REPRODUCED) == near, row
+
+
+def test_our_number_links_to_the_heading_under_which_it_was_made():
+    for claim in ledger.CLAIMS:
+        cells = nbformat.read(execute.NOTEBOOKS / f"{claim.chapter}.ipynb", 4).cells
+        headings = {line.lstrip("# ") for c in cells if c.cell_type == "markdown" for line in c.source.splitlines()}
+        assert claim.made_in in {heading.lower().replace(":", "").replace(" ", "-") for heading in headings}, claim

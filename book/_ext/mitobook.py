@@ -18,9 +18,10 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, ClassVar
 
 from docutils import nodes
@@ -128,8 +129,20 @@ class TableDirective(Reader, SphinxDirective):
         return [*parsed, *messages]
 
 
+def spread(seeds: Sequence[Mapping[str, float]]) -> Callable[[str], str]:
+    """metric -> its mean and standard deviation over trainings; the baseline is of the data and does not vary."""
+
+    def shown(metric: str) -> str:
+        if not all(metric in scores for scores in seeds):
+            return ""
+        values = [scores[metric] for scores in seeds]
+        return f"{mean(values):.3f} ± {stdev(values):.3f}"
+
+    return shown
+
+
 class ScoresTable(TableDirective):
-    """Published scores above ours; a model that started from random weights is marked in words."""
+    """Published scores above ours and their spread over seeds; a start from random weights is marked in words."""
 
     required_arguments = 1
     option_spec = TableDirective.option_spec | {"not-run": directives.unchanged_required}
@@ -152,6 +165,11 @@ class ScoresTable(TableDirective):
             printed = paper.SCORES[experiment].get(model, {}) if side == "paper" else {}  # two decimals there
             numbers = [f"{x:.{2 if metric in printed else 3}f}" for metric, x in scores.items()]
             rows.append([model, where, *("not given" if number == "nan" else number for number in numbers)])
+            seeds = list(results["models"].get(model, {}).get("seeds", {}).values()) if side != "paper" else []
+            if len(seeds) > 1:
+                rows.append(
+                    [model, f"mean ± standard deviation of {len(seeds)} seeds", *map(spread(seeds), scores.index)]
+                )
         self.notes.append(
             f"Ours: profile {profile}, {look_up(results, 'provenance.data.name', source)} data; precision, recall and "
             "F1 are macro averages. The paper does not say which average it prints. "
@@ -209,7 +227,10 @@ class LedgerTable(TableDirective):
         rows = []
         for row in ledger.ledger(records).itertuples():
             number = f".{row.digits}f"
-            ours = "none" if math.isnan(row.ours) else format(row.ours, number if row.digits != 2 else ".3f")
+            ours = "none"
+            if not math.isnan(row.ours):
+                shown = format(row.ours, number if row.digits != 2 else ".3f")
+                ours = f"[{shown}](chapters/{row.chapter}.ipynb#{row.made_in})"
             allowed = f"± {row.tolerance:.3f}" if row.tolerance else "exact"
             verdict = row.verdict if row.verdict == ledger.REPRODUCED else f"**{row.verdict}**"
             why = f": {row.why}" if row.why else ""
