@@ -13,6 +13,7 @@ DataFrames, arrays and models.
     models     frozen backbone, head, inflation    features  frozen features of patches
     training   fit a head                          metrics   the paper's metrics, done right
     plots      (data, *, ax) -> ax                 paper     the published numbers as data
+    diagrams   drawings of study and methods       toy       the made-up examples in them
     ledger     every published number, ours, and the verdict
     results    result files and provenance         execute   notebooks -> chapters -> book
 

@@ -17,6 +17,7 @@ PARTS = {  # a module, and what it is made of
     "phantom": {"fibres", "staining"},
     "staining": {"fibres"},
     "results": {"__version__"},
+    "diagrams": {"plots", "toy"},
     "execute": {"paper"},
     "ledger": {"paper"},
 }
