@@ -19,8 +19,8 @@ test: lint  ## lint, unit tests, every notebook in the smoke profile, the publis
 	$(BIN)/python -m pytest tests
 	MITOLIB_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
 
-bench: $(READY)  ## the speed claims, as ratios taken in one run on this machine
-	$(BIN)/python benchmarks/bench_training.py
+bench: $(READY)  ## the claims about speed, memory and fidelity, each as a ratio taken in one run on this machine
+	set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 
 lint: $(READY)  ## ruff on code and notebooks
 	$(BIN)/ruff check .
