@@ -1,0 +1,658 @@
+"""Concept whitening: a norm layer whose first axes are turned onto named concepts.
+
+After Chen, Bei and Rudin 2020, arXiv:2002.01650. The layer decorrelates the channels of a map, as batch normalisation
+with a full covariance would, and rotates the result; axis j of the output then stands for concept j. The network
+learns by its own loss with the rotation fixed; now and then `align` turns the rotation towards batches of concept
+images. `REFERENCE` sets the layer to what the authors' public code computes; the defaults are what its formulas say.
+
+Pictures and maps are torch tensors (N, C, H, W); k is the number of concepts, d = C the number of channels. In the
+mathematics, every position of every map is one sample of d numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+NEWTON_STEPS, REFERENCE_STEPS = 15, 10
+AMPLIFICATION = 1e-2  # of rounding errors; beyond it the reference recursion is not to be trusted
+OPPOSITE = -0.9  # cosine of two concept means below which orthogonal axes cannot serve both
+
+# Of the public code but for its line search, which starts at a step that fits no scale and can hang.
+REFERENCE = {"whitening": "newton-reference", "activation": "pool_max", "official_mask": True, "affine": False}
+
+
+# Whitening: W with W S W^T = I for a covariance S (d, d), positive definite.
+
+
+def zca(covariance: Tensor) -> Tensor:
+    """The symmetric inverse root S^(-1/2), exactly."""
+    return _InverseRoot.apply(covariance)
+
+
+def newton(covariance: Tensor, steps: int = NEWTON_STEPS) -> Tensor:
+    """S^(-1/2) by the coupled Newton-Schulz iteration (Higham 2008, eq. 6.35), which keeps rounding errors small."""
+    trace = covariance.diagonal().sum()
+    identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    root, inverse_root = covariance / trace, identity
+    for _ in range(steps):
+        update = (3 * identity - inverse_root @ root) / 2
+        root, inverse_root = root @ update, update @ inverse_root
+    return inverse_root / trace.sqrt()
+
+
+def newton_reference(covariance: Tensor, steps: int = REFERENCE_STEPS) -> Tensor:
+    """The recursion of the public code (IterNorm; Huang et al. 2019, arXiv:1904.03441).
+
+    After 10 steps a direction that holds the share s of the trace has variance s p(s)^2, well below 1 for small s; and
+    rounding errors grow where one direction dominates, see `amplification`.
+    """
+    trace = covariance.diagonal().sum()
+    share = covariance / trace
+    p = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    for _ in range(steps):
+        p = 1.5 * p - 0.5 * p @ p @ p @ share
+    return p / trace.sqrt()
+
+
+def amplification(covariance: Tensor, steps: int = REFERENCE_STEPS) -> float:
+    """How large `newton_reference` lets rounding errors grow, relative to its result; beyond 0.01 do not trust it.
+
+    In the eigenbasis an error in entry (i, j) is multiplied in each step by 1.5 - (p_i^2 + p_i p_j + p_j^2) s_j / 2, s
+    being the eigenvalues' shares of the trace: far above 1 where a small s_i, with its large p_i, meets a large s_j.
+    """
+    shares = torch.linalg.eigvalsh(covariance).clamp_min(0) / covariance.diagonal().sum()
+    p = torch.ones_like(shares)
+    growth = torch.ones_like(covariance)
+    for _ in range(steps):
+        factor = 1.5 - 0.5 * ((p[:, None] + p) ** 2 - torch.outer(p, p)) * shares
+        growth = (growth * factor.abs()).clamp_min(1)  # at least that of the error made in this step
+        p = 1.5 * p - 0.5 * p**3 * shares
+    return torch.finfo(covariance.dtype).eps / 2 * float(growth.max())
+
+
+class _InverseRoot(torch.autograd.Function):
+    """Its derivative holds sums of roots where autograd's for `eigh` has differences of eigenvalues, which may be 0."""
+
+    @staticmethod
+    def forward(ctx, covariance: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(covariance)
+        smallest = torch.finfo(values.dtype).eps * values[-1]  # below it a value is rounding error
+        roots = values.clamp_min(smallest).sqrt()
+        ctx.save_for_backward(roots, vectors)
+        return (vectors / roots) @ vectors.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors
+        inner = vectors.T @ (gradient + gradient.T) @ vectors / 2
+        inner /= -torch.outer(roots, roots) * (roots[:, None] + roots)
+        return vectors @ inner @ vectors.T
+
+
+WHITENINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "zca": zca,
+    "newton": newton,
+    "newton-reference": newton_reference,
+}
+
+
+# Activation of an axis: a weighted sum of its values over the positions of one map. The weights depend on the values
+# only by which positions win, so they are the derivative as well. Each function: (N, k, H, W) -> weights of that shape.
+
+
+def _mean(values: Tensor) -> Tensor:
+    return torch.full_like(values, 1 / values[0, 0].numel())
+
+
+def _max(values: Tensor) -> Tensor:
+    winners = (values == values.amax((2, 3), keepdim=True)).to(values.dtype)
+    return winners / winners.sum((2, 3), keepdim=True)
+
+
+def _pos_mean(values: Tensor) -> Tensor:
+    positive = (values > 0).to(values.dtype)
+    return positive / (positive.sum((2, 3), keepdim=True) + 1e-4)
+
+
+def _pool_max(values: Tensor) -> Tensor:
+    if min(values.shape[2:]) < 3:
+        raise ValueError(
+            f"pool_max over a map of {values.shape[2]} x {values.shape[3]} positions; wanted 3 x 3 or more. "
+            'Take larger pictures, an earlier layer, or activation="max".'
+        )
+    winners = functional.max_pool2d(values, 3, return_indices=True)[1].flatten(2)
+    weights = torch.zeros_like(values).flatten(2)
+    return weights.scatter_(2, winners, 1 / winners.shape[2]).view_as(values)
+
+
+ACTIVATIONS = {"mean": _mean, "max": _max, "pos_mean": _pos_mean, "pool_max": _pool_max}
+
+
+# Rotation: an orthogonal R (d, d) whose first k rows should descend <G, R[:k]>, G (k, d) being minus the derivative of
+# the activations. Each function: (R, G) in float64 -> the new R, and how many line searches failed on the way.
+
+
+def cayley(rotation: Tensor, gradient: Tensor) -> tuple[Tensor, int]:
+    """Two steps of descent along the orthogonal matrices (Wen and Yin 2013, doi:10.1007/s10107-012-0584-1).
+
+    Y(t) = (I + t/2 A)^-1 (I - t/2 A) R with A = G R^T - R G^T. Only k rows of G are not zero, so A = U V^T has rank 2k,
+    and the search for t happens on matrices of size 2k.
+    """
+    failures = 0
+    for _ in range(2):
+        rotation, failed = _cayley_step(rotation, gradient)
+        failures += failed
+    return rotation, failures
+
+
+def _cayley_step(rotation: Tensor, gradient: Tensor) -> tuple[Tensor, bool]:
+    k, d = gradient.shape
+    first = torch.eye(d, k, dtype=rotation.dtype, device=rotation.device)
+    turned = rotation @ gradient.T
+    u, v = torch.cat([first, turned], 1), torch.cat([turned, -first], 1)
+    inner, descent = v.T @ u, v.T @ turned @ u[:k]
+    norm = math.sqrt(max(0.0, 2 * float(descent.trace())))  # of A: F'(0) = -|A|^2 / 2 = -trace(descent)
+    if norm <= 1e-6 * float(gradient.norm()):
+        return rotation, False  # stationary: nothing to search
+    step, failed = _line_search(inner.cpu(), descent.cpu(), 2 / norm)
+    system = torch.eye(2 * k, dtype=inner.dtype, device=inner.device) + step / 2 * inner
+    # As a product with R^T and in one pass over R, since these two are all that is as large as d x d.
+    return torch.addmm(rotation, u, torch.linalg.solve(system, (rotation.T @ v).T), alpha=-step), failed
+
+
+def _line_search(inner: Tensor, descent: Tensor, step: float) -> tuple[float, bool]:
+    """A step that descends enough and far enough (weak Wolfe conditions), by doubling and bisection.
+
+    With M = I + t/2 V^T U: F(t) - F(0) = -t trace(M^-1 descent), F'(t) = -trace(M^-2 descent). After 50 tries the
+    search has failed; the step is then the longest that was seen to descend enough, or 0.
+    """
+    identity, slope = torch.eye(len(inner), dtype=inner.dtype), float(descent.trace())
+    low, high = 0.0, math.inf
+    for _ in range(50):
+        system = identity + step / 2 * inner
+        once = torch.linalg.solve(system, descent)
+        if float(once.trace()) < 1e-4 * slope:
+            high = step
+        elif float(torch.linalg.solve(system, once).trace()) > 0.9 * slope:
+            low = step
+        else:
+            return step, False
+        step = 2 * step if high == math.inf else (low + high) / 2
+    return low, True
+
+
+def procrustes(rotation: Tensor, gradient: Tensor) -> tuple[Tensor, int]:
+    """The minimum in one step, by a thin SVD of G; the other rows turn as little as they must.
+
+    Exact for a fixed G, so the best answer for "mean", whose G does not depend on R.
+    """
+    size = gradient.norm()
+    if size == 0:
+        return rotation, 0
+    old = rotation[: len(gradient)]
+    # The share of the old axes decides where G leaves a choice: opposite concepts make it singular.
+    left, _, right = torch.linalg.svd(old * 1e-6 - gradient / size, full_matrices=False)
+    new = left @ right
+    # The planes between old and new axes: p turns onto q, and r, its partner among the other rows, follows.
+    left, cosines, right = torch.linalg.svd(new @ old.T)
+    p, q, cosines = right @ old, left.T @ new, cosines[:, None]
+    r = q - cosines * p
+    sines = r.norm(dim=1, keepdim=True)
+    r = r / sines.clamp_min(1e-12)
+    rest = rotation[len(gradient) :]
+    return torch.cat([new, rest + rest @ r.T @ ((cosines - 1) * r - sines * p)]), 0
+
+
+ROTATIONS = {"cayley": cayley, "procrustes": procrustes}
+
+
+class ConceptWhitening(nn.Module):
+    """A norm layer for (N, C, H, W) maps, C = n_channels, whose channel j < n_concepts stands for concept j.
+
+    Training, with the statistics of the batch: y = gain * R W (x - mean) + shift; evaluation, with running ones.
+    whitening: "zca" (exact), "newton" (coupled iteration) or "newton-reference" (the public code's, which averages W
+    where the others average the covariance). rotation: "cayley" or "procrustes". activation: what of a map counts as
+    its score on an axis: its "mean", its "max", the mean of what is positive ("pos_mean"), or the mean over the
+    maxima of 3 x 3 windows ("pool_max", all of the article's experiments). official_mask: take for the derivative what
+    the public code takes, the winners of each channel on its own instead of those of the concept's axis. affine: a
+    gain and a shift per channel, as batch normalisation has; the public code has none.
+
+    Computes in float32 at least, also under autocast, and returns the type it was given. `rotation`, R, is a buffer in
+    float64 and changes in `align` only. `line_search_failures` and `num_batches_tracked` count from the start of
+    training. All channels form one group.
+    Raises ValueError for settings or maps that do not fit, FloatingPointError for NaN or infinity in a training batch.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        n_concepts: int,
+        *,
+        whitening: str = "zca",
+        rotation: str = "cayley",
+        activation: str = "mean",
+        official_mask: bool = False,
+        affine: bool = True,
+        momentum: float = 0.05,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        for name, table in ((whitening, WHITENINGS), (rotation, ROTATIONS), (activation, ACTIVATIONS)):
+            if name not in table:
+                raise ValueError(f"{name!r} is not one of {', '.join(table)}.")
+        if not 1 <= n_concepts <= n_channels:
+            raise ValueError(
+                f"{n_concepts} concepts for {n_channels} channels; wanted 1 to {n_channels}, an axis for each. "
+                "Leave concepts out, or take a wider layer."
+            )
+        self.n_channels, self.n_concepts = n_channels, n_concepts
+        self.whitening, self.turn, self.activation = whitening, rotation, activation
+        self.official_mask, self.momentum, self.eps = official_mask, momentum, eps
+        self.weight = nn.Parameter(torch.ones(n_channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(n_channels)) if affine else None
+        reference = whitening == "newton-reference"
+        self.register_buffer("running_mean", torch.zeros(n_channels))
+        self.register_buffer("running_covariance", None if reference else torch.eye(n_channels))
+        self.register_buffer("running_whitener", torch.eye(n_channels) if reference else None)
+        self.register_buffer("rotation", torch.eye(n_channels, dtype=torch.float64))
+        self.register_buffer("gradient", torch.zeros(n_concepts, n_channels, dtype=torch.float64))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.register_buffer("line_search_failures", torch.tensor(0))
+        self.largest_amplification = 0.0  # of "newton-reference" so far
+        self._known: tuple[Tensor, int, Tensor] | None = None  # a covariance, its version, its whitener
+
+    def extra_repr(self) -> str:
+        settings = ("whitening", "turn", "activation", "official_mask")
+        return f"{self.n_channels}, {self.n_concepts}, " + ", ".join(f"{s}={getattr(self, s)}" for s in settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        if self.training:
+            self._check_positions(x)
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            mean, whitener = self._batch_statistics(wide) if self.training else self._running_statistics(wide.dtype)
+            y = _apply(self.rotation.to(wide.dtype) @ whitener, wide - mean[:, None, None])
+            if self.weight is not None:
+                y = torch.addcmul(self.bias[:, None, None], self.weight[:, None, None], y)
+            return y.to(x.dtype)
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), with the running statistics, before rotation, gain and shift."""
+        self._check(x)
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            mean, whitener = self._running_statistics(wide.dtype)
+            return _apply(whitener, wide - mean[:, None, None])
+
+    def scores(self, x: Tensor) -> Tensor:
+        """(N, k): the activation of each concept's axis by each map, with the running statistics."""
+        values = self._turned(self.whiten(x), slice(self.n_concepts))
+        return (ACTIVATIONS[self.activation](values) * values).sum((2, 3))
+
+    def derivative(self, x: Tensor, concept: int) -> Tensor:
+        """(C,) float64: of the mean score on an axis over the maps of a batch, with respect to that axis."""
+        whitened = self.whiten(x)
+        rows = slice(None) if self.official_mask else slice(concept, concept + 1)
+        weights = ACTIVATIONS[self.activation](self._turned(whitened, rows))  # (N, C or 1, H, W)
+        return (weights * whitened).sum((2, 3)).mean(0).double()
+
+    def _turned(self, whitened: Tensor, rows: slice) -> Tensor:
+        with torch.autocast(whitened.device.type, enabled=False):
+            return _apply(self.rotation[rows].to(whitened.dtype), whitened)
+
+    def collect(self, concept: int, ascent: Tensor) -> None:
+        """Take up a direction (C,) in which a concept's axis should turn, by a running mean over rounds."""
+        self.gradient[concept].lerp_(-ascent, self.momentum)
+
+    def update_rotation(self) -> int:
+        """Turn the axes as collected; returns how many line searches failed, and adds them to the layer's count."""
+        rotation, failures = ROTATIONS[self.turn](self.rotation, self.gradient)
+        self.rotation.copy_(rotation)
+        self.line_search_failures += failures
+        return failures
+
+    def set_statistics(self, mean: Tensor, covariance: Tensor) -> None:
+        """Put mean (C,) and covariance (C, C) in place of the running ones."""
+        self.running_mean.copy_(mean)
+        if self.running_whitener is None:
+            self.running_covariance.copy_(covariance)
+        else:
+            self.running_whitener.copy_(self._whitener(covariance))
+
+    def matrix(self) -> tuple[Tensor, Tensor]:
+        """((C, C), (C,)) float64: evaluation as y = matrix x + offset at every position, gain and shift included."""
+        mean, whitener = self._running_statistics(torch.float64)
+        matrix = self.rotation @ whitener
+        offset = -matrix @ mean
+        if self.weight is not None:
+            gain = self.weight.detach().double()
+            matrix, offset = gain[:, None] * matrix, gain * offset + self.bias.detach().double()
+        return matrix, offset
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.n_channels:
+            raise ValueError(f"a map of shape {tuple(x.shape)}; wanted (N, {self.n_channels}, H, W).")
+
+    def _check_positions(self, x: Tensor) -> None:
+        n_positions = x.numel() // self.n_channels
+        if n_positions <= self.n_channels:
+            raise ValueError(
+                f"a training batch with {n_positions} positions ({x.shape[0]} maps of {x.shape[2]} x {x.shape[3]}) for "
+                f"{self.n_channels} channels has no covariance to whiten; wanted more positions than channels. "
+                "Take larger batches (and drop the last, short one) or larger pictures."
+            )
+
+    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, covariance = _moments(_samples(x))
+        if not covariance.diagonal().sum().isfinite():
+            raise FloatingPointError(
+                f"NaN or infinity in the training batch after {self._step()}. The running statistics were left as they "
+                "were. Look at the batch's pictures, and at the loss; a smaller learning rate may help."
+            )
+        whitener = self._whitener(covariance)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            running, latest = (
+                (self.running_covariance, covariance)
+                if self.running_whitener is None
+                else (self.running_whitener, whitener)
+            )
+            running.lerp_(latest.to(running.dtype), self.momentum)
+            self.num_batches_tracked += 1
+        return mean, whitener
+
+    def _running_statistics(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if self.running_whitener is not None:
+            return self.running_mean.to(dtype), self.running_whitener.to(dtype)
+        # The whitener of the same covariance is not computed twice; a change in place raises the tensor's version.
+        source = self.running_covariance
+        if self._known is None or self._known[0] is not source or self._known[1] != source._version:
+            with torch.inference_mode(False), torch.no_grad():  # fit for a later call that needs gradients
+                self._known = source, source._version, self._whitener(source)
+        return self.running_mean.to(dtype), self._known[2].to(dtype)
+
+    def _whitener(self, covariance: Tensor) -> Tensor:
+        regular = covariance + self.eps * torch.eye(self.n_channels, dtype=covariance.dtype, device=covariance.device)
+        if self.whitening == "newton-reference":
+            self._guard(regular.detach())
+        return WHITENINGS[self.whitening](regular)
+
+    def _guard(self, covariance: Tensor) -> None:
+        before, now = self.largest_amplification, amplification(covariance)
+        self.largest_amplification = max(before, now)
+        if before <= AMPLIFICATION < now:
+            warnings.warn(
+                f"after {self._step()}: newton-reference amplifies rounding errors to {now:.2g}; wanted "
+                f'{AMPLIFICATION} at most. One direction dominates the features. Take whitening="newton" or "zca".',
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _step(self) -> str:
+        return f"step {int(self.num_batches_tracked)}"
+
+
+def _samples(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (C, N H W)."""
+    return x.transpose(0, 1).flatten(1)
+
+
+def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and biased covariance (C, C) of (C, m) samples."""
+    mean = samples.mean(1)
+    centred = samples - mean[:, None]
+    return mean, centred @ centred.T / samples.shape[1]
+
+
+def _apply(matrix: Tensor, x: Tensor) -> Tensor:
+    """matrix (c, C) at every position: (N, C, H, W) -> (N, c, H, W)."""
+    return (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+# Around a model.
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one call of `align` found and did."""
+
+    alignment: float  # of the axes with the directions collected so far; 1 is the best an orthogonal set can do
+    gram: np.ndarray  # (k, k) cosines between the concepts' whitened means
+    line_search_failures: int
+    orthogonality_error: float  # largest entry of |R R^T - I|
+
+
+def replace_norm(
+    model: nn.Module, name: str, n_concepts: int, batches: Iterable[Tensor] | None, **settings: object
+) -> ConceptWhitening:
+    """Put a ConceptWhitening in the place of the BatchNorm2d `name` ("layer4.1.bn1"), in `model` itself.
+
+    batches: (N, 3, H, W) pictures for `calibrate`; None leaves mean 0 and covariance I, as the public code does, and
+    the network then has to learn again. settings: of ConceptWhitening. With `affine`, gain and shift are taken over.
+    Raises ValueError for a name that is no BatchNorm2d, and lists those that are.
+    """
+    modules = dict(model.named_modules())
+    norm = modules.get(name)
+    if not isinstance(norm, nn.BatchNorm2d):
+        known = ", ".join(key for key, module in modules.items() if isinstance(module, nn.BatchNorm2d))
+        raise ValueError(f"{name!r} is no BatchNorm2d of {type(model).__name__}; these are: {known or 'none'}.")
+    layer = ConceptWhitening(norm.num_features, n_concepts, **settings).train(norm.training)
+    if layer.weight is not None and norm.weight is not None:
+        layer.weight.data.copy_(norm.weight)
+        layer.bias.data.copy_(norm.bias)
+    if tensors := [*norm.parameters(), *norm.buffers()]:
+        layer.to(tensors[0].device)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
+    if batches is not None:
+        calibrate(model, batches)
+    return layer
+
+
+def insert_before_head(
+    model: nn.Module, n_concepts: int, batches: Iterable[Tensor], **settings: object
+) -> ConceptWhitening:
+    """Append a calibrated ConceptWhitening to `model.layer4`, and let `model.fc` absorb it: the logits stay.
+
+    The one place where a layer can be put in without a change, since only averaging and a linear layer follow. `align`
+    with `head=model.fc` keeps the logits too. settings: of ConceptWhitening, but for `affine`.
+    """
+    layer = ConceptWhitening(model.fc.in_features, n_concepts, affine=False, **settings)
+    layer.to(model.fc.weight.device).train(model.training)
+    model.layer4.append(layer)
+    calibrate(model, batches)
+    matrix, offset = layer.matrix()
+    with torch.no_grad():
+        weight = torch.linalg.solve(matrix, model.fc.weight.double(), left=False)
+        model.fc.bias -= (weight @ offset).to(model.fc.bias.dtype)
+        model.fc.weight.copy_(weight)
+    return layer
+
+
+def layer_of(model: nn.Module) -> ConceptWhitening:
+    """The one ConceptWhitening in a model; ValueError for none or several."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, ConceptWhitening)}
+    if len(layers) != 1:
+        raise ValueError(
+            f"{type(model).__name__} has {len(layers)} whitening layers ({', '.join(layers) or 'none'}); wanted one. "
+            "Put it in with replace_norm."
+        )
+    return next(iter(layers.values()))
+
+
+def layer_input(model: nn.Module, batch: Tensor) -> Tensor:
+    """The map (N, C, H, W) that reaches the whitening layer, the model being in evaluation; nothing is changed."""
+    caught: list[Tensor] = []
+    training = {module: module.training for module in model.modules()}
+    hook = layer_of(model).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].detach()))
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(batch)
+    finally:
+        hook.remove()
+        for module, was_training in training.items():
+            module.training = was_training
+    return caught[0]
+
+
+def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the layer's mean and covariance to those of these pictures, the rest of the model in evaluation.
+
+    The running statistics lag behind training by some 1 / momentum = 20 steps: calibrate with the training set before
+    the first `align` and before every evaluation. Raises ValueError for no more positions than channels.
+    """
+    layer = layer_of(model)
+    n, total, product = 0, 0.0, 0.0
+    for batch in batches:
+        samples = _samples(layer_input(model, batch)).double()
+        n, total, product = n + samples.shape[1], total + samples.sum(1), product + samples @ samples.T
+    if n <= layer.n_channels:
+        raise ValueError(
+            f"{n} positions to calibrate {layer.n_channels} channels; wanted more positions than channels. "
+            "Give more pictures."
+        )
+    mean = total / n
+    covariance = product / n - torch.outer(mean, mean)
+    if not covariance.isfinite().all():
+        raise FloatingPointError("NaN or infinity in the maps to calibrate with. Look at the pictures and the weights.")
+    layer.set_statistics(mean, covariance.to(layer.running_mean.dtype))
+
+
+def align(
+    model: nn.Module,
+    concept_batches: Sequence[Tensor],
+    against: Sequence[Tensor] | None = None,
+    *,
+    head: nn.Linear | None = None,
+) -> Round:
+    """One round: turn the axes towards one batch of pictures (N, 3, H, W) per concept.
+
+    The model is in evaluation meanwhile, so no running statistic sees a concept picture. against: for each concept a
+    batch on which its axis should score low (the other class, or pictures of everything); without it, the article's
+    objective. head: the linear layer of `insert_before_head`, turned along so that the logits stay.
+    Warns where two concepts' means are nearly opposite: of orthogonal axes at most one can follow (for two classes that
+    are all the data, p0 m0 + p1 m1 = 0). Then align one signed axis, or whiten with wider data.
+    Raises ValueError for another number of batches than concepts or an empty one, FloatingPointError for NaN in one.
+    """
+    layer = layer_of(model)
+    for batches in (concept_batches, against):
+        if batches is not None and [len(batch) > 0 for batch in batches] != [True] * layer.n_concepts:
+            raise ValueError(
+                f"batches of {', '.join(str(len(batch)) for batch in batches) or 'no'} pictures for "
+                f"{layer.n_concepts} concepts; wanted one batch for each concept, with a picture at least."
+            )
+    means, ascents = [], []
+    for concept, batch in enumerate(concept_batches):
+        maps = layer_input(model, batch)
+        means.append(layer.whiten(maps).mean((0, 2, 3)))
+        ascents.append(layer.derivative(maps, concept))
+        if against is not None:
+            ascents[-1] -= layer.derivative(layer_input(model, against[concept]), concept)
+        if not ascents[-1].isfinite().all():
+            raise FloatingPointError(
+                f"NaN or infinity in the batch of concept {concept} after step {int(layer.num_batches_tracked)}; no "
+                "axis was turned. Look at its pictures, and at the loss; a smaller learning rate may help."
+            )
+    for concept, ascent in enumerate(ascents):
+        layer.collect(concept, ascent)
+    gram = _cosines(torch.stack(means))
+    _warn_of_opposites(gram)
+    before = layer.rotation.clone()
+    failures = layer.update_rotation()
+    if head is not None:
+        with torch.no_grad():
+            head.weight.copy_(head.weight.double() @ before @ layer.rotation.T)
+    return Round(_alignment(layer), gram, failures, orthogonality_error(layer.rotation))
+
+
+def orthogonality_error(rotation: Tensor) -> float:
+    """The largest entry of |R R^T - I|."""
+    identity = torch.eye(len(rotation), dtype=rotation.dtype, device=rotation.device)
+    return float((rotation @ rotation.T - identity).abs().max())
+
+
+def concept_scores(model: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
+    """(N, k) float32: the score of every picture on every concept's axis; nothing is changed."""
+    layer = layer_of(model)
+    return torch.cat([layer.scores(layer_input(model, batch)).float() for batch in batches]).cpu().numpy()
+
+
+def draw(concepts: Mapping[str, Sequence[int]], n: int, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """For one round, n distinct rows of each concept's pictures, in the order of the concepts.
+
+    concepts: name -> row numbers of its pictures. Raises ValueError for a concept with fewer than n pictures, or
+    none, and for a picture in two concepts: it would pull two orthogonal axes towards itself.
+    """
+    owner: dict[int, str] = {}
+    for name, rows in concepts.items():
+        if len(rows) < n or n < 1:
+            raise ValueError(
+                f"concept {name!r} has {len(rows)} pictures, a batch takes {n}; wanted that many at least, and one. "
+                "Give it more pictures, take smaller batches, or leave it out."
+            )
+        if twice := [row for row in rows if owner.setdefault(row, name) != name]:
+            raise ValueError(
+                f"{len(twice)} pictures are in two concepts, picture {twice[0]} in {owner[twice[0]]!r} and {name!r}. "
+                "Keep each in one of them, or leave it out."
+            )
+    return {name: rng.choice(np.asarray(rows), n, replace=False) for name, rows in concepts.items()}
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """A copy of the model for inference, in evaluation, its whitening layer folded into the convolution before it.
+
+    Raises ValueError where the layer does not directly follow a Conv2d of as many channels.
+    """
+    folded = copy.deepcopy(model).eval()
+    layer = layer_of(folded)
+    name = next(name for name, module in folded.named_modules() if module is layer)
+    parent = folded.get_submodule(name.rpartition(".")[0])
+    siblings = list(parent.children())
+    previous = siblings[siblings.index(layer) - 1] if siblings[0] is not layer else None
+    if not isinstance(previous, nn.Conv2d) or previous.out_channels != layer.n_channels:
+        raise ValueError(
+            f"{name} follows {type(previous).__name__}; wanted a Conv2d of {layer.n_channels} channels right before "
+            "it. Leave this model unfolded."
+        )
+    matrix, offset = layer.matrix()
+    kernel = previous.weight.detach()
+    if previous.bias is not None:
+        offset = offset + matrix @ previous.bias.detach().double()
+    previous.weight = nn.Parameter((matrix @ kernel.double().flatten(1)).view_as(kernel).to(kernel.dtype))
+    previous.bias = nn.Parameter(offset.to(kernel.dtype))
+    setattr(parent, name.rpartition(".")[2], nn.Identity())
+    return folded
+
+
+def _alignment(layer: ConceptWhitening) -> float:
+    best = float(torch.linalg.svdvals(layer.gradient).sum())
+    return -float((layer.gradient * layer.rotation[: layer.n_concepts]).sum()) / best if best else 0.0
+
+
+def _cosines(rows: Tensor) -> np.ndarray:
+    unit = functional.normalize(rows.double(), dim=1)
+    return (unit @ unit.T).cpu().numpy()
+
+
+def _warn_of_opposites(gram: np.ndarray) -> None:
+    first, second = np.unravel_index(gram.argmin(), gram.shape)
+    if gram[first, second] < OPPOSITE:
+        warnings.warn(
+            f"the whitened means of concepts {first} and {second} have cosine {gram[first, second]:.2f}: nearly "
+            "opposite, so no two orthogonal axes follow both. Align one signed axis, or whiten with wider data.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
