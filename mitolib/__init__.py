@@ -13,6 +13,8 @@ DataFrames, arrays and models.
     models     frozen backbone, head, inflation    features  frozen features of patches
     training   fit a head                          metrics   the paper's metrics, done right
     plots      (data, *, ax) -> ax                 paper     the published numbers as data
+    explain    saliency maps                       faithfulness  whether to believe them
+    resnet     ResNet-18 in PyTorch                whitening  concept whitening: layer, swap, alignment, fold
     diagrams   drawings of study and methods       toy       the made-up examples in them
     ledger     every published number, ours, and the verdict
     results    result files and provenance         execute   notebooks -> chapters -> book

@@ -75,6 +75,21 @@ def test_exp2_runs_from_any_folder_and_writes_the_contract(tmp_path):
     assert not list(tmp_path.glob("out/*.partial"))
 
 
+def test_the_published_maps_have_a_score_of_each_kind_for_each_method():
+    record = json.loads((execute.BOOK / "results" / "gradcam.json").read_text())
+    kinds = {"pointing", "mass_over_area", "rank", "auprc", "top5"}
+    kinds |= {"deletion_minus_random", "randomisation_ssim", "causal_rank_correlation"}
+    for model in ("VGG16", "ResNet50", "VGG16-ten"):
+        methods = record["methods"][model]
+        assert {"Grad-CAM", "saliency", "random", "centre", "Sobel", "intensity", "marker"} <= methods.keys()
+        for scores in methods.values():
+            assert kinds <= scores.keys()
+            for score in (score for score in scores.values() if score["ci"]):
+                assert score["ci"][0] <= score["value"] <= score["ci"][1]
+        random = methods["random"]["mass_over_area"]["value"]
+        assert abs(random - 1) < 0.05, "a map of random numbers finds what chance finds"
+
+
 def test_a_misspelt_parameter_ends_the_run_with_an_error(tmp_path):
     command = [sys.executable, "-m", "papermill", str(execute.NOTEBOOKS / "exp2.ipynb"), "out.ipynb"]
     done = subprocess.run(

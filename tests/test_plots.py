@@ -71,3 +71,70 @@ def test_every_patch_of_the_grid_is_outlined():
     rows = pd.DataFrame({"x": [0, 1, 2], "y": [0, 0, 0], "size": [2, 2, 2]})
     ax = plots.patch_grid(np.zeros((2, 4)), rows, ax=plt.subplots()[1])
     assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(0, 2), (1, 2), (2, 2)]
+
+
+CALLS = pd.DataFrame(
+    {"subject": ["C01", "P01"], "label": ["control", "patient"], "p_patient": [0.9, 0.8], "predicted": ["patient"] * 2}
+)
+
+
+def test_maps_of_both_classes_share_a_scale_and_the_overlay_is_of_the_class_predicted():
+    maps = {"control": np.ones((2, 4, 4)), "patient": np.full((2, 4, 4), 3.0)}
+    maps["control"][0] = 0
+    masks = np.zeros((2, 4, 4), bool)
+    masks[1, :2] = True
+    axes = plots.explained(np.zeros((2, 4, 4)), maps, masks, CALLS, axes=plt.subplots(2, 4)[1])
+    assert texts(axes[0, 0]) == ["p(patient) 0.90: WRONG"] and texts(axes[1, 0]) == ["p(patient) 0.80: right"]
+    assert axes[0, 1].images[1].get_array().max() == 3 and axes[0, 1].images[1].get_cmap().name == "jet"
+    assert all(ax.images[0].get_clim() == (0, 3) for ax in axes[:, 2:].flat)
+    assert axes[0, 2].get_title() == "map for control: empty" and axes[1, 2].get_title() == "map for control"
+    assert [len(ax.collections) for ax in axes[:, 0]] == [0, 1], "an outline where there is something to outline"
+
+
+def test_the_map_gallery_has_a_row_for_each_method():
+    maps = {"Grad-CAM": np.zeros((2, 4, 4)), "Sobel": np.ones((2, 4, 4))}
+    axes = plots.map_gallery(np.zeros((2, 4, 4)), maps, np.zeros((2, 4, 4), bool), axes=plt.subplots(3, 2)[1])
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["patch", "Grad-CAM", "Sobel"]
+    assert axes[2, 1].images[0].get_array().min() == 1
+
+
+def test_the_cascade_is_drawn_from_the_top_down_with_the_level_of_different_patches():
+    falling = pd.DataFrame({"ssim": [1.0, 0.2], "spearman": [1.0, 0.3]}, index=["trained", "dense"])
+    ax = plots.cascade(falling, others={"ssim": 0.4, "spearman": 0.5}, ax=plt.subplots()[1])
+    lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
+    assert lines["SSIM"] == [1, 0.2] and lines["rank correlation, different patches"] == [0.5, 0.5]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["trained", "dense"]
+
+
+def test_intervals_leave_out_what_has_no_value_and_draw_no_interval_that_is_none():
+    scores = {
+        "VGG16": {"Sobel": {"value": 2.0, "ci": [1.0, 3.0]}, "marker": {"value": None, "ci": None}},
+        "ResNet50": {"Sobel": {"value": 1.5, "ci": None}},
+    }
+    ax = plots.intervals(scores, level=1, ax=plt.subplots()[1])
+    shown = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
+    assert shown["VGG16"] == [2.0] and shown["ResNet50"] == [1.5]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Sobel", "marker"]
+    ends = [segment[:, 0].tolist() for lines in ax.collections for segment in lines.get_segments()]
+    assert ends == [[1, 3], [1.5, 1.5]]
+
+
+def test_strata_have_a_dot_for_each_patch_and_a_bar_at_the_mean():
+    scores = pd.DataFrame({"stratum": ["few", "few", "many"], "score": [1.0, 2, 3], "model": "VGG16"})
+    ax = plots.strata(scores, ax=plt.subplots()[1])
+    assert list(ax.lines[0].get_ydata()) == [1, 2, 3] and ax.lines[0].get_xdata().tolist() == [0, 0, 1]
+    assert sorted(lines.get_segments()[0][0][1] for lines in ax.collections) == [1.5, 3]
+    assert texts(plots.strata(scores[:0], ax=plt.subplots()[1])) == ["no patch with a deficient fibre"]
+
+
+def test_restored_fibres_take_the_colour_of_their_effect_and_others_none():
+    labels_yx = np.array([[0, 1], [2, 3]], np.uint16)
+    fibres = pd.DataFrame({"fibre": [1, 2], "effect": [0.5, -2.0], "relevance": [0.1, 0.2]})
+    axes = plots.restored(np.zeros((2, 2)), labels_yx, fibres, axes=plt.subplots(1, 3)[1], name="Grad-CAM")
+    shown = axes[1].images[0]
+    assert shown.get_clim() == (-2, 2)
+    assert shown.get_array().filled(np.nan).tolist()[0][1] == 0.5 and shown.get_array().mask.tolist()[1] == [
+        False,
+        True,
+    ]
+    assert list(axes[2].lines[0].get_ydata()) == [0.5, -2]
