@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from mitolib.settings import LABELS
 
@@ -126,6 +127,7 @@ def curves(history: pd.DataFrame, *, axes: Sequence[Axes], baseline: float) -> S
     for ax, name in zip(axes, ("accuracy", "loss"), strict=True):
         ax.plot(history.index, history[name], color="#444444", label="training")
         ax.plot(history.index, history[f"val_{name}"], color="#CC79A7", label="validation")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("epoch")
         ax.set_ylabel(name)
     axes[0].axhline(baseline, color="black", linewidth=0.8, linestyle=":", label="majority class")
