@@ -15,8 +15,6 @@ All in float32. The timed calls alternate, so that a busy machine slows them ali
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from statistics import median
 
@@ -26,18 +24,12 @@ import tensorflow as tf
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 from tf_keras_vis.utils.scores import CategoricalScore
+from timing import in_turns, load_average
 
 from mitolib import cohort, explain, models, patches, phantom, settings, splits, weights
 
 ROUNDS = 7
 LAYER = explain.LAYERS["VGG16"]
-
-
-def seconds(step: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -76,12 +68,8 @@ def main() -> None:
         "Grad-CAM from features": lambda: camera.from_features(features, 1),
         "tf-keras-vis": lambda: library(CategoricalScore(1), batch, **raw),
     }
-    timed: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(ROUNDS + 1):  # the first round compiles
-        for name, step in steps.items():
-            taken = seconds(step)
-            if turn:
-                timed[name].append(taken)
+    print(load_average())
+    timed = in_turns({name: (step, 1) for name, step in steps.items()}, ROUNDS)
     t = {name: median(values) / len(batch) for name, values in timed.items()}
     for name, value in t.items():
         print(f"{name:24s} {1e3 * value:8.1f} ms per patch")

@@ -16,8 +16,6 @@ The peak is the best of TensorFlow's and PyTorch's products, since either may la
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from statistics import median
 
@@ -25,19 +23,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 import torch
+from timing import in_turns, load_average, seconds
 
 from mitolib import features, models, patches, training, weights
 
 TRAIN, EPOCHS, BATCH, VIEWS = 982, 100, 2, 8
 ROUNDS, STEPS = 5, 6  # alternating rounds, and steps timed in each
-
-
-def seconds(step: Callable[[], object], n: int) -> float:
-    """Mean wall time of one call of `step`."""
-    start = time.perf_counter()
-    for _ in range(n):
-        step()
-    return (time.perf_counter() - start) / n
 
 
 def peak(dtype: str) -> float:
@@ -47,7 +38,7 @@ def peak(dtype: str) -> float:
         a, b = tf.cast(tf.random.normal((n, n)), dtype), torch.randn(n, n).to(getattr(torch, dtype))
         for product in (lambda a=a: tf.matmul(a, a).numpy(), lambda b=b: b @ b):
             product()
-            best = max(best, *(2 * n**3 / seconds(product, 1) for _ in range(5)))
+            best = max(best, *(2 * n**3 / seconds(product) for _ in range(5)))
     return best
 
 
@@ -110,12 +101,8 @@ def main() -> None:
         "head step, Keras' Adam": (lambda: plain.train_on_batch(row, labels), STEPS),
         "head step, fused Adam": (lambda: fused.train_on_batch(row, labels), STEPS),
     }
-    for step, _ in steps.values():
-        step()  # trace and compile outside the clock
-    timed = {name: [] for name in steps}
-    for _ in range(ROUNDS):
-        for name, (step, n) in steps.items():
-            timed[name].append(seconds(step, n))
+    print(load_average())
+    timed = in_turns(steps, ROUNDS)
     t = {name: median(values) for name, values in timed.items()}
     for name, value in t.items():
         print(f"{name:24s} {1e3 * value:8.1f} ms")

@@ -383,15 +383,20 @@ def verdicts(methods: Mapping[str, Mapping[str, Mapping[str, Mapping]]]) -> pd.D
     """One row per model and method, the answer to four questions: yes, no, or "open" where the interval spans both.
 
     follows the weights: no more alike to the map of the randomised network than maps of different patches are.
-    finds deficient fibres: mass inside over area above 1, and above Sobel and intensity. network reacts: p(patient)
-    falls further than under removal at random. ranks fibres: correlation with the causal ranking above 0.
+    finds deficient fibres: mass inside over area above 1 and above what the map of random numbers reached in this
+    very sample, and above Sobel and intensity. network reacts: p(patient) falls further than under removal at random.
+    ranks fibres: correlation with the causal ranking above 0. The random map is the yardstick and gets no verdict.
     """
     rows = {}
     for model, by_method in methods.items():
         rivals = [by_method[name]["mass_over_area"]["value"] for name in ("Sobel", "intensity") if name in by_method]
+        random = by_method.get("random", {}).get("mass_over_area", {"ci": None})
+        chance = max([1, *(random["ci"] or [])])
         for method, scores in by_method.items():
+            if method == "random":
+                continue
             alike, others = scores["randomisation_ssim"]["value"], scores["different_patches_ssim"]["value"]
-            mass = _above(scores["mass_over_area"], 1)
+            mass = _above(scores["mass_over_area"], chance)
             if (
                 mass == "yes"
                 and method not in BASELINES

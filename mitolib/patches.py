@@ -80,16 +80,16 @@ def load(
 ) -> np.ndarray:
     """(len(table), input_px, input_px, len(proteins)) uint8: the network's input, one section at a time.
 
-    The array is mapped to a nameless file that goes when the array goes, and only one section's full-size pictures
-    are in memory at any time: memory does not grow with the cohort. Raises OSError if the disk has no room.
+    The array is mapped to a nameless file that goes when the array goes, and only one full-size picture is in memory
+    at any time: memory does not grow with the cohort. Raises OSError if the disk has no room.
     """
     patches_nhwc = _mapped((len(table), input_px, input_px, len(proteins)))
     for section in track(sections, "patches", len(sections)):
         here = np.flatnonzero(table["section"] == section.section)
-        if here.size:
-            cut_nhwc = cut(section.stack_yxc(proteins), table.iloc[here], stride_px=stride_px)
+        for channel, protein in enumerate(proteins if here.size else ()):
+            cut_nhwc = cut(section.stack_yxc([protein]), table.iloc[here], stride_px=stride_px)
             for i, patch_yxc in zip(here, cut_nhwc, strict=True):
-                patches_nhwc[i] = resize(patch_yxc, input_px)
+                patches_nhwc[i, ..., channel] = resize(patch_yxc, input_px)[..., 0]
     return patches_nhwc
 
 

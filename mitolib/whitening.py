@@ -431,7 +431,7 @@ class Round:
     alignment: float  # of the axes with the directions collected so far; 1 is the best an orthogonal set can do
     gram: np.ndarray  # (k, k) cosines between the concepts' whitened means
     line_search_failures: int
-    orthogonality_error: float  # largest entry of |R R^T - I|
+    orthogonality_error: float  # largest entry of R R^T - I, in absolute value
 
 
 def replace_norm(
@@ -579,7 +579,7 @@ def align(
 
 
 def orthogonality_error(rotation: Tensor) -> float:
-    """The largest entry of |R R^T - I|."""
+    """The largest entry of `|R R^T - I|`."""
     identity = torch.eye(len(rotation), dtype=rotation.dtype, device=rotation.device)
     return float((rotation @ rotation.T - identity).abs().max())
 

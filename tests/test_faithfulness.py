@@ -257,6 +257,10 @@ def test_verdicts_follow_the_intervals_and_a_map_must_beat_edges():
     assert found.loc["edgy"].tolist() == ["no", "no more than an edge or brightness map", "yes", "yes"]
     assert found.loc["blind"].tolist() == ["yes", "no", "no", "yes"]
     assert found.loc["Sobel"].tolist() == ["-", "yes", "open", "open"]
+    lucky = {"random": empty | {"mass_over_area": score(1.2, 1.0, 1.3)}}
+    found = f.verdicts({"VGG16": by_method | lucky}).loc["VGG16"]
+    assert found.loc["Sobel", "finds deficient fibres"] == "open", "random numbers did as well in this sample"
+    assert "random" not in found.index
 
 
 def test_scores_are_spoken_with_their_interval_and_made_fit_for_json():
