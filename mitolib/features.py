@@ -163,17 +163,18 @@ def source(
     backbone: keras.Model,
     patches_nhwc: np.ndarray,
     *,
-    rows: np.ndarray,
+    rows: np.ndarray | None = None,
     augment: Augment,
     prepare: Prepare,
     views: int,
     seed: int,
     label: str,
 ) -> Source:
-    """Features of the augmented training patches `rows` (index array), by epoch and position in `rows`.
+    """Features of the augmented training patches `rows` (index array; None: all), by epoch and position in `rows`.
 
     With `views` > 0 from a bank, epoch e reading view `e % views`. With 0 each call augments and recomputes.
     """
+    rows = np.arange(len(patches_nhwc)) if rows is None else rows
     if views == 0:
         forward, rng = compiled(backbone), np.random.default_rng(seed)
         return lambda epoch, few: forward(prepare(augment(np.asarray(patches_nhwc[rows[few]]), rng=rng)))
