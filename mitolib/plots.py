@@ -245,7 +245,7 @@ def cascade(similarity: pd.DataFrame, *, others: Mapping[str, float], ax: Axes) 
     ax.set_xticks(range(len(similarity)), similarity.index, rotation=45, ha="right", fontsize=8)
     ax.set_ylabel("alike to the trained network's map")
     ax.set_xlabel("weights drawn anew down to")
-    ax.set_ylim(-0.5, 1.05)
+    ax.set_ylim(min(-0.5, float(np.nanmin(similarity)) - 0.05), 1.05)
     ax.legend(frameon=False, fontsize=8)
     return ax
 
