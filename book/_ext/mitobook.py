@@ -170,6 +170,8 @@ class ScoresTable(TableDirective):
                 rows.append(
                     [model, f"mean ± standard deviation of {len(seeds)} seeds", *map(spread(seeds), scores.index)]
                 )
+                each = [f"{s['accuracy']:.3f} after {s['epochs']:.0f} epochs" for s in seeds]
+                self.notes.append(f"{model}, seed by seed: accuracy {', '.join(each)}.")
         self.notes.append(
             f"Ours: profile {profile}, {look_up(results, 'provenance.data.name', source)} data; precision, recall and "
             "F1 are macro averages. The paper does not say which average it prints. "
