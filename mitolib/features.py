@@ -45,7 +45,7 @@ def precision() -> str:
     """ "bfloat16" where this device convolves at least 1.3 times as fast in it, else "float32".
 
     Measured once per process, in a fraction of a second: that a processor lists the instructions says little. Seen
-    on VGG16: eight times as fast with AMX, half as fast with AVX-512 BF16 alone.
+    on VGG16: seven times as fast with AMX, half as fast with AVX-512 BF16 alone.
     """
     maps_nhwc = tf.random.uniform((4, 56, 56, 256))
     layers = {dtype: keras.layers.Conv2D(256, 3, dtype=dtype) for dtype in ("float32", "mixed_bfloat16")}
