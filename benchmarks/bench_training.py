@@ -3,11 +3,12 @@
     python benchmarks/bench_training.py        (or `make bench`)
 
 Claim 1. Experiment 1 with VGG16, 982 training patches, batch 2, 100 epochs: the loop the paper describes, as a Keras
-user would write it (`ImageDataGenerator`, which the paper names; one model with a frozen backbone; Keras' Adam),
-against the bank (features of 8 views computed once, then the head alone). Both are timed step by step in turns, so
-that a busy machine slows both alike, and extrapolated to 100 epochs; building the bank is counted. What the bank can
-gain is limited by its views: 8 views of 100 epochs are 8 % of the naive loop's forward passes, unless the processor
-is quicker in bfloat16.
+user would write it (`ImageDataGenerator`, which the paper names; one model with a frozen backbone; Keras' Adam; 110
+patches to validate after every epoch, by which it stops), against the bank (features of 8 views computed once, then
+the head alone). Both are timed step by step in turns, so that a busy machine slows both alike, and extrapolated to 100
+epochs; building the bank is counted. What the bank can gain is limited by its views: 8 views of 100 epochs are 8 % of
+the naive loop's forward passes, unless the processor is quicker in bfloat16. The bound is printed: what a head that
+costs nothing would gain.
 
 Claim 2. The head's training step in floating-point operations per second, as a share of what a large matrix
 product reaches on this machine in the same run, with Keras' Adam and with ours; and the same for the forward pass.
@@ -27,7 +28,7 @@ from timing import in_turns, load_average, seconds
 
 from mitolib import features, models, patches, training, weights
 
-TRAIN, EPOCHS, BATCH, VIEWS = 982, 100, 2, 8
+TRAIN, VALIDATION, EPOCHS, BATCH, VIEWS = 982, 110, 100, 2, 8
 ROUNDS, STEPS = 5, 6  # alternating rounds, and steps timed in each
 
 
@@ -87,6 +88,8 @@ def main() -> None:
     row = forward(patches.as_input(pixels[:BATCH]))
 
     plain_input = patches.as_input(pixels[: features.BATCH])
+    plain_labels = training.one_hot(rng.integers(0, 2, features.BATCH))
+    plain_features = forward(plain_input)
 
     def naive() -> None:
         online.train_on_batch(*next(flow))
@@ -98,6 +101,8 @@ def main() -> None:
         "naive step": (naive, STEPS),
         "bank, 16 patches": (build, 2),
         "forward, 16 patches": (lambda: forward(plain_input), 2),
+        "naive validation, 16": (lambda: online.test_on_batch(plain_input, plain_labels), 2),
+        "head validation, 16": (lambda: fused.test_on_batch(plain_features, plain_labels), STEPS),
         "head step, Keras' Adam": (lambda: plain.train_on_batch(row, labels), STEPS),
         "head step, fused Adam": (lambda: fused.train_on_batch(row, labels), STEPS),
     }
@@ -108,13 +113,18 @@ def main() -> None:
         print(f"{name:24s} {1e3 * value:8.1f} ms")
 
     n_steps = EPOCHS * -(-TRAIN // BATCH)
-    naive_s = n_steps * t["naive step"]
-    bank_s = VIEWS * TRAIN / features.BATCH * t["bank, 16 patches"] + n_steps * t["head step, fused Adam"]
-    share = n_steps * t["head step, fused Adam"] / bank_s
+    validations = VALIDATION / features.BATCH
+    naive_s = n_steps * t["naive step"] + EPOCHS * validations * t["naive validation, 16"]
+    bank_s = VIEWS * TRAIN / features.BATCH * t["bank, 16 patches"] + validations * t["forward, 16 patches"]
+    head_s = n_steps * t["head step, fused Adam"] + EPOCHS * validations * t["head validation, 16"]
     print(
-        f"100 epochs of {TRAIN} patches: {naive_s / 3600:.1f} h naive, {bank_s / 60:.0f} min banked ({share:.0%} head)"
+        f"{EPOCHS} epochs of {TRAIN} patches: {naive_s / 3600:.1f} h naive; "
+        f"{bank_s / 60:.0f} min to build the bank, {head_s / 60:.0f} min to train the head"
     )
-    print(f"claim 1: the bank is {naive_s / bank_s:.1f} times as fast (wanted: 20)")
+    print(
+        f"claim 1: the bank is {naive_s / (bank_s + head_s):.1f} times as fast (wanted: 20; "
+        f"with a head that costs nothing {naive_s / bank_s:.1f})"
+    )
 
     used = features.precision()
     rates = {dtype: peak(dtype) for dtype in sorted({"float32", used})}

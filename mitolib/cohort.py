@@ -216,12 +216,20 @@ def read_truth(root: str | Path, section: str) -> tuple[np.ndarray, pd.Series] |
 
     The (H, W) uint16 fibre labels, 0 for no fibre, and the deficiency class by fibre number.
     """
-    folder = Path(root) / "truth"
-    if not folder.is_dir():
+    fibres = read_fibres(root)
+    if fibres is None:
         return None
-    fibres = pd.read_csv(folder / "fibres.csv", keep_default_na=False)
     classes = fibres[fibres["section"] == section].set_index("fibre")["deficiency"]
-    return tifffile.imread(folder / f"{section}.tif"), classes
+    return tifffile.imread(Path(root) / "truth" / f"{section}.tif"), classes
+
+
+def read_fibres(root: str | Path) -> pd.DataFrame | None:
+    """Every fibre of a phantom's sections: section, fibre, y, x (centre, px), area_px, deficiency, protein levels.
+
+    None where the data come without truth.
+    """
+    path = Path(root) / "truth" / "fibres.csv"
+    return pd.read_csv(path, keep_default_na=False) if path.exists() else None
 
 
 def digest(sections: Iterable[Section], proteins: Sequence[str] = PROTEINS) -> str:

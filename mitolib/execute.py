@@ -31,7 +31,7 @@ BOOK = ROOT / "book"
 README = ROOT / "README.md"
 README_MARKS = ("<!-- scores of the published edition, written by `make paper` -->", "<!-- end of scores -->")
 README_FIGURE = "fig-proteins"
-CHAPTERS = ("overview", "data_engineering", "exp1", "exp2", "freezing", "gradcam")
+CHAPTERS = ("overview", "data_engineering", "exp1", "exp2", "freezing", "gradcam", "concept_whitening")
 RANDOM_NOTE = (
     " The backbone started from random weights, because the ImageNet weights of {name} were out of reach "
     "where this was executed."
@@ -100,15 +100,17 @@ def refresh_readme() -> None:
 
 
 def scores_table(results: Path) -> str:
-    """Markdown: published accuracy, ours, and the majority baseline of our test set, for each model we ran."""
+    """Markdown: published accuracy, ours, and the majority baseline of our test set, for each model of the paper."""
     lines = ["| | published | here | always the more common answer | profile |", "|---|---|---|---|---|"]
-    for chapter, experiment in (("exp1", "Experiment 1"), ("exp2", "Experiment 2")):
+    chapters = (("exp1", "exp1"), ("concept_whitening", "exp1"), ("exp2", "exp2"))
+    for chapter, experiment in chapters:
         record = json.loads((results / f"{chapter}.json").read_text())
-        for name, scores in record["models"].items():
-            random = record["provenance"]["weights"][name]["source"] == "random"
+        for name in (name for name in paper.SCORES[experiment] if name in record["models"]):
+            scores = record["models"][name]
+            random = record["provenance"]["weights"][paper.backbone(name)]["source"] == "random"
             lines.append(
-                f"| {experiment}, {name}{' (random weights here)' if random else ''} "
-                f"| {paper.SCORES[chapter][name]['accuracy']:.2f} | {scores['accuracy']:.2f} "
+                f"| Experiment {experiment[-1]}, {name}{' (random weights here)' if random else ''} "
+                f"| {paper.SCORES[experiment][name]['accuracy']:.2f} | {scores['accuracy']:.2f} "
                 f"| {scores['majority_baseline']:.2f} | {record['profile']} |"
             )
     return "\n".join(lines)

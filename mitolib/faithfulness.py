@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +26,7 @@ from skimage.transform import resize
 from sklearn.metrics import average_precision_score
 
 from mitolib.cohort import read_truth
+from mitolib.metrics import interval
 
 MOSAIC = (0.05, 0.95)  # share of deficient fibres between which a section has something to point at
 TOP = 0.05  # of the pixels; IAIA-BL's activation precision
@@ -34,7 +34,6 @@ CELL = 4  # px of the 224: patches are altered in cells, one solves for 56 x 56 
 NOISE = 0.01  # of the range 0-255, on imputed pixels, as in ROAD
 LEAST_AREA_PX = 400  # of a fibre inside the patch, at the section's resolution: a seventh of the median fibre
 LEAST_FIBRES = 4  # fewer give no ranking
-LEAST_SUBJECTS = 3  # fewer give no interval
 LOCALISATION = ("pointing", "mass_over_area", "rank", "auprc", "top5")
 
 Evidence = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> (N,) log odds of "patient"
@@ -347,27 +346,8 @@ def causal_rank(maps_nhw: np.ndarray, labels_nyx: np.ndarray, fibres: pd.DataFra
 # ---- numbers for the record
 
 
-def interval(values: np.ndarray, subjects: Sequence[str], *, rng: Generator, draws: int = 1000) -> dict[str, object]:
-    """{"value", "ci", "n", "left_out"}: mean of the defined values, and its 95 % bootstrap interval over subjects.
-
-    Each draw takes whole subjects, with replacement. None where nothing is defined; no interval below 3 subjects.
-    """
-    values, subjects = np.asarray(values, float), np.asarray(subjects)
-    defined = np.isfinite(values)
-    counted = {"n": int(defined.sum()), "left_out": int((~defined).sum())}
-    groups = [values[defined & (subjects == subject)] for subject in np.unique(subjects[defined])]
-    if not groups:
-        return {"value": None, "ci": None} | counted
-    ci = None
-    if len(groups) >= LEAST_SUBJECTS:
-        sums, sizes = np.array([group.sum() for group in groups]), np.array([len(group) for group in groups])
-        drawn = rng.integers(len(groups), size=(draws, len(groups)))
-        ci = np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), [2.5, 97.5]).tolist()
-    return {"value": float(values[defined].mean()), "ci": ci} | counted
-
-
 def summarise(scores: pd.DataFrame, *, rng: Generator) -> dict[str, dict[str, dict[str, dict]]]:
-    """The `methods` entry of the record: model -> method -> score -> `interval`.
+    """The `methods` entry of the record: model -> method -> score -> `metrics.interval`.
 
     scores: indexed by model, method, patch; a column `subject`, every other column a score.
     """
@@ -419,22 +399,3 @@ def _above(score: Mapping, level: float, sign: int = 1) -> str:
         return "open"
     low, high = sorted(sign * (end - level) for end in score["ci"])
     return "yes" if low > 0 else "no" if high <= 0 else "open"
-
-
-def spoken(score: Mapping) -> str:
-    """`1.20 (0.90 to 1.52)` of an `interval`, for a sentence; without interval only the value."""
-    if score["value"] is None:
-        return "no defined value"
-    ends = f" ({score['ci'][0]:.2f} to {score['ci'][1]:.2f})" if score["ci"] else ""
-    return f"{score['value']:.2f}{ends}"
-
-
-def plain(tree: Any) -> Any:
-    """The same mappings and lists with numpy's numbers as Python's, and what is not finite as None: fit for JSON."""
-    if isinstance(tree, Mapping):
-        return {str(key): plain(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [plain(value) for value in tree]
-    if isinstance(tree, np.generic):
-        tree = tree.item()
-    return None if isinstance(tree, float) and not np.isfinite(tree) else tree

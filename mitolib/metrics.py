@@ -7,9 +7,10 @@ since the paper's tables do not single out a positive class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.random import Generator
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -18,6 +19,8 @@ from sklearn.metrics import (
 )
 
 from mitolib.settings import LABELS
+
+LEAST_SUBJECTS = 3  # fewer give no interval
 
 
 def class_index(labels: Sequence[str]) -> np.ndarray:
@@ -54,3 +57,30 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[l
 def majority_baseline(truth: np.ndarray) -> float:
     """Accuracy of always answering the class that is most common among these truths."""
     return float(np.bincount(truth).max() / len(truth))
+
+
+def interval(values: np.ndarray, subjects: Sequence[str], *, rng: Generator, draws: int = 1000) -> dict[str, object]:
+    """{"value", "ci", "n", "left_out"}: mean of the defined values, and its 95 % bootstrap interval over subjects.
+
+    Each draw takes whole subjects, with replacement. None where nothing is defined; no interval below 3 subjects.
+    """
+    values, subjects = np.asarray(values, float), np.asarray(subjects)
+    defined = np.isfinite(values)
+    counted = {"n": int(defined.sum()), "left_out": int((~defined).sum())}
+    groups = [values[defined & (subjects == subject)] for subject in np.unique(subjects[defined])]
+    if not groups:
+        return {"value": None, "ci": None} | counted
+    ci = None
+    if len(groups) >= LEAST_SUBJECTS:
+        sums, sizes = np.array([group.sum() for group in groups]), np.array([len(group) for group in groups])
+        drawn = rng.integers(len(groups), size=(draws, len(groups)))
+        ci = np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), [2.5, 97.5]).tolist()
+    return {"value": float(values[defined].mean()), "ci": ci} | counted
+
+
+def spoken(score: Mapping) -> str:
+    """`1.20 (0.90 to 1.52)` of an `interval`, for a sentence; without interval only the value."""
+    if score["value"] is None:
+        return "no defined value"
+    ends = f" ({score['ci'][0]:.2f} to {score['ci'][1]:.2f})" if score["ci"] else ""
+    return f"{score['value']:.2f}{ends}"

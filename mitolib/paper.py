@@ -96,6 +96,11 @@ def split_table(experiment: str) -> pd.DataFrame:
     return with_totals(_of(SPLITS, experiment))
 
 
+def backbone(model: str) -> str:
+    """The network whose weights a model of SCORES starts from: "ResNet18+CW" -> "ResNet18"."""
+    return model.removesuffix("+CW")
+
+
 def majority_baseline(experiment: str) -> float:
     """Accuracy of always answering "patient" on the published test set."""
     test = _of(SPLITS, experiment)["test"]

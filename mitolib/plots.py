@@ -324,3 +324,72 @@ def restored(
     axes[2].tick_params(labelsize=7)
     axes[2].locator_params(axis="x", nbins=4)
     return axes
+
+
+def contact_sheet(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray) -> np.ndarray:
+    """Thumbnails in reading order, framed in the colour of their class, the subject above; rows: subject, label."""
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, patch_yx, row in zip(axes.flat, patches_nyx, rows.itertuples(), strict=False):
+        ax.imshow(patch_yx, cmap="gray", vmin=0, vmax=255)
+        ax.set_axis_on()
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set(color=LABEL_COLOURS[row.label], linewidth=2.5)
+        ax.set_title(row.subject, fontsize=7, pad=2, color=LABEL_COLOURS[row.label])
+    return axes
+
+
+def cosines(matrix: pd.DataFrame, *, ax: Axes, title: str = "") -> Axes:
+    """A square table of cosines, or correlations, between -1 and 1, with its numbers."""
+    sns.heatmap(
+        matrix, vmin=-1, vmax=1, cmap="RdBu_r", annot=True, fmt=".2f", annot_kws={"size": 7}, square=True, ax=ax,
+        cbar=False,
+    )  # fmt: skip
+    ax.set_title(title, fontsize=9)
+    ax.tick_params(labelsize=8)
+    return ax
+
+
+def concept_scores(scores: pd.DataFrame, *, ax: Axes) -> Axes:
+    """The score of every patch on each axis, by class. scores: columns axis, label, score."""
+    sns.stripplot(
+        scores, x="axis", y="score", hue="label", palette=LABEL_COLOURS, hue_order=list(LABELS), dodge=True,
+        size=3, alpha=0.6, ax=ax,
+    )  # fmt: skip
+    ax.set_xlabel("axis of")
+    ax.set_ylabel("score of the patch")
+    ax.legend(frameon=False, fontsize=8, title=None)
+    return ax
+
+
+def trajectories(ranks: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """The way of each sample through the layers, one panel per label, on the two axes of that label's concept and the
+    other's: percentile rank among the patches. ranks: columns label, sample, layer, and one per concept (two)."""
+    first, second = LABELS
+    for ax, (label, rows) in zip(axes, ranks.groupby("label", sort=False), strict=True):
+        for s, (_, way) in enumerate(rows.groupby("sample", sort=False)):
+            colour = sns.color_palette("colorblind")[s]
+            ax.plot(way[first], way[second], "-o", color=colour, markersize=4, linewidth=1, alpha=0.8)
+            for n, point in enumerate(way.itertuples(), start=1):
+                ax.annotate(str(n), (getattr(point, first), getattr(point, second)), fontsize=8, color=colour,
+                            xytext=(3, 3), textcoords="offset points")  # fmt: skip
+        ax.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
+        ax.set_xlim(-4, 104)
+        ax.set_ylim(-4, 104)
+        ax.set_aspect("equal")
+        ax.set_title(f"patches of {label}s", fontsize=9, color=LABEL_COLOURS[label])
+        ax.set_xlabel(f"rank on the axis of {first}, %", fontsize=8)
+        ax.set_ylabel(f"rank on the axis of {second}, %", fontsize=8)
+        ax.tick_params(labelsize=8)
+    return axes
+
+
+def by_arm(values: pd.DataFrame, *, level: float, ax: Axes) -> Axes:
+    """A dot for each seed, a row for each arm. values: columns arm, value; dashed: `level`."""
+    sns.stripplot(values, x="value", y="arm", color="#0072B2", size=5, alpha=0.7, jitter=0, ax=ax)
+    ax.axvline(level, color="black", linestyle="--", linewidth=0.8)
+    ax.set_ylabel("")
+    ax.grid(axis="y", color="#eeeeee")
+    ax.set_axisbelow(True)
+    return ax

@@ -58,6 +58,15 @@ class ResNet18(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
+MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures in [0, 1], as the checkpoint wants
+
+
+def as_input(patches_nhwc: np.ndarray) -> Tensor:
+    """uint8 (N, H, W, 1 or 3) -> float32 (N, 3, H, W), normalised; one channel is copied to three."""
+    scaled_nhwc = torch.from_numpy(np.array(patches_nhwc)).float().div_(255).expand(-1, -1, -1, 3)
+    return ((scaled_nhwc - torch.tensor(MEAN)) / torch.tensor(SD)).permute(0, 3, 1, 2)
+
+
 def build(n_classes: int, *, arrays: Sequence[np.ndarray] | None) -> ResNet18:
     """A ResNet-18 with a new `fc` for n_classes.
 
@@ -72,7 +81,7 @@ def build(n_classes: int, *, arrays: Sequence[np.ndarray] | None) -> ResNet18:
             raise ValueError(f"{len(arrays)} arrays for ResNet-18; wanted the {len(names)} of resnet18-f37072fd.pth.")
         model.load_state_dict({name: torch.tensor(array) for name, array in zip(names, arrays, strict=True)})
     model.fc = nn.Linear(model.fc.in_features, n_classes)
-    return model
+    return model.to(memory_format=torch.channels_last)  # as `as_input` gives it: convolutions take half the time
 
 
 def divide(model: ResNet18) -> tuple[nn.Sequential, nn.Sequential]:

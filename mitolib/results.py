@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mitolib import __version__
 from mitolib.settings import ROOT, Profile
 
@@ -109,7 +111,7 @@ def _lines(path: Path) -> list[str]:
 def write(results: Path, record: Mapping[str, Any]) -> Path:
     """Write `<results>/<chapter>.json` whole or not at all, and return its path."""
     path = results / f"{record['chapter']}.json"
-    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(_plain(record), indent=1, allow_nan=False) + "\n"
     try:
         with tempfile.NamedTemporaryFile("w", dir=results, suffix=".partial", delete=False) as file:
             file.write(text)
@@ -122,6 +124,17 @@ def write(results: Path, record: Mapping[str, Any]) -> Path:
             f"{path}: cannot be written ({error.strerror}). The results so far are unchanged."
         ) from error
     return path
+
+
+def _plain(tree: Any) -> Any:
+    """The same mappings and lists with numpy's numbers as Python's, and what is not finite as None: fit for JSON."""
+    if isinstance(tree, Mapping):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_plain(value) for value in tree]
+    if isinstance(tree, np.generic):
+        tree = tree.item()
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree
 
 
 def read(results: Path, chapter: str) -> dict[str, Any]:

@@ -62,6 +62,30 @@ def published(table: pd.DataFrame, experiment: str) -> pd.Series:
     return split
 
 
+def by_subject(table: pd.DataFrame, *, n_folds: int, fold: int, seed: int) -> pd.Series:
+    """'train', 'validation' or 'test' for each row of a patch table, all patches of a subject alike.
+
+    The subjects of each class are dealt out to `n_folds` folds in random order (`seed`). Fold `fold` is tested, the
+    next one validates, the others train. Raises ValueError for fewer than three folds, or than subjects of a class.
+    """
+    people = table.drop_duplicates("subject").set_index("subject")["label"]
+    least = people.value_counts().reindex(LABELS, fill_value=0)
+    if not 3 <= n_folds <= least.min():
+        raise ValueError(
+            f"{n_folds} folds for {', '.join(f'{n} {label}s' for label, n in least.items())}; wanted 3 at least (to "
+            "test, validate and train) and a subject of each class in each. Add subjects, or change n_folds."
+        )
+    rng = np.random.default_rng(seed)
+    folds = pd.concat(
+        [
+            pd.Series(np.arange(n) % n_folds, rng.permutation(people.index[people == label]))
+            for label, n in least.items()
+        ]
+    )
+    sets = {fold % n_folds: "test", (fold + 1) % n_folds: "validation"}
+    return table["subject"].map(folds).map(lambda own: sets.get(own, "train")).rename("split")
+
+
 def counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     """{'train': {'control': 212, 'patient': 770}, ...}: patches per set and class, from columns split and label."""
     crossed = pd.crosstab(table["split"], table["label"]).reindex(index=SETS, columns=LABELS, fill_value=0)

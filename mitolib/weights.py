@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Origin:
 
     file_names: tuple[str, ...]  # looked for in MITOLIB_MIRROR, the official name first
     url: str
-    md5: str  # of the official file, as stated in the Keras source
+    known_hash: str  # "algorithm:digest" of the official file as its publisher states it, or the digest's beginning
     sha256: str | None  # of the tensors (see `digest`), where somebody has computed it from the official file
     licence: str
 
@@ -43,16 +43,23 @@ ORIGINS = {
     "VGG16": Origin(
         ("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "vgg16_imagenet_notop.weights.h5"),
         f"{KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "6d6bbae143d832006294945121d1f1fc",
+        "md5:6d6bbae143d832006294945121d1f1fc",
         "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd",
         "CC BY 4.0, Visual Geometry Group, Oxford",
     ),
     "ResNet50": Origin(
         ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",),
         f"{KERAS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "4d473c1dd8becc155b73f8504c6f6626",
+        "md5:4d473c1dd8becc155b73f8504c6f6626",
         None,
         "MIT, Kaiming He",
+    ),
+    "ResNet18": Origin(
+        ("resnet18-f37072fd.pth",),
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        "sha256:f37072fd",  # all that torchvision states, in the file's name
+        None,
+        "BSD-3-Clause, torchvision contributors",
     ),
 }
 
@@ -68,7 +75,10 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A backbone's ImageNet weights, in the order of Keras' `get_weights()`, or None where none could be had."""
+    """A network's ImageNet weights, or None where none could be had.
+
+    In the order of Keras' `get_weights()`; those of ResNet18 in the alphabetical order of the checkpoint's names.
+    """
 
     name: str
     source: str  # "mirror", "official address", "Python package index", "cache, from <one of these>", "random"
@@ -83,7 +93,7 @@ class Weights:
 
 
 def resolve(name: str) -> Weights:
-    """The ImageNet weights of "VGG16" or "ResNet50", without the classification top.
+    """The ImageNet weights of "VGG16" or "ResNet50" without the classification top, or of "ResNet18" with it.
 
     Raises ValueError for another name, WeightsError for a file that cannot be read or has the wrong digest.
     """
@@ -127,7 +137,7 @@ Found = tuple[Path | str, list[np.ndarray]] | None
 
 def _mirror(name: str) -> Found:
     path = mirrored(*ORIGINS[name].file_names)
-    return path and (path, _read_keras(name, path))
+    return path and (path, _read(name, path, path))
 
 
 def _cache(name: str) -> Found:
@@ -155,16 +165,14 @@ def _official(name: str) -> Found:
         try:
             path = pooch.retrieve(
                 origin.url,
-                known_hash=f"md5:{origin.md5}",
+                known_hash=None,  # `_read` checks it; pooch knows whole digests only
                 fname=origin.file_names[0],
                 path=folder,
                 downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),
             )
         except OSError:  # requests' errors are OSErrors: no network, refused, timed out
             return None
-        except ValueError as error:  # pooch: the hash differs
-            raise WeightsError(f"{origin.url}: {error}") from error
-        return origin.url, _read_keras(name, Path(path))
+        return origin.url, _read(name, Path(path), origin.url)
 
 
 def _wheel(name: str) -> Found:
@@ -202,6 +210,25 @@ def _read_onnx(model: bytes) -> list[np.ndarray]:
     return arrays
 
 
+def _read(name: str, path: Path, where: Path | str) -> list[np.ndarray]:
+    """The tensors of a file that came from `where`.
+
+    Raises WeightsError if it cannot be read, or bears the official name and is another file.
+    """
+    origin = ORIGINS[name]
+    algorithm, wanted = origin.known_hash.split(":")
+    try:
+        found = pooch.file_hash(path, algorithm)
+    except OSError as error:
+        raise WeightsError(f"{where}: cannot be read ({error}). Take it again from its source.") from error
+    if path.name == origin.file_names[0] and not found.startswith(wanted):
+        raise WeightsError(
+            f"{where}: the file has the {algorithm} digest {found}, wanted one that begins with {wanted}. "
+            "Delete the file, or take it again from its source."
+        )
+    return READERS[path.suffix](name, path)
+
+
 def _read_keras(name: str, path: Path) -> list[np.ndarray]:
     """The tensors of a Keras weights file, by Keras' own reader."""
     import keras
@@ -214,3 +241,39 @@ def _read_keras(name: str, path: Path) -> list[np.ndarray]:
             f"{path}: cannot be read as weights of {name} ({error}). Take it again from its source."
         ) from error
     return backbone.get_weights()
+
+
+def _read_torch(name: str, path: Path) -> list[np.ndarray]:
+    """The tensors of ResNet-18's checkpoint in the alphabetical order of their names; code in it is never run."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        arrays = {key: state[key].detach().numpy() for key in state if not key.endswith("num_batches_tracked")}
+    except Exception as error:
+        reason = type(error).__name__  # not torch's text, which advises to load without `weights_only`
+        raise WeightsError(
+            f"{path}: cannot be read as weights of {name} ({reason}). Take it again from its source."
+        ) from error
+    wanted = _names_of_resnet18()
+    if odd := sorted(arrays.keys() ^ wanted):
+        raise WeightsError(
+            f"{path}: {len(arrays)} tensors, wanted the {len(wanted)} of {name}; {len(odd)} names are missing or "
+            f"unknown, the first of them {odd[0]!r}. Take it again from its source."
+        )
+    return [arrays[key] for key in sorted(arrays)]
+
+
+def _names_of_resnet18() -> set[str]:
+    """The 102 names in torchvision's checkpoint: of 20 convolutions, each with its norm, and the last layer."""
+    blocks = [f"layer{stage}.{block}." for stage in (1, 2, 3, 4) for block in (0, 1)]
+    pairs = [("conv1", "bn1"), *((f"{block}conv{i}", f"{block}bn{i}") for block in blocks for i in (1, 2))]
+    pairs += [(f"layer{stage}.0.downsample.0", f"layer{stage}.0.downsample.1") for stage in (2, 3, 4)]
+    parts = ("weight", "bias", "running_mean", "running_var")
+    names = {"fc.weight", "fc.bias"}
+    for convolution, norm in pairs:
+        names |= {f"{convolution}.weight", *(f"{norm}.{part}" for part in parts)}
+    return names
+
+
+READERS: dict[str, Callable[[str, Path], list[np.ndarray]]] = {".h5": _read_keras, ".pth": _read_torch}

@@ -462,16 +462,17 @@ def replace_norm(
 
 
 def insert_before_head(
-    model: nn.Module, n_concepts: int, batches: Iterable[Tensor], **settings: object
+    model: nn.Module, n_concepts: int, batches: Iterable[Tensor], *, stage: str = "layer4", **settings: object
 ) -> ConceptWhitening:
-    """Append a calibrated ConceptWhitening to `model.layer4`, and let `model.fc` absorb it: the logits stay.
+    """Append a calibrated ConceptWhitening to the last stage of a model, and let `model.fc` absorb it: the logits stay.
 
     The one place where a layer can be put in without a change, since only averaging and a linear layer follow. `align`
-    with `head=model.fc` keeps the logits too. settings: of ConceptWhitening, but for `affine`.
+    with `head=model.fc` keeps the logits too. stage: the Sequential that the pooling reads, "last" in the tail of
+    `resnet.divide`. settings: of ConceptWhitening, but for `affine`.
     """
     layer = ConceptWhitening(model.fc.in_features, n_concepts, affine=False, **settings)
     layer.to(model.fc.weight.device).train(model.training)
-    model.layer4.append(layer)
+    model.get_submodule(stage).add_module("whitening", layer)  # `append` numbers it, maybe as a block of a slice
     calibrate(model, batches)
     matrix, offset = layer.matrix()
     with torch.no_grad():

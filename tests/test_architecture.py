@@ -20,6 +20,8 @@ PARTS = {  # a module, and what it is made of
     "diagrams": {"plots", "toy"},
     "execute": {"paper"},
     "ledger": {"paper"},
+    "faithfulness": {"metrics"},
+    "arms": {"whitening", "resnet"},
 }
 
 
@@ -41,7 +43,7 @@ def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
 
 
 def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
-    heavy = {"models", "features", "training", "explain", "execute", "whitening", "resnet", "__init__"}
+    heavy = {"models", "features", "training", "explain", "execute", "whitening", "resnet", "arms", "__init__"}
     light = ", ".join(path.stem for path in MODULES if path.stem not in heavy)
     script = f"import sys; from mitolib import {light}; print({{'tensorflow', 'keras', 'torch'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "set()"

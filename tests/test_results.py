@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mitolib import results, settings
@@ -80,9 +81,25 @@ def test_a_run_killed_in_mid_write_leaves_the_last_results_whole(tmp_path):
     assert results.read(tmp_path, "exp1")["models"]["VGG16"]["accuracy"] == 0.5
 
 
-def test_numbers_that_are_none_are_not_written(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        results.write(tmp_path, record(float("nan")))
+def test_numpys_numbers_are_written_as_numbers_and_what_is_not_finite_as_null(tmp_path):
+    numbers = {"a": [np.float32(0.5), np.nan, (np.int64(1), "x")], "b": {2: np.bool_(True), "c": -np.inf}, "d": None}
+    path = results.write(tmp_path, record(float("nan")) | numbers)
+    assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+    found = results.read(tmp_path, "exp1")
+    assert found["models"]["VGG16"]["accuracy"] is None
+    assert {key: found[key] for key in numbers} == {"a": [0.5, None, [1, "x"]], "b": {"2": True, "c": None}, "d": None}
+    assert type(found["a"][2][0]) is int and found["b"]["2"] is True
+
+
+def test_a_record_keeps_its_numbers_when_it_is_written(tmp_path):
+    written = record() | {"a": [np.float64(0.5), np.nan]}
+    results.write(tmp_path, written)
+    assert np.isnan(written["a"][1]) and type(written["a"][0]) is np.float64
+
+
+def test_what_no_json_can_hold_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(TypeError, match="set is not JSON serializable"):
+        results.write(tmp_path, record() | {"a": [{1, 2}]})
     assert list(tmp_path.iterdir()) == []
 
 

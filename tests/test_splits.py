@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mitolib import cohort, paper, patches, splits
 
@@ -44,3 +47,51 @@ def test_too_few_patches_of_a_class_are_refused_with_their_number():
 def test_an_unknown_experiment_lists_the_known_ones():
     with pytest.raises(ValueError, match="exp1, exp2"):
         splits.published(labels(20, 20), "exp3")
+
+
+def people(control: int, patient: int, each: int = 3) -> pd.DataFrame:
+    """`each` patches of every subject, and one more of the first; subjects mixed and the index no range."""
+    names = [f"C{i}" for i in range(control)] + [f"P{i}" for i in range(patient)]
+    table = pd.DataFrame({"subject": [*names * each, names[0]]}, index=np.arange(len(names) * each + 1)[::-1] + 7)
+    return table.assign(label=np.where(table["subject"].str[0] == "C", "control", "patient"))
+
+
+@given(control=st.integers(3, 7), patient=st.integers(3, 12), n_folds=st.integers(3, 7), seed=st.integers(0, 2**32 - 1))
+def test_every_subject_is_in_one_set_of_each_fold_and_tested_once(control, patient, n_folds, seed):
+    n_folds, table = min(n_folds, control, patient), people(control, patient)
+    tested, validated = [], []
+    for fold in range(n_folds):
+        split = splits.by_subject(table, n_folds=n_folds, fold=fold, seed=seed)
+        assert split.index.equals(table.index) and split.name == "split"
+        by_subject = split.groupby(table["subject"])
+        assert (by_subject.nunique() == 1).all()
+        for _, labels in table.groupby(split)["label"]:
+            assert set(labels) == {"control", "patient"}
+        assert set(split) == set(splits.SETS)
+        tested += table["subject"][split == "test"].unique().tolist()
+        validated += table["subject"][split == "validation"].unique().tolist()
+    assert sorted(tested) == sorted(validated) == sorted(table["subject"].unique())
+
+
+def test_folds_by_subject_repeat_with_their_seed_and_change_with_another():
+    table = people(6, 9)
+    one, again, other = (splits.by_subject(table, n_folds=3, fold=1, seed=seed) for seed in (0, 0, 1))
+    assert one.equals(again) and not one.equals(other)
+
+
+def test_the_published_split_tests_subjects_that_it_has_trained_with_and_that_by_subject_does_not():
+    table = people(4, 6, each=20)
+    shared = {}
+    for name, split in {
+        "published": splits.published(table, "exp2"),
+        "by subject": splits.by_subject(table, n_folds=3, fold=0, seed=0),
+    }.items():
+        shared[name] = set(table["subject"][split == "test"]) & set(table["subject"][split == "train"])
+    assert shared["published"] and not shared["by subject"]
+
+
+@pytest.mark.parametrize(("control", "patient", "n_folds"), [(4, 9, 5), (9, 4, 5), (9, 9, 2), (0, 9, 3), (9, 0, 3)])
+def test_too_few_subjects_or_folds_are_refused_with_their_numbers(control, patient, n_folds):
+    match = f"{n_folds} folds for {control} controls, {patient} patients; wanted 3 at least .* or change n_folds"
+    with pytest.raises(ValueError, match=match):
+        splits.by_subject(people(control, patient), n_folds=n_folds, fold=0, seed=0)

@@ -752,6 +752,27 @@ def test_weights_come_in_the_alphabetical_order_of_their_names_and_the_head_is_n
         resnet.build(2, arrays=arrays[1:])
 
 
+def test_pictures_are_normalised_as_for_imagenet_and_one_channel_is_copied_to_three():
+    grey = np.zeros((2, 4, 5, 1), np.uint8)
+    grey[1], grey[0, 3, 1] = 255, 51
+    x = resnet.as_input(grey)
+    assert x.shape == (2, 3, 4, 5) and x.dtype == torch.float32
+    for c, (mean, sd) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        assert x[1, c, 0, 0] == pytest.approx((1 - mean) / sd) and x[0, c, 0, 0] == pytest.approx(-mean / sd)
+        assert x[0, c, 3, 1] == pytest.approx((0.2 - mean) / sd)
+    colour = np.repeat(grey, 3, axis=3)
+    assert torch.equal(resnet.as_input(colour), x)
+    colour[..., 2] = 0
+    assert torch.equal(resnet.as_input(colour)[:, :2], x[:, :2]) and not torch.equal(resnet.as_input(colour), x)
+
+
+def test_pictures_are_left_as_they_are_and_may_be_turned_views_or_read_only():
+    grey = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
+    grey.flags.writeable = False
+    turned = resnet.as_input(grey[:, ::-1])
+    assert torch.equal(turned, resnet.as_input(grey).flip(2)) and grey[0, 0].ravel().tolist() == [0, 1, 2, 3]
+
+
 def test_the_published_place_is_reached_at_7_by_7_and_the_tail_is_the_rest_of_the_model():
     model = resnet.ResNet18(n_classes=2).eval()
     x = torch.randn(11, 3, 224, 224)

@@ -3,7 +3,7 @@
 Published numbers come from `mitolib.paper`, ours from `results/<chapter>.json` beside the pages. A value that
 is not there is a warning that names file and key, and the page says so in its place.
 
-    {scores-table} exp1         published scores and ours; `:not-run:` names models this edition leaves out
+    {scores-table} exp1         published scores and ours; `:also: chapter model ...` takes models of another chapter
     {split-table} exp1          published patch counts and ours; `:published-only:` leaves ours out
     {ledger-table}              mitolib.ledger: every claim, our number, the verdict
     {errata-table}              mitolib.paper.ERRATA
@@ -145,46 +145,56 @@ class ScoresTable(TableDirective):
     """Published scores above ours and their spread over seeds; a start from random weights is marked in words."""
 
     required_arguments = 1
-    option_spec = TableDirective.option_spec | {"not-run": directives.unchanged_required}
+    option_spec = TableDirective.option_spec | {"also": directives.unchanged_required}
     caption = "Test scores of {0}, published and in this edition"
     style = "scores"
 
     def content_rows(self) -> tuple[list[str], list[list[str]]]:
-        experiment, not_run = self.arguments[0], self.options.get("not-run", "").split()
-        results, source = self.results(experiment)
-        wanted = {*paper.SCORES[experiment], *look_up(results, "models", source)} - {*not_run}
-        for key in sorted(f"models.{model}.{metric}" for model in wanted for metric in paper.METRICS):
-            look_up(results, key, source)
-        weights = {m: look_up(results, f"provenance.weights.{m}.source", source) for m in results["models"]}
-        profile = look_up(results, "profile", source)
+        experiment, (chapter, *further) = self.arguments[0], self.options.get("also", " ").split() or [""]
+        record, source = self.results(experiment)
+        origins = {model: (record, source) for model in look_up(record, "models", source)}
+        if further:
+            origins |= dict.fromkeys(further, self.results(chapter))
+        for model in sorted({*paper.SCORES[experiment], *origins}):
+            one, name = origins.get(model, (record, source))
+            for metric in sorted(paper.METRICS):
+                look_up(one, f"models.{model}.{metric}", name)
+        ours = {"models": {model: one["models"][model] for model, (one, _) in origins.items()}}
+        random = [m for m, (one, name) in origins.items() if self.weights(m, one, name) == "random"]
         rows = []
-        for (model, side), scores in paper.compare_scores(results, experiment).iterrows():
-            where = "published" if side == "paper" else f"ours, profile {profile}"
-            if side != "paper" and weights[model] == "random":
+        for (model, side), scores in paper.compare_scores(ours, experiment).iterrows():
+            where = "published" if side == "paper" else f"ours, profile {look_up(origins[model][0], 'profile', source)}"
+            if side != "paper" and model in random:
                 where += ", **random start, not ImageNet**"
             printed = paper.SCORES[experiment].get(model, {}) if side == "paper" else {}  # two decimals there
             numbers = [f"{x:.{2 if metric in printed else 3}f}" for metric, x in scores.items()]
             rows.append([model, where, *("not given" if number == "nan" else number for number in numbers)])
-            seeds = list(results["models"].get(model, {}).get("seeds", {}).values()) if side != "paper" else []
+            seeds = list(ours["models"].get(model, {}).get("seeds", {}).values()) if side != "paper" else []
             if len(seeds) > 1:
                 rows.append(
                     [model, f"mean ± standard deviation of {len(seeds)} seeds", *map(spread(seeds), scores.index)]
                 )
-                each = [f"{s['accuracy']:.3f} after {s['epochs']:.0f} epochs" for s in seeds]
+                each = [
+                    f"{s['accuracy']:.3f}" + (f" after {s['epochs']:.0f} epochs" if "epochs" in s else "")
+                    for s in seeds
+                ]
                 self.notes.append(f"{model}, seed by seed: accuracy {', '.join(each)}.")
         self.notes.append(
-            f"Ours: profile {profile}, {look_up(results, 'provenance.data.name', source)} data; precision, recall and "
+            f"Ours: {look_up(record, 'provenance.data.name', source)} data; precision, recall and "
             "F1 are macro averages. The paper does not say which average it prints. "
             "The majority baseline is the accuracy of giving every test patch the more frequent label."
         )
-        for model in (model for model, origin in weights.items() if origin == "random"):
+        for model in random:
             self.notes.append(
-                f"**{model}: no ImageNet weights could be had for this run, so its frozen backbone is random.** "
+                f"**{model}: no ImageNet weights could be had for this run, so it started from random ones.** "
                 "Its row is no reproduction of the published one."
             )
-        if not_run:
-            self.notes.append(f"Not run in this edition: {', '.join(not_run)}.")
         return ["Model", "Source", *(metric.replace("_", " ").capitalize() for metric in paper.METRICS)], rows
+
+    @staticmethod
+    def weights(model: str, record: Mapping[str, Any], source: str) -> str:
+        """Where the weights came from that a model started with."""
+        return look_up(record, f"provenance.weights.{paper.backbone(model)}.source", source)
 
 
 class SplitTable(TableDirective):
