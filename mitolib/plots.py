@@ -278,11 +278,12 @@ def intervals(scores: Mapping[str, Mapping[str, Mapping]], *, level: float, ax: 
 def strata(scores: pd.DataFrame, *, ax: Axes) -> Axes:
     """Score of each patch by stratum, a dot each, and the mean as a bar. scores: columns stratum, score, model.
 
-    Strata stand in the order of their categories, or of their first row. Dashed: a score of 1, chance.
+    Strata stand in the order of their categories, or of their first row; models in that of theirs, or of the alphabet.
+    Dashed: a score of 1, chance.
     """
     column = scores["stratum"]
     categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.unique()
-    by_model = scores.groupby("model", sort=False)
+    by_model = scores.groupby("model", observed=True)
     for m, (model, rows) in enumerate(by_model):
         colour, offset = sns.color_palette("colorblind")[m], 0.22 * (m - (len(by_model) - 1) / 2)
         place = np.array([list(categories).index(stratum) for stratum in rows["stratum"]]) + offset
