@@ -276,7 +276,8 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
 
     auc: of the score on the last axis, for the last class, over `rows`. mean_abs_correlation: over pairs of channels,
     positions pooled. gram_cosine: the least between two concepts' means in the last round. orthogonality_error and
-    line_search_failures: the greatest, and the sum, of all rounds.
+    line_search_failures: the greatest, and the sum, of all rounds. amplification: of rounding errors in the public
+    code's recursion, see `whitening.amplification`.
     """
     samples = _caught(trained.model, inputs, rows).transpose(0, 1).flatten(1).numpy()
     correlations = np.abs(np.corrcoef(samples[samples.std(axis=1) > 0]))
@@ -284,8 +285,10 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
         "mean_abs_correlation": float(correlations[~np.eye(len(correlations), dtype=bool)].mean()),
         "seconds": trained.seconds,
         "auc": None,
+        "amplification": None,
     }
-    if isinstance(_norm(trained.model), whitening.ConceptWhitening):
+    if isinstance(layer := _norm(trained.model), whitening.ConceptWhitening):
+        found["amplification"] = layer.largest_amplification or None
         axes = whitening.concept_scores(trained.model, batches(inputs, rows))
         found["auc"] = float(roc_auc_score(labels[rows] == labels.max(), axes[:, -1]))
     if trained.rounds:

@@ -360,7 +360,7 @@ def concept_scores(scores: pd.DataFrame, *, ax: Axes) -> Axes:
     )  # fmt: skip
     ax.set_xlabel("axis of")
     ax.set_ylabel("score of the patch")
-    ax.legend(frameon=False, fontsize=8, title=None)
+    ax.legend(frameon=False, fontsize=8, title=None, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return ax
 
 
