@@ -430,15 +430,16 @@ def test_the_units_of_a_layer_before_the_head_are_what_the_head_reads():
 
 
 def test_an_arm_reports_none_for_axes_that_it_has_not_or_never_turned():
-    undone = {"gram_cosine", "orthogonality_error", "line_search_failures"}
-    plain, still, turned, signed = (
-        arms.report(trained(name), see, LABELS, ROWS) for name in ("BatchNorm", "ZCA", "C", "E")
+    undone = {"gram_cosine", "orthogonality_error", "line_search_failures", "amplification"}
+    plain, still, turned, signed, public = (
+        arms.report(trained(name), see, LABELS, ROWS) for name in ("BatchNorm", "ZCA", "C", "E", "A")
     )
     assert {key for key, value in plain.items() if value is None} == {*undone, "auc"}
     assert {key for key, value in still.items() if value is None} == undone
-    assert {key for key, value in turned.items() if value is None} == set()
-    assert {key for key, value in signed.items() if value is None} == {"gram_cosine"}, "one concept has no pair"
-    assert set(plain) == set(turned) == {*arms.REPORTED, "auc", "seconds"}
+    assert {key for key, value in turned.items() if value is None} == {"amplification"}, "exact whitening has none"
+    assert {key for key, value in signed.items() if value is None} == {"gram_cosine", "amplification"}
+    assert {key for key, value in public.items() if value is None} == set() and public["amplification"] > 0
+    assert set(plain) == set(turned) == {*arms.REPORTED, "auc", "amplification", "seconds"}
     assert turned["gram_cosine"] < -0.9 and turned["orthogonality_error"] < 1e-9
     assert turned["line_search_failures"] == 0
 
