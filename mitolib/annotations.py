@@ -258,7 +258,7 @@ def contrast(units_nc: np.ndarray, groups: Mapping[str, np.ndarray]) -> pd.DataF
 
 
 def separability(units_nc: np.ndarray, groups: Mapping[str, np.ndarray]) -> float:
-    """Mean over pairs of groups of |d_ij| / sqrt(|d_ii d_jj|) (Chen 2020): 0 if they share no direction, 1 if all.
+    """Mean over pairs of groups of `|d_ij| / sqrt(|d_ii d_jj|)` (Chen 2020): 0 if they share no direction, 1 if all.
 
     The sign of d_ij is lost, see `contrast`; a group without rows is left out.
     """

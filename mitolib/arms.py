@@ -399,7 +399,7 @@ def geometry(
 ) -> dict[str, float]:
     """What two concepts that share all the rows do to each other once whitened. Cosines and lengths of mean vectors.
 
-    cosine: between the two concepts' means m. balance: |p0 m0 + p1 m1| over the mean length of the two, 0 in theory,
+    cosine: between the two concepts' means m. balance: `|p0 m0 + p1 m1|` over the mean length of the two, 0 in theory,
     p being the shares of the rows. reachable: the best cosine that each of two orthogonal axes can have with its own
     mean, cos((phi - 90) / 2) for means at the angle phi. reached: the least cosine of an axis with its own mean.
     """
