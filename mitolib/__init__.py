@@ -9,9 +9,13 @@ DataFrames, arrays and models.
     phantom    the embedded, synthetic cohort: drawn from fibres (geometry) and staining (pixels)
     realism    how far the phantom is from a real section
     patches    the patch grid, pixels, augmentation
-    splits     the published splits                weights   where ImageNet weights come from
+    splits     the published splits, and splits by person
+    weights    where ImageNet weights come from
     models     frozen backbone, head, inflation    features  frozen features of patches
-    training   fit a head                          metrics   the paper's metrics, done right
+    training   fit a head
+    metrics    the paper's metrics, done right, and what can be said of few people
+    evaluation any model under any split, and on twins
+    morphometry  fibres one by one, and which are deficient
     plots      (data, *, ax) -> ax                 paper     the published numbers as data
     explain    saliency maps                       faithfulness  whether to believe them
     resnet     ResNet-18 in PyTorch                whitening  concept whitening: layer, swap, alignment, fold

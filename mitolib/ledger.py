@@ -116,6 +116,16 @@ CLAIMS = (
     *_scores("exp1", "Table 4"),
     *_scores("exp2", "Table 5"),
     *(_score("Abstract", "exp1", "VGG16", metric, value, 4) for metric, value in paper.ABSTRACT.items()),
+    Claim(
+        where="Abstract",
+        what="a reliable method: accuracy on people not seen, VGG16, SDHA",
+        published=paper.ABSTRACT["accuracy"],
+        digits=4,
+        chapter="patient_level",
+        keys=("by_model", "VGG16-head", "leave-one-control-one-patient-out", "patch_accuracy"),
+        made_in="the-table",
+        tolerance=tolerance(paper.ABSTRACT["accuracy"], sum(paper.SPLITS["exp1"]["test"].values())),
+    ),
     _score("Introduction", "exp1", "VGG16", "accuracy", paper.INTRODUCTION["accuracy"], 4),
     *(
         Claim(

@@ -61,6 +61,12 @@ def inflate(kernel_hwio: np.ndarray, n_channels: int) -> np.ndarray:
     return np.concatenate([kernel_hwio, np.repeat(mean, n_channels - 3, axis=2)], axis=2)
 
 
+def head(shape: tuple[int, int, int]) -> keras.Model:
+    """The paper's head alone, untrained: features (N, h, w, C) -> (N, 2) probabilities of control and patient."""
+    features = keras.Input(shape)
+    return keras.Model(features, _head(features), name="head")
+
+
 def _head(x: keras.KerasTensor) -> keras.KerasTensor:
     for units in (2048, 1024, 512, 256):
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{units}")(x)

@@ -22,6 +22,10 @@ Cured twin. Same geometry, texture, noise and stretch limits, but every deficien
 subject: the same latent deviate around the mean of class "none". Subjects without a normal fibre (P01, P02)
 get as normal their own VDAC1 and, for the other proteins, the controls' mean log-ratio to VDAC1. Pixels outside
 the deficient fibres are the same, byte for byte.
+
+Afflicted twin. The reverse, with the controls: geometry, texture, noise, stretch limits and normal levels of the
+control, and a patient's deficiency laid over them: the patient's classes in their shares, each fibre's levels
+multiplied by the ratio that the patient's deficient fibres bear to its normal ones.
 """
 
 from __future__ import annotations
@@ -72,6 +76,7 @@ class _Task:
     subject: dict[str, Any]
     calibrated: tuple[str, ...]  # order of the columns of log_mean and log_cov
     normal: list[float]  # log(level + 1) that counts as normal for this subject
+    donor: dict[str, Any] | None  # the patient whose deficiency this control is given
     seed: int
     scale: float
     cured: bool
@@ -90,6 +95,7 @@ def make_phantom(
     seed: int = 127,
     scale: float = 1.0,
     cured: bool = False,
+    afflicted: bool = False,
     calibration: str | os.PathLike[str] = settings.CALIBRATION,
     workers: int | None = None,
 ) -> Path:
@@ -98,13 +104,15 @@ def make_phantom(
     The same seed gives the same bytes (with the same numpy and scipy), however many threads draw.
     scale: linear size of the sections (0 < scale <= 1); fibres keep their size in px, so there are fewer of them.
     cured: draw the twin in which every deficient fibre has normal levels.
+    afflicted: draw the twin in which every control has the deficiency of a patient (`donors`).
     workers: threads; by default one per core, at most 4 (each needs about 1 GB at scale 1).
 
     Writes `<Label>/<subject>/<protein>.tif` and `.jpg` (8 bit), `cohort.csv`, `truth/<section>.tif` (uint16 fibre
     labels), `truth/fibres.csv`, `truth/stretch.csv` and, last, `recipe.json`. All appear at once: a run that is
     killed leaves at most a folder `<root>.partial-<pid>`, which the next run removes.
 
-    Raises PhantomError for a bad scale or calibration, or a folder that holds something else.
+    Raises PhantomError for a bad scale or calibration, a calibration without a patient to afflict controls with, or a
+    folder that holds something else.
     """
     root = Path(root).absolute()
     if not 0 < scale <= 1:
@@ -117,11 +125,20 @@ def make_phantom(
         "cured": bool(cured),
         "calibration_sha256": digest,
         "files": 2 * len(settings.PROTEINS) * len(cohort["subjects"]),
-    }
+    } | ({"afflicted": True} if afflicted else {})  # phantoms drawn before there was this twin have no such entry
+    given = _donors(cohort["subjects"]) if afflicted else {}
+    if afflicted and not given:
+        raise PhantomError(
+            f"{calibration}: no patient has both deficient and normal fibres, wanted one to afflict the controls with. "
+            "Leave `afflicted` out, or use the calibration in data/cohort.json."
+        )
     if _is_there(root, recipe):
         return root
     draft = _fresh_folder(root)
-    tasks = [_task(subject, cohort, seed, scale, cured, draft) for subject in cohort["subjects"]]
+    tasks = [
+        _task(subject, cohort, given.get(subject["subject"]), seed, scale, cured, draft)
+        for subject in cohort["subjects"]
+    ]
     try:
         drawn = _draw_all(tasks, workers or min(_cores(), MOST_WORKERS))
         _write_tables(draft, cohort["subjects"], drawn)
@@ -138,6 +155,20 @@ def make_phantom(
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return root
+
+
+def donors(calibration: str | os.PathLike[str] = settings.CALIBRATION) -> dict[str, str]:
+    """Control -> the patient whose deficiency it has in the afflicted twin."""
+    cohort, _ = _read_calibration(Path(calibration))
+    return {name: donor["subject"] for name, donor in _donors(cohort["subjects"]).items()}
+
+
+def _donors(subjects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The controls take turns through the patients that have normal fibres to compare with, most deficient first."""
+    patients = [s for s in subjects if s["label"] == "patient" and {"none"} < set(s["classes"])]
+    patients.sort(key=lambda s: s["classes"]["none"]["fraction"])
+    controls = [s["subject"] for s in subjects if s["label"] == "control"]
+    return {name: patients[i % len(patients)] for i, name in enumerate(controls) if patients}
 
 
 def _read_calibration(path: Path) -> tuple[dict[str, Any], str]:
@@ -245,7 +276,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _task(subject: dict[str, Any], cohort: dict[str, Any], seed: int, scale: float, cured: bool, folder: Path) -> _Task:
+def _task(
+    subject: dict[str, Any],
+    cohort: dict[str, Any],
+    donor: dict[str, Any] | None,
+    seed: int,
+    scale: float,
+    cured: bool,
+    folder: Path,
+) -> _Task:
     proteins = cohort["proteins"]
     if "none" in subject["classes"]:
         normal = subject["classes"]["none"]["log_mean"]
@@ -257,7 +296,7 @@ def _task(subject: dict[str, Any], cohort: dict[str, Any], seed: int, scale: flo
         shares = [group["fraction"] for group in subject["classes"].values()]
         own = np.average([group["log_mean"][mass] for group in subject["classes"].values()], weights=shares)
         normal = np.log1p(_rate(own) * np.exp(ratio)).tolist()
-    return _Task(subject, tuple(proteins), normal, seed, scale, cured, folder)
+    return _Task(subject, tuple(proteins), normal, donor, seed, scale, cured, folder)
 
 
 def _rate(log_mean: Any) -> np.ndarray:
@@ -298,6 +337,8 @@ def _draw(task: _Task) -> tuple[pd.DataFrame, list[dict]]:
     number = np.arange(1, len(paint.area_px) + 1)
     centre = np.array(ndi.center_of_mass(label > 0, label, number)).reshape(-1, 2)
     deficiency, level, healthy = _levels(task, centre, (height, width))
+    original = healthy if task.donor else level
+    drawn = healthy if task.cured and not task.donor else level
     table = pd.DataFrame({"section": name, "fibre": number, "y": centre[:, 0].round(2), "x": centre[:, 1].round(2)})
     table["area_px"], table["deficiency"] = paint.area_px, deficiency
 
@@ -305,10 +346,10 @@ def _draw(task: _Task) -> tuple[pd.DataFrame, list[dict]]:
     folder.mkdir(parents=True)
     stretch = []
     for column, protein in enumerate(settings.PROTEINS):
-        counts, painted = paint.counts(protein, level[:, column], level[:, column], healthy[:, column])
-        low, high = _limits(counts)
-        if task.cured:
-            counts, painted = paint.counts(protein, healthy[:, column], level[:, column], healthy[:, column])
+        counts, painted = paint.counts(protein, original[:, column], original[:, column], healthy[:, column])
+        low, high = _limits(counts)  # a twin keeps its original's
+        if drawn is not original:
+            counts, painted = paint.counts(protein, drawn[:, column], original[:, column], healthy[:, column])
         table[protein] = painted.round(4)
         grey = np.clip((np.arange(256.0) - low) / (high - low) * 255, 0, 255).astype(np.uint8)[counts]
         tifffile.imwrite(folder / f"{protein}.tif", grey, compression="zlib")
@@ -354,7 +395,7 @@ def _levels(task: _Task, centre_yx: np.ndarray, shape: tuple[int, int]) -> tuple
     share = np.array([group["fraction"] for group in classes.values()])
     # Evenly spaced quantiles in random order: the class sizes differ from their expectation by less than one.
     quantile = rng.permutation((np.arange(n) + rng.random()) / max(n, 1))
-    kind = np.minimum(np.searchsorted(np.cumsum(share / share.sum()), quantile), len(share) - 1)
+    kind = _kind(share, quantile)
     deficiency = np.array(list(classes))[kind]
 
     deviate = rng.standard_normal((n, len(settings.PROTEINS)))
@@ -380,7 +421,25 @@ def _levels(task: _Task, centre_yx: np.ndarray, shape: tuple[int, int]) -> tuple
         rate["Dystrophin"] = MEMBRANE * np.exp(0.2 * deviate[:, -1])
         table[:] = np.clip(np.stack([rate[protein] for protein in settings.PROTEINS], axis=1), 0.01, GREATEST_RATE / 2)
     healthy[deficiency == "none"] = level[deficiency == "none"]
+    if task.donor:
+        deficiency, level = _afflicted(task, quantile, healthy)
     return deficiency, level, healthy
+
+
+def _kind(share: np.ndarray, quantile: np.ndarray) -> np.ndarray:
+    """Index of the class that each quantile falls into."""
+    return np.minimum(np.searchsorted(np.cumsum(share / share.sum()), quantile), len(share) - 1)
+
+
+def _afflicted(task: _Task, quantile: np.ndarray, healthy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Deficiency (N,) and levels (N, 10) of a control's fibres under the classes of its donor."""
+    classes = task.donor["classes"]
+    kind = _kind(np.array([group["fraction"] for group in classes.values()]), quantile)
+    rate = _rate([group["log_mean"] for group in classes.values()])
+    ratio = pd.DataFrame(rate / _rate(classes["none"]["log_mean"]), columns=task.calibrated)
+    ratio["TOM22"], ratio["Dystrophin"] = ratio[MASS_MARKER], 1.0
+    level = healthy * ratio[list(settings.PROTEINS)].to_numpy()[kind]
+    return np.array(list(classes))[kind], np.clip(level, 0.01, GREATEST_RATE / 2)
 
 
 def _limits(counts: np.ndarray) -> tuple[int, int]:
