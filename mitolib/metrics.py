@@ -190,7 +190,7 @@ def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> 
 
 
 def worded(entries: Sequence[Mapping]) -> pd.DataFrame:
-    """`summary`s for reading, indexed by their "model" and "split": every score with its interval."""
+    """What `summary` gave, for reading, indexed by "model" and "split": every score with its interval."""
     rows = {}
     for entry in entries:
         ci = entry["ci"]
@@ -202,7 +202,7 @@ def worded(entries: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def by_split(entries: Sequence[Mapping], name: str) -> dict[str, dict[str, dict[str, object]]]:
-    """Split -> model -> {"value", "ci"} of one score of `summary`s with a "model" and a "split"."""
+    """Split -> model -> {"value", "ci"} of one score of what `summary` gave, with "model" and "split" added."""
     found: dict[str, dict[str, dict[str, object]]] = {}
     for entry in entries:
         score = {"value": entry[name], "ci": entry["ci"][name]}

@@ -11,11 +11,15 @@ import matplotlib.pyplot
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 matplotlib.use("Agg")
 
 from mitolib.settings import PROTEINS
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

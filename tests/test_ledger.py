@@ -12,6 +12,10 @@ from mitolib.settings import ROOT
 
 CHAPTERS = {"exp1": ("exp1", ("VGG16", "ResNet50")), "exp2": ("exp2", ("VGG16",))}  # experiment and its models
 CHAPTERS["concept_whitening"] = ("exp1", ("ResNet18+CW",))
+UNSEEN = {
+    "profile": "paper",
+    "by_model": {"VGG16-head": {"leave-one-control-one-patient-out": {"patch_accuracy": 0.955}}},
+}
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def published() -> dict[str, dict]:
             },
         }
         for chapter, (experiment, models) in CHAPTERS.items()
-    }
+    } | {"patient_level": UNSEEN}
 
 
 def verdicts(records) -> dict[tuple[str, str], str]:
@@ -55,6 +59,15 @@ def test_a_score_outside_its_tolerance_is_not_reproduced(published):
     assert verdicts(published)["Table 4", "accuracy of VGG16, SDHA"] == ledger.NOT_REPRODUCED
     published["exp1"]["models"]["VGG16"]["accuracy"] = 0.95 - ledger.tolerance(0.95, 122) + 0.001
     assert verdicts(published)["Table 4", "accuracy of VGG16, SDHA"] == ledger.REPRODUCED
+
+
+def test_the_claim_of_reliability_rests_on_people_not_seen(published):
+    claim = "Abstract", "a reliable method: accuracy on people not seen, VGG16, SDHA"
+    unseen = copy.deepcopy(UNSEEN)
+    assert verdicts(published)[claim] == ledger.REPRODUCED
+    unseen["by_model"]["VGG16-head"]["leave-one-control-one-patient-out"]["patch_accuracy"] = 0.8
+    assert verdicts(published | {"patient_level": unseen})[claim] == ledger.NOT_REPRODUCED
+    assert verdicts(published | {"patient_level": unseen | {"profile": "quick"}})[claim] == ledger.NOT_CHECKED
 
 
 def test_a_patch_too_many_is_not_reproduced(published):

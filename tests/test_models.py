@@ -57,6 +57,15 @@ def test_head_of_backbone_is_the_model(vgg16, rng):
     np.testing.assert_allclose(head(backbone(x)), vgg16(x), atol=1e-6)
 
 
+def test_the_head_alone_is_the_head_of_the_model(vgg16):
+    alone = models.head((7, 7, 512))
+    assert models.parameter_counts(alone) == {"total": 5_410_946, "trainable": 5_410_946}
+    _, head = models.divide(vgg16)
+    assert [layer.name for layer in alone.layers[1:]] == [layer.name for layer in head.layers[1:]]
+    assert [w.shape for w in alone.get_weights()] == [w.shape for w in head.get_weights()]
+    assert alone.input_shape == (None, 7, 7, 512) and alone.output_shape == (None, 2)
+
+
 def test_the_model_is_flat_so_that_layers_are_found_by_name(vgg16):
     assert not any(isinstance(layer, keras.Model) for layer in vgg16.layers)
     assert vgg16.get_layer("block5_conv3").output.shape == (None, 14, 14, 512)

@@ -20,7 +20,7 @@ from skimage.segmentation import clear_border
 
 from mitolib import settings
 from mitolib.fibres import Geometry
-from mitolib.phantom import PhantomError, make_phantom, section_size
+from mitolib.phantom import PhantomError, donors, make_phantom, section_size
 from mitolib.staining import Stain
 
 SIDE_PX = 900
@@ -63,6 +63,17 @@ def root(tmp_path_factory: pytest.TempPathFactory, calibration: Path) -> Path:
 @pytest.fixture(scope="module")
 def cured(tmp_path_factory: pytest.TempPathFactory, calibration: Path) -> Path:
     return make_phantom(tmp_path_factory.mktemp("phantom") / "cured", calibration=calibration, cured=True, workers=1)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A control, and the patient that it gets its deficiency from in the afflicted twin."""
+    return write_calibration(tmp_path_factory.mktemp("calibration") / "pair.json", ("C01", "P05"))
+
+
+@pytest.fixture(scope="module")
+def afflicted(tmp_path_factory: pytest.TempPathFactory, pair: Path) -> Path:
+    return make_phantom(tmp_path_factory.mktemp("phantom") / "afflicted", calibration=pair, afflicted=True)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +221,113 @@ def test_a_subject_without_normal_fibres_is_cured_on_its_own_mass(root, cured, f
     control = dict(zip(PUBLISHED_ORDER, published("C01")["classes"]["none"]["log_mean"], strict=True))
     ratio = np.expm1(control["NDUFB8"]) / np.expm1(control["VDAC1"])
     assert np.median(normal["NDUFB8"] / normal["VDAC1"]) == pytest.approx(ratio, rel=0.2)
+
+
+def test_an_afflicted_control_is_the_same_in_every_pixel_outside_its_deficient_fibres(root, afflicted):
+    twin = pd.read_csv(afflicted / "truth" / "fibres.csv", keep_default_na=False).query("section == 'C01'")
+    label = tifffile.imread(root / "truth" / "C01.tif")
+    np.testing.assert_array_equal(label, tifffile.imread(afflicted / "truth" / "C01.tif"))
+    deficient = np.append(False, twin["deficiency"] != "none")[label]
+    changed = np.zeros_like(deficient)
+    for protein in settings.PROTEINS:
+        healthy, sick = (grey(folder, "C01", protein) for folder in (root, afflicted))
+        np.testing.assert_array_equal(healthy[~deficient], sick[~deficient])
+        changed |= healthy != sick
+    assert changed[deficient].mean() > 0.5
+
+
+def test_stretch_and_membranes_of_an_afflicted_control_are_its_own(root, afflicted):
+    own, twin = (pd.read_csv(folder / "truth" / "stretch.csv") for folder in (root, afflicted))
+    pd.testing.assert_frame_equal(own[own["section"] != "P02"].reset_index(drop=True), twin)
+    np.testing.assert_array_equal(grey(root, "C01", "Dystrophin"), grey(afflicted, "C01", "Dystrophin"))
+
+
+def test_patients_are_the_same_in_the_afflicted_twin_byte_for_byte(root, afflicted):
+    assert digests(afflicted, "Patient") == digests(root, "Patient/P05")
+    tables = (pd.read_csv(folder / "truth" / "fibres.csv").query("section == 'P05'") for folder in (root, afflicted))
+    pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in tables))
+
+
+def test_an_afflicted_control_has_its_donors_shares_of_deficient_fibres(afflicted, fibres):
+    twin = pd.read_csv(afflicted / "truth" / "fibres.csv", keep_default_na=False).query("section == 'C01'")
+    assert set(fibres.loc[fibres["section"] == "C01", "deficiency"]) == {"none"}
+    for name, group in published("P05")["classes"].items():
+        assert abs((twin["deficiency"] == name).sum() - group["fraction"] * len(twin)) <= 1
+
+
+def test_an_afflicted_fibre_has_its_own_level_times_the_ratio_of_the_donors_deficient_to_its_normal_fibres(
+    afflicted, fibres
+):
+    twin = pd.read_csv(afflicted / "truth" / "fibres.csv", keep_default_na=False).query("section == 'C01'")
+    own = fibres[fibres["section"] == "C01"].reset_index(drop=True)
+    classes = {
+        name: dict(zip(PUBLISHED_ORDER, np.expm1(group["log_mean"]), strict=True))
+        for name, group in published("P05")["classes"].items()
+    }
+    for name in ("CI", "CI+CIV"):
+        here = (twin["deficiency"] == name).to_numpy()
+        for protein in ("NDUFB8", "MTCO1", "VDAC1", "SDHA"):
+            ratio = (twin[protein].to_numpy() / own[protein])[here]
+            assert ratio.median() == pytest.approx(classes[name][protein] / classes["none"][protein], rel=0.1), protein
+
+
+def test_curing_the_afflicted_twin_cures_the_patients_and_leaves_the_controls_afflicted(
+    tmp_path, pair, cured, afflicted
+):
+    both = make_phantom(tmp_path / "both", calibration=pair, cured=True, afflicted=True)
+    assert digests(both, "Control") == digests(afflicted, "Control")
+    assert digests(both, "Patient") == digests(cured, "Patient/P05") != digests(afflicted, "Patient")
+
+
+def test_controls_cannot_be_afflicted_where_no_patient_has_normal_fibres(tmp_path):
+    calibration = write_calibration(tmp_path / "cohort.json", ("C01", "P02"))
+    with pytest.raises(PhantomError, match="no patient has both deficient and normal fibres"):
+        make_phantom(tmp_path / "twin", scale=0.1, afflicted=True, calibration=calibration)
+    assert [path.name for path in tmp_path.iterdir()] == ["cohort.json"]
+
+
+def test_each_control_gets_another_patient_that_has_normal_fibres_the_most_deficient_first():
+    given = donors()
+    assert list(given) == ["C01", "C02", "C03", "C04"] and len(set(given.values())) == 4
+    normal = [published(patient)["classes"]["none"]["fraction"] for patient in given.values()]
+    assert normal == sorted(normal) and normal[-1] < 1
+    others = {f"P{i:02}" for i in range(1, 11)} - {"P01", "P02", *given.values()}
+    assert normal[-1] <= min(published(patient)["classes"]["none"]["fraction"] for patient in others)
+
+
+@pytest.mark.parametrize(
+    ("subjects", "given"),
+    [
+        (("C01", "C02", "C03", "P01", "P04", "P05"), {"C01": "P05", "C02": "P04", "C03": "P05"}),
+        (("C01", "P01", "P02"), {}),
+        (("P04", "P05"), {}),
+    ],
+)
+def test_controls_take_turns_through_the_patients_with_normal_fibres(tmp_path, subjects, given):
+    assert donors(write_calibration(tmp_path / "cohort.json", subjects)) == given
+
+
+def test_a_patient_without_deficient_fibres_has_nothing_to_give(tmp_path):
+    calibration = write_calibration(tmp_path / "cohort.json", ("C01", "P04", "P05"))
+    assert donors(calibration) == {"C01": "P05"}
+    cohort = json.loads(calibration.read_text())
+    for patient in cohort["subjects"][1:]:
+        patient["classes"] = {"none": patient["classes"]["none"] | {"fraction": 1.0}}
+    calibration.write_text(json.dumps(cohort))
+    assert donors(calibration) == {}
+
+
+def test_only_the_afflicted_twin_says_so_in_its_recipe_and_neither_passes_for_the_other(tmp_path):
+    calibration = write_calibration(tmp_path / "cohort.json", ("C01", "P05"), side_px=200)
+    plain = make_phantom(tmp_path / "plain", calibration=calibration)
+    twin = make_phantom(tmp_path / "twin", calibration=calibration, afflicted=True)
+    recipes = [json.loads((folder / "recipe.json").read_text()) for folder in (plain, twin)]
+    assert set(recipes[0]) == {"version", "seed", "scale", "cured", "calibration_sha256", "files"}
+    assert recipes[1] == recipes[0] | {"afflicted": True}
+    assert make_phantom(twin, calibration=calibration, afflicted=True) == twin
+    for folder, wanted in ((plain, True), (twin, False)):
+        with pytest.raises(PhantomError, match="holds another phantom"):
+            make_phantom(folder, calibration=calibration, afflicted=wanted)
 
 
 def test_an_excess_of_sdha_lies_below_the_membrane():

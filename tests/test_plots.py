@@ -3,7 +3,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_hex, to_rgba
+from matplotlib.colors import to_hex, to_rgb, to_rgba
 
 from mitolib import plots
 
@@ -224,3 +224,37 @@ def test_an_arm_has_a_row_with_a_dot_for_each_seed():
     assert ax is given and [label.get_text() for label in ax.get_yticklabels()] == ["A", "BatchNorm"]
     assert [(x, y) for x, y, _ in dots(ax)] == [(0.5, 0), (0.6, 0), (0.7, 0), (0.8, 1), (0.8, 1)]
     assert list(ax.lines[0].get_xdata()) == [0.73, 0.73]
+
+
+def test_a_covered_section_is_coloured_by_what_lies_under_it():
+    covered = np.array([[0, 1], [2, 3]], np.uint8)
+    ax = plots.covered(np.zeros((120, 130), np.uint8), covered, 50, ax=plt.figure().subplots(), title="P01")
+    overlay = ax.images[1]
+    colours = overlay.cmap(overlay.norm(np.array(overlay.get_array())))
+    for (y, x), name in {(0, 1): "training patches", (1, 0): "test patches", (1, 1): "both"}.items():
+        np.testing.assert_allclose(colours[y, x, :3], to_rgb(plots.COVERED[name]), atol=0.01)
+    assert colours[0, 0, 3] == 0, "what no patch covers stays as it is"
+    assert list(overlay.get_extent()) == [0, 100, 100, 0] and ax.get_xlim() == (0, 130) and ax.get_ylim() == (120, 0)
+    fig = plots.covered_key(fig=ax.figure)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(plots.COVERED)
+
+
+def test_shared_pixels_are_counted_as_shares_of_the_test_patches():
+    ax = plots.shared({"one": pd.Series([0.99, 0.98, 0.5, 0.0]), "two": pd.Series([1.0])}, ax=plt.figure().subplots())
+    bars = [(round(bar.get_x(), 2), bar.get_height()) for bar in ax.patches if bar.get_height() > 0]
+    assert sorted(bars) == [(0.0, 0.25), (0.5, 0.25), (0.95, 0.5), (0.95, 1.0)]
+
+
+def test_a_subject_and_its_twin_are_joined_in_the_colour_of_its_class():
+    effects = pd.DataFrame({"label": ["control", "patient"], "before": [0.1, 0.9], "after": [0.7, 0.2]})
+    ax = plots.twins(effects, ax=plt.figure().subplots(), title="VGG16")
+    drawn = {line.get_color(): list(line.get_ydata()) for line in ax.lines if line.get_marker() == "o"}
+    assert drawn == {plots.LABEL_COLOURS["control"]: [0.1, 0.7], plots.LABEL_COLOURS["patient"]: [0.9, 0.2]}
+
+
+def test_precision_has_a_band_for_each_share():
+    table = pd.DataFrame({"share": [0.9, 0.9, 1, 1], "n": [10, 100, 10, 100], "low": [0.5, 0.8, 0.7, 0.9], "high": 1.0})
+    ax = plots.precision_by_size(table, ax=plt.figure().subplots())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["90% right", "100% right"]
+    assert [list(line.get_ydata()) for line in ax.lines] == [[0.5, 0.8], [0.7, 0.9]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["10", "20", "50", "100"]
