@@ -12,6 +12,7 @@ import pytest
 from mitolib import execute, settings
 
 NOTEBOOKS = sorted(execute.NOTEBOOKS.glob("*.ipynb"))
+LONG_CELLS = {"gradcam-13"}  # executed at this length; its loop belongs into mitolib.training before the next run
 over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -27,7 +28,7 @@ def test_every_notebook_is_a_chapter():
 def test_a_notebook_is_thin(path):
     for cell in code_cells(path):
         assert not re.search(r"^\s*(def|class) |sys\.path|^\s*[!%]", cell.source, re.M), cell.source
-        assert len(cell.source.splitlines()) <= 21, cell.source
+        assert len(cell.source.splitlines()) <= (21 if cell.id in LONG_CELLS else 15), cell.source
 
 
 @over_notebooks
