@@ -5,7 +5,7 @@ A notebook calls `mitolib.x`; `mitolib.x` calls third parties; modules do not ca
 DataFrames, arrays and models.
 
     settings   profiles and paths                  progress  a line about long steps
-    cohort     sections of a cohort, the reader of images
+    cohort     sections of a cohort, the reader of images: files by formats, names by panel, greys by intensity
     phantom    the embedded, synthetic cohort: drawn from fibres (geometry) and staining (pixels)
     realism    how far the phantom is from a real section
     patches    the patch grid, pixels, augmentation

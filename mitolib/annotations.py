@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mitolib.cohort import SUFFIXES, CohortError, Section, read_fibres
+from mitolib.cohort import CohortError, Section, read_fibres
+from mitolib.formats import PICTURES
 
 MOST, LEAST = 0.8, 0.5  # quantiles of the training patches: a concept is present from the first, absent to the second
 RAISED = 0.95  # quantile of the controls' fibres above which a fibre's SDHA for its VDAC1 counts as raised
@@ -115,13 +116,13 @@ def rows_of(shown: pd.DataFrame, rows: np.ndarray, *, least: int) -> dict[str, n
 
 
 def read_folders(root: str | Path, size_px: int) -> dict[str, np.ndarray]:
-    """concept -> (N, size_px, size_px, 1) uint8, from `<root>/<concept>/*.tif` (or .tiff, .jpg, .jpeg), by name.
+    """concept -> (N, size_px, size_px, 1) uint8, from `<root>/<concept>/*.tif` (or .tiff, .png, .jpg, .jpeg), by name.
 
     Raises CohortError for a missing folder, one without concepts, a concept without pictures, and a picture that
     cannot be decoded.
     """
     root = Path(root)
-    wanted = f"Wanted {root.name}/<concept>/<picture>{SUFFIXES[0]}, one folder for each concept"
+    wanted = f"Wanted {root.name}/<concept>/<picture>{PICTURES[0]}, one folder for each concept"
     if not root.is_dir():
         raise CohortError(f"{root}: no such folder. {wanted}; or leave `concepts` out.")
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] not in "._"]
@@ -131,9 +132,9 @@ def read_folders(root: str | Path, size_px: int) -> dict[str, np.ndarray]:
 
 
 def _read_folder(folder: Path, size_px: int) -> np.ndarray:
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES and path.name[0] != "."]
     if not paths:
-        raise CohortError(f"{folder}: no picture of this concept. Add one of {', '.join(SUFFIXES)}, or remove it.")
+        raise CohortError(f"{folder}: no picture of this concept. Add one of {', '.join(PICTURES)}, or remove it.")
     pictures = []
     for path in paths:
         try:

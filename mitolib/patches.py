@@ -33,8 +33,9 @@ def grid(sections: Sequence[Section], *, size_px: int = 512, stride_px: int) -> 
     rows = []
     for section in sections:
         if min(section.height_px, section.width_px) < size_px:
+            files = ", ".join(dict.fromkeys(str(channel.path) for channel in section.channels.values()))
             raise CohortError(
-                f"{', '.join(str(path) for path in section.files.values())}: section {section.section} is "
+                f"{files}: section {section.section} is "
                 f"{section.height_px} x {section.width_px} px (height x width), wanted at least one patch of "
                 f"{size_px} px. Leave the section out or set a smaller patch size."
             )

@@ -14,6 +14,9 @@ from mitolib.settings import ROOT
 MODULES = sorted((ROOT / "mitolib").glob("*.py"))
 SHARED = {"settings", "progress", "cohort"}  # what any module may import
 PARTS = {  # a module, and what it is made of
+    "cohort": {"formats", "intensity", "panel"},
+    "panel": {"formats"},
+    "annotations": {"formats"},
     "phantom": {"fibres", "staining"},
     "staining": {"fibres"},
     "results": {"__version__"},

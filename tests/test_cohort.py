@@ -24,7 +24,7 @@ def test_a_tiff_wins_over_a_jpeg_and_a_jpeg_alone_is_read(make_cohort):
         Image.fromarray(np.full((600, 700), 9, np.uint8)).save(folder / "SDHA.jpg")
     (root / "Patient" / "P01" / "SDHA.tif").unlink()
     control, patient, _ = cohort.read_cohort(root, ["SDHA"])
-    assert control.files["SDHA"].suffix == ".tif"
+    assert control.channels["SDHA"].path.suffix == ".tif"
     assert (patient.image_yx("SDHA") == 9).all()
 
 
@@ -38,7 +38,8 @@ def test_every_common_compression_is_read_to_the_same_pixels(make_cohort, compre
 
 def test_the_labs_spellings_are_understood(make_cohort):
     root = make_cohort({"Control": ["C"]}, proteins=("COX4+4L2", "UqCRC2", "NDUFA13", "TOMM22"))
-    assert list(cohort.read_cohort(root, ["COX4"])[0].files) == ["TOM22", "GRIM19", "COX4", "UQCRC2"]
+    wanted = ["TOM22", "GRIM19", "COX4", "UQCRC2"]
+    assert list(cohort.read_cohort(root, wanted)[0].channels) == wanted
 
 
 def test_a_subject_is_what_cohort_csv_declares(make_cohort):
@@ -64,7 +65,7 @@ def remove_folder(root):
 
 def remove_protein(root):
     (root / "Patient" / "P02" / "COX4.tif").unlink()
-    return root, r"P02: no image of COX4; found SDHA"
+    return root, r"P02: no image of COX4; found Dystrophin"
 
 
 def change_shape(root):
@@ -101,7 +102,7 @@ def empty(root):
 
 def same_name_twice(root):
     (root / "Control" / "C01").rename(root / "Control" / "P01")
-    return root, r"section P01 stands in both classes"
+    return root, r"section P01 is there twice"
 
 
 def undeclared(root):
@@ -152,11 +153,16 @@ def test_a_picture_that_is_whole_in_its_header_but_damaged_inside_is_refused_whe
         cohort.read_cohort(root)[0].image_yx("SDHA")
 
 
-def test_16_bit_pictures_are_refused_not_truncated(make_cohort):
+def test_counts_are_kept_and_stretched_only_for_the_picture(make_cohort, rng):
     root = make_cohort({"Control": ["C01"]})
-    tifffile.imwrite(root / "Control" / "C01" / "SDHA.tif", np.zeros((600, 700), np.uint16))
-    with pytest.raises(CohortError, match=r"SDHA.tif: decodes to uint16"):
-        cohort.read_cohort(root)[0].image_yx("SDHA")
+    counts = rng.gamma(1, 900, (600, 700)).astype(np.uint16)
+    tifffile.imwrite(root / "Control" / "C01" / "SDHA.tif", counts)
+    section = cohort.read_cohort(root)[0]
+    np.testing.assert_array_equal(section.raw_yx("SDHA"), counts)
+    low, high = np.percentile(counts, (5, 95))
+    np.testing.assert_array_equal(
+        section.image_yx("SDHA"), np.clip(np.rint((counts - low) / (high - low) * 255), 0, 255).astype(np.uint8)
+    )
 
 
 def test_a_folder_without_truth_has_none(make_cohort):
