@@ -6,6 +6,7 @@ DataFrames, arrays and models.
 
     settings   profiles and paths                  progress  a line about long steps
     cohort     sections of a cohort, the reader of images: files by formats, names by panel, greys by intensity
+    intake     a folder of your own: check it, convert it (python -m mitolib, __main__)
     phantom    the embedded, synthetic cohort: drawn from fibres (geometry) and staining (pixels)
     realism    how far the phantom is from a real section
     patches    the patch grid, pixels, augmentation

@@ -115,7 +115,13 @@ class Bank:
                 pixels = np.asarray(patches_nhwc[rows[start : start + CHUNK]])
                 if augment:  # a stream of its own for each chunk: resuming changes nothing
                     pixels = augment(pixels, rng=np.random.default_rng([seed, view, start]))
-                parts = [forward(prepare(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
+                try:
+                    parts = [forward(prepare(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
+                except tf.errors.ResourceExhaustedError as error:
+                    raise MemoryError(
+                        f"{label}: {BATCH} patches do not fit into the device's memory. End other programs on it, or "
+                        "run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
+                    ) from error
                 self._write(view, start, np.concatenate(parts).astype(np.float16), label)
         self.maps = {chunk: np.load(self._path(*chunk), mmap_mode="r") for chunk in wanted}
 

@@ -5,6 +5,7 @@ Pages, tables and tests read only these files; a number on a page is never typed
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -20,12 +21,21 @@ from typing import Any
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # not on Windows; two runs in one folder are then not kept apart
+    fcntl = None
+
 from mitolib import __version__
 from mitolib.settings import ROOT, Profile
 
 STARTED = time.monotonic()
 DEFAULT = ROOT / "build" / "results"
+WAIT_S = 30  # for a run that is about to end
 PACKAGES = ("numpy", "pandas", "scikit-learn", "patchify", "tifffile", "tensorflow", "keras", "torch")
+
+
+_held: dict[Path, int] = {}  # results folders of this process: path -> file descriptor that holds the lock
 
 
 class ResultsError(OSError):
@@ -36,7 +46,8 @@ def folder(results: str | Path | None, profile: Profile) -> Path:
     """The folder for result files, made if missing and tried for writing now, not after hours of training.
 
     A relative path counts from the working folder; None is
-    `build/results/<profile>` of the checkout.
+    `build/results/<profile>` of the checkout. The folder is this process's until it has written its results or ends;
+    ResultsError if another run keeps it for half a minute, or if it cannot be written.
     """
     path = DEFAULT / profile.name if results is None else Path(results).resolve()
     try:
@@ -48,7 +59,33 @@ def folder(results: str | Path | None, profile: Profile) -> Path:
             f"{path}: results cannot be written there ({error.strerror}). "
             "Give a folder of your own with `-p results <folder>`, or free the place."
         ) from error
+    _hold(path)
     return path
+
+
+def _hold(path: Path) -> None:
+    """Lock the folder itself, so that no file is left behind: the system lets go of it when the process ends."""
+    if fcntl is None or path in _held:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    until = time.monotonic() + WAIT_S
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _held[path] = descriptor
+            return
+        if time.monotonic() >= until:
+            os.close(descriptor)
+            raise ResultsError(
+                f"{path}: another run writes its results there. Wait for it, shut down its kernel, or give this one a "
+                "folder of its own with `-p results <folder>`."
+            )
+        time.sleep(0.2)
+
+
+def _release(path: Path) -> None:
+    if (descriptor := _held.pop(path, None)) is not None:
+        os.close(descriptor)
 
 
 def provenance(
@@ -109,7 +146,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def write(results: Path, record: Mapping[str, Any]) -> Path:
-    """Write `<results>/<chapter>.json` whole or not at all, and return its path."""
+    """Write `<results>/<chapter>.json` whole or not at all, let go of the folder, and return the file's path."""
     path = results / f"{record['chapter']}.json"
     text = json.dumps(_plain(record), indent=1, allow_nan=False) + "\n"
     try:
@@ -123,6 +160,7 @@ def write(results: Path, record: Mapping[str, Any]) -> Path:
         raise ResultsError(
             f"{path}: cannot be written ({error.strerror}). The results so far are unchanged."
         ) from error
+    _release(results)
     return path
 
 

@@ -91,16 +91,23 @@ def fit(
     Columns accuracy, loss, val_accuracy, val_loss. Adam, categorical cross-entropy; training stops when
     the validation accuracy has not improved for `profile.patience` epochs, and the weights of the best
     epoch are put back (the paper does not say which it kept). Labels are (N,) class indices.
+    Raises MemoryError, with the parameter to change, where a batch does not fit into the device's memory.
     """
     head.compile(optimizer=FusedAdam(profile.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"])
     stop = keras.callbacks.EarlyStopping("val_accuracy", patience=profile.patience, restore_best_weights=True)
-    history = head.fit(
-        Batches(train, train_labels, batch_size=profile.batch_size, rng=rng),
-        validation_data=(validation_nhwc.astype(np.float32), one_hot(validation_labels)),
-        epochs=profile.epochs,
-        callbacks=[stop, _Progress(label, profile.epochs)],
-        verbose=0,
-    ).history
+    try:
+        history = head.fit(
+            Batches(train, train_labels, batch_size=profile.batch_size, rng=rng),
+            validation_data=(validation_nhwc.astype(np.float32), one_hot(validation_labels)),
+            epochs=profile.epochs,
+            callbacks=[stop, _Progress(label, profile.epochs)],
+            verbose=0,
+        ).history
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(
+            f"{label}: batches of {profile.batch_size} do not fit into the memory of the device. Give it less with "
+            f"`-p batch_size {max(1, profile.batch_size // 2)}`, or end other programs on it."
+        ) from error
     table = pd.DataFrame(history)[["accuracy", "loss", "val_accuracy", "val_loss"]]
     return table.set_index(pd.RangeIndex(1, len(table) + 1, name="epoch"))
 

@@ -17,6 +17,8 @@ PARTS = {  # a module, and what it is made of
     "cohort": {"formats", "intensity", "panel"},
     "panel": {"formats"},
     "annotations": {"formats"},
+    "intake": {"intensity", "patches", "results"},
+    "__main__": {"intake", "intensity"},
     "phantom": {"fibres", "staining"},
     "staining": {"fibres"},
     "results": {"__version__"},

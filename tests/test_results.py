@@ -81,6 +81,28 @@ def test_a_run_killed_in_mid_write_leaves_the_last_results_whole(tmp_path):
     assert results.read(tmp_path, "exp1")["models"]["VGG16"]["accuracy"] == 0.5
 
 
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_written_or_died(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "WAIT_S", 0.1)
+    hold = f"from mitolib import results, settings; results.folder({str(tmp_path)!r}, settings.PROFILES['smoke'])"
+    first = subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; print('held', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(ResultsError, match=r"another run writes its results there\. .*-p results"):
+            results.folder(tmp_path, SMOKE)
+    finally:
+        first.kill()
+        first.wait()
+    assert results.folder(tmp_path, SMOKE) == results.folder(tmp_path, SMOKE) == tmp_path, "one's own is no other's"
+    results.write(tmp_path, record())
+    assert subprocess.run([sys.executable, "-c", hold]).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["exp1.json"]
+
+
 def test_numpys_numbers_are_written_as_numbers_and_what_is_not_finite_as_null(tmp_path):
     numbers = {"a": [np.float32(0.5), np.nan, (np.int64(1), "x")], "b": {2: np.bool_(True), "c": -np.inf}, "d": None}
     path = results.write(tmp_path, record(float("nan")) | numbers)

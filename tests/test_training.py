@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mitolib import settings, training
 
@@ -42,6 +43,14 @@ def test_training_stops_after_the_patience_and_puts_the_best_weights_back(rng):
     best = history["val_accuracy"].idxmax()
     assert len(history) == best + PROFILE.patience < PROFILE.epochs
     assert (head.predict(vx, verbose=0).argmax(axis=1) == vy).mean() == history["val_accuracy"].max()
+
+
+def test_a_full_device_memory_names_the_parameter_to_change(rng):
+    def full(epoch: int, rows: np.ndarray) -> np.ndarray:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    with pytest.raises(MemoryError, match=r"test: batches of 4 .*-p batch_size 2"):
+        training.fit(small_head(), full, np.zeros(8, int), *separable(4, rng), profile=PROFILE, rng=rng, label="test")
 
 
 def test_the_same_seed_gives_the_same_history(rng):
