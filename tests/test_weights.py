@@ -173,7 +173,7 @@ def test_what_the_official_address_sends_is_checked_and_an_address_out_of_reach_
     monkeypatch.undo()  # the real `_official`
 
     def send(url, *, path, fname, downloader, **_):
-        assert downloader.kwargs["timeout"] == weights.TIMEOUT_S
+        assert downloader.kwargs["timeout"] == weights.registry.TIMEOUT_S
         (Path(path) / fname).write_bytes(b"another file")
         return f"{path}/{fname}"
 
