@@ -93,7 +93,7 @@ def check(root: Path, profile: Profile, proteins: Sequence[str] = PROTEINS) -> t
     parts = []
     if sections:
         found = panel(sections, problems)
-        parts += [f"{root}: {len(sections)} sections of {len({s.subject for s in sections})} subjects"]
+        parts += [f"{root}: sections {len(sections)}, subjects {len({s.subject for s in sections})}"]
         parts += [table(sections).to_string(index=False)]
         parts += [found.to_string(index=False, formatters={"saturated": "{:.2%}".format})] if len(found) else []
         if "counts" in set(found.get("kind", ())):

@@ -38,7 +38,7 @@ def run(*words) -> subprocess.CompletedProcess:
 def test_a_sound_folder_is_told_with_its_panel_and_what_a_run_costs(counts):
     text, whole = intake.check(counts, PAPER, ["SDHA", "COX4"])
     assert whole
-    assert "3 sections of 2 subjects" in text and "1 control and 1 patient can be read" in text
+    assert "sections 3, subjects 2" in text and "1 control and 1 patient can be read" in text
     assert "168Er_Cox4" in text and "stretched from its 5th to its 95th" in text
     costs = intake.cost(cohort.read_cohort(counts, ["SDHA"]), PAPER)
     assert costs["patches"].tolist() == [3, 3]
