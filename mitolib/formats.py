@@ -1,12 +1,10 @@
 """Image files of the instrument and of common software -> named channels with raw counts.
 
-| file | channels are named by | written by, for example |
-|---|---|---|
-| TIFF, one page | the file's name | MCD Viewer (`160Gd_NDUFB8.ome.tiff`), mitocyto, this package |
-| TIFF, a stack | PageName tags, OME-XML, ImageJ labels; else the order of `panel.csv` | MCD Viewer, steinbock |
-| .mcd | the file's own tables, through readimc; one section per acquisition | CyTOF and Hyperion software |
-| .txt | its header line, through readimc | CyTOF and Hyperion software |
-| .png, .jpg | the file's name | anything |
+- TIFF of one page, PNG, JPEG: the channel is named by the file, as MCD Viewer, mitocyto and this package write them
+  (`160Gd_NDUFB8.ome.tiff`).
+- TIFF of several pages or a CYX stack: named by PageName tags (MCD Viewer), OME-XML or ImageJ labels, else by the
+  order of `panel.csv` (steinbock).
+- .mcd and .txt of the instrument: by their own tables, through readimc; each acquisition of an .mcd is a section.
 
 `channels` reads headers (of a .txt all of it, since its size stands nowhere); pixels are read channel by channel, by
 `Channel.raw_yx`. Whatever is wrong with a file ends in a CohortError. Nothing in a file is executed, and no file is
