@@ -45,13 +45,15 @@ site: $(READY)  ## render the published edition into build/site, without running
 
 pdf: $(READY)  ## print the published edition into build/book.pdf, through a browser (BROWSER=...)
 	@test -n "$(BROWSER)" || { echo "make pdf prints through Chromium or Chrome, and finds neither. Install one, or give it: make pdf BROWSER=/path/to/chrome"; exit 1; }
+	rm -f build/book.pdf
 	$(RENDER) --builder singlehtml --path-output build/print
 	"$(BROWSER)" --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=60000 \
-	  --user-data-dir=$(CURDIR)/build/print/browser --print-to-pdf=build/book.pdf file://$(CURDIR)/build/print/_build/singlehtml/index.html
+	  --user-data-dir=$(CURDIR)/build/print/browser --print-to-pdf=build/book.pdf file://$(CURDIR)/build/print/_build/singlehtml/index.html \
+	  2> build/print/browser.log || { tail build/print/browser.log; exit 1; }
 	@test -s build/book.pdf && echo build/book.pdf
 
 # To a folder of its own: the link checker writes its report among the pages.
-links: $(READY)  ## try every link of the published edition; the report is build/links/_build/linkcheck/output.txt
+links: $(READY)  ## try every link of the published edition; the report is build/links/_build/html/output.txt
 	$(BIN)/jupyter-book build book --builder linkcheck --path-output build/links
 
 # Sorted, dated and owned alike, so that the same edition gives the same checksums.

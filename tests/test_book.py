@@ -1,7 +1,5 @@
 """The book: complete, buildable without a warning, readable without the pictures, and nobody's home folder in it."""
 
-import io
-import json
 import os
 import re
 import subprocess
@@ -17,7 +15,6 @@ from mitolib import paper
 from mitolib.settings import ROOT
 
 BOOK = ROOT / "book"
-EXTENSION = BOOK / "_ext"
 
 
 def toc_files() -> list[str]:
@@ -81,6 +78,15 @@ def test_every_caption_is_numbered(articles):
             assert caption.select_one(".caption-number"), f"{name}: {caption.get_text(strip=True)[:80]}"
 
 
+def test_the_takeaways_of_a_chapter_lead_to_what_shows_them(articles):
+    chapters = [name for name in articles if name.startswith("chapters/")]
+    assert chapters
+    for name in chapters:
+        title = articles[name].find(class_="admonition-title", string="Key takeaways")
+        links = [link["href"][1:] for link in title.parent.select('a[href^="#"]')]
+        assert links and all(articles[name].find(id=target) for target in links), name
+
+
 def test_no_value_is_missing_on_a_page(articles):
     for name, article in articles.items():
         assert "[not available:" not in article.get_text(), name
@@ -111,29 +117,6 @@ WHITENED = {
     "provenance": {"weights": {"ResNet18": {"source": "random"}}},
 }
 ALSO = ":also: concept_whitening ResNet18+CW"
-
-
-@pytest.fixture
-def render(tmp_path, monkeypatch):
-    """Text and warnings of one page that uses the extension, given results files."""
-    monkeypatch.syspath_prepend(EXTENSION)
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace
-
-    def build(page: str, **results: dict) -> tuple[str, str]:
-        (tmp_path / "results").mkdir(exist_ok=True)
-        for chapter, record in results.items():
-            (tmp_path / f"results/{chapter}.json").write_text(json.dumps(record))
-        (tmp_path / "index.md").write_text(f"# Page\n\n{page}\n")
-        warnings = io.StringIO()
-        with docutils_namespace():
-            config = {"extensions": ["myst_parser", "mitobook"], "numfig": True}
-            out = tmp_path / "out"
-            app = Sphinx(tmp_path, None, out, out, "dummy", confoverrides=config, status=None, warning=warnings)
-            app.build()
-        return " ".join(app.env.get_doctree("index").astext().split()), warnings.getvalue()
-
-    return build
 
 
 def test_role_shows_a_number_of_ours(render):
