@@ -131,10 +131,15 @@ def references(keys: Sequence[str], source: Path) -> str:
     return "## References used here\n\n" + "\n".join(f"- {entry.text.render(backend)}" for entry in entries)
 
 
+def _pages(source: Path) -> list[str]:
+    """The pages after the first, in the order of the table of contents."""
+    toc = yaml.safe_load((source / "_toc.yml").read_text(encoding="utf8"))
+    return [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+
+
 def _next(app: Sphinx, docname: str) -> str:
     """The next page of the table of contents, with the question it asks."""
-    toc = yaml.safe_load((Path(app.srcdir) / "_toc.yml").read_text(encoding="utf8"))
-    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    pages = _pages(Path(app.srcdir))
     following = pages[pages.index(docname) + 1]
     path = Path(app.srcdir) / f"{following}.ipynb"
     asked = ""
@@ -252,6 +257,7 @@ def draw_found(panels: Mapping[str, list[dict[str, Any]]], path: Path, *, stacke
             ax.set_ylim(len(rows) - 0.45, -0.72)
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].set_xlim(None, 1)
+        fig.get_layout_engine().set(hspace=0.08)
         label = "share of test patches called rightly (dashes: always the more common answer)"
         fig.supxlabel(label.replace(" (", "\n(") if stacked else label, fontsize=10)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -354,9 +360,7 @@ class StatusTable(TableDirective):
 
     def content_rows(self) -> tuple[list[str], list[list[str]]]:
         smoke, rows = smoke_runs(), []
-        for page in sorted(self.env.found_docs):
-            if not page.startswith("chapters/"):
-                continue
+        for page in (page for page in _pages(Path(self.env.srcdir)) if page.startswith("chapters/")):
             chapter = page.removeprefix("chapters/")
             record, _ = self.results(chapter)
             p = record["provenance"]
