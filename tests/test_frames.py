@@ -23,11 +23,16 @@ VGG16 = {"accuracy": 0.875, "majority_baseline": 0.75}
 BRIEF = {"patch_accuracy": 0.8, "ci": {"patch_accuracy": [0.7, 0.9]}}
 UNSEEN = {"patch_accuracy": 0.6, "ci": {"patch_accuracy": None}}
 FOUND = {
-    name: {"models": {"VGG16": VGG16}, "split": {"train": {"control": 1, "patient": 3}, "test": {"patient": 1}}}
+    name: {
+        "profile": "quick",
+        "models": {"VGG16": VGG16},
+        "split": {"train": {"control": 1, "patient": 3}, "test": {"patient": 1}},
+    }
     for name in ("exp1", "exp2")
 } | {
     "patient_level": {
-        "by_model": {head: {"published": BRIEF, frames.UNSEEN: UNSEEN} for _, head in frames.PANELS.values()}
+        "profile": "quick",
+        "by_model": {head: {"published": BRIEF, frames.UNSEEN: UNSEEN} for _, head in frames.PANELS.values()},
     }
 }
 
@@ -130,6 +135,15 @@ def test_people_not_seen_are_compared_with_the_majority_of_all_patches():
     records = copy.deepcopy(FOUND)
     records["exp2"]["split"] = {"train": {"control": 2, "patient": 1}, "test": {"control": 1, "patient": 1}}
     assert frames.found(records, vars(paper))["ten proteins"][-1]["baseline"] == 0.6
+
+
+def test_a_baseline_of_other_patches_is_not_drawn(tmp_path):
+    records = FOUND | {"exp2": FOUND["exp2"] | {"profile": "paper"}}
+    panels = frames.found(records, vars(paper))
+    assert [row["baseline"] for row in panels["ten proteins"]][2:] == [None, None]
+    assert all(row["baseline"] for row in panels["one protein"])
+    frames.draw_found(panels, tmp_path / "found.svg", stacked=False)
+    assert "0.60." in frames.in_words(panels)
 
 
 REPORT = """<testsuites><testsuite timestamp="2026-11-25T03:23:52">

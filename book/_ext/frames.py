@@ -202,8 +202,9 @@ def spread_of(scores: Mapping[str, Any]) -> str:
 def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """panel -> rows of accuracy on patches, from the paper's to that of people not seen.
 
-    Each row: `what`, `value`, `interval` (None where there is none) and `baseline`, that of always giving the more
-    common answer on the same patches. Of people not seen every patch is tested, so the baseline is that of all.
+    Each row: `what`, `value`, `interval` and `baseline`, that of always giving the more common answer on the same
+    patches; None where there is none. Of people not seen every patch is tested, so the baseline is that of all. It
+    is counted from the experiment's own split, which holds the same patches only if both ran in one profile.
     """
     panels = {}
     for panel, (experiment, head) in PANELS.items():
@@ -213,19 +214,19 @@ def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]
             for split in ("published", UNSEEN)
         )
         every = pd.DataFrame(records[experiment]["split"]).sum(axis=1)
-        always = ours["majority_baseline"]
+        always, alike = ours["majority_baseline"], records[experiment]["profile"] == records["patient_level"]["profile"]
         rows = (
             ("published", published["SCORES"][experiment]["VGG16"], published["MAJORITY_BASELINE"][experiment]),
             ("here, same split, trained long", ours, always),
-            ("here, same split, trained briefly", brief, always),
-            ("people not seen, trained briefly", unseen, every.max() / every.sum()),
+            ("here, same split, trained briefly", brief, always if alike else None),
+            ("people not seen, trained briefly", unseen, float(every.max() / every.sum()) if alike else None),
         )
         panels[panel] = [
             {
                 "what": what,
                 "value": scores.get("patch_accuracy", scores.get("accuracy")),
                 "interval": scores.get("ci", {}).get("patch_accuracy"),
-                "baseline": float(baseline),
+                "baseline": baseline,
             }
             for what, scores, baseline in rows
         ]
@@ -244,7 +245,8 @@ def draw_found(panels: Mapping[str, list[dict[str, Any]]], path: Path, *, stacke
         fig, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, layout="constrained")
         for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
             for y, row in enumerate(rows):
-                ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
+                if row["baseline"]:
+                    ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
                 if row["interval"]:
                     ax.plot(row["interval"], [y, y], color="#0b5fa5", lw=2, solid_capstyle="butt")
                 ours = (
@@ -273,7 +275,9 @@ def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
         for row in rows:
             interval = " ({:.2f} to {:.2f})".format(*row["interval"]) if row["interval"] else ""
             what = row["what"].replace("\n", " ")
-            told.append(f"{what} {row['value']:.2f}{interval} beside {row['baseline']:.2f}")
+            told.append(
+                f"{what} {row['value']:.2f}{interval}" + (f" beside {row['baseline']:.2f}" if row["baseline"] else "")
+            )
         sentences.append(f"VGG16, {panel}: {'; '.join(told)}.")
     return (
         "Dots with intervals: the share of test patches called rightly, beside that of always giving the more common "
