@@ -145,7 +145,7 @@ def _shown(notebook: Mapping[str, Any]) -> str:
     for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
         texts += [_text(output.get("text", "")), *output.get("traceback", [])]
         texts += [str(data) for kind, data in output.get("data", {}).items() if not kind.startswith("image/")]
-    return "\n".join(texts)
+    return re.sub(r"base64,[\w+/=]+", "base64", "\n".join(texts))
 
 
 def findings(root: Path) -> list[str]:

@@ -10,7 +10,7 @@ import frames
 import pytest
 import yaml
 
-from mitolib import execute, paper
+from mitolib import __version__, execute, paper
 from mitolib.settings import ROOT
 
 BOOK = ROOT / "book"
@@ -170,6 +170,7 @@ def test_the_way_to_cite_is_that_of_the_citation_file():
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     text = frames.cite_this(cff, (BOOK / "references.bib").read_text())
     assert all(str(cff[key]) in text for key in ("title", "version", "date-released", "license", "message"))
+    assert str(cff["version"]) == __version__ and f"## {__version__}" in (BOOK / "changelog.md").read_text()
     assert cff["references"][0]["title"].split()[0] in text and "@techreport{pilla2022interpretable" in text
 
 
