@@ -87,6 +87,11 @@ def test_the_takeaways_of_a_chapter_lead_to_what_shows_them(articles):
         assert links and all(articles[name].find(id=target) for target in links), name
 
 
+def test_every_entry_of_the_limits_leads_to_where_it_shows(articles):
+    entries = [p for p in articles["limits"].find_all("p") if p.find("strong", recursive=False)]
+    assert entries and all(entry.find("a") for entry in entries)
+
+
 def test_no_value_is_missing_on_a_page(articles):
     for name, article in articles.items():
         assert "[not available:" not in article.get_text(), name

@@ -99,7 +99,8 @@ def try_it(chapter: str, record: Mapping[str, Any]) -> str:
         name = repository.split("/")[1]
         text += (
             f" Without installing anything: [Binder]({binder}), or [Colab]({colab}) with this as a new first cell:\n\n"
-            f"```bash\n!git clone -q https://github.com/{repository} && pip install -q -e {name}\n```"
+            f"```\n!git clone -q https://github.com/{repository} && pip install -q -r {name}/requirements.lock\n"
+            f"%cd {name}\n```"
         )
     smoke = smoke_runs().get(chapter)
     if smoke:
