@@ -99,7 +99,7 @@ def try_it(chapter: str, record: Mapping[str, Any]) -> str:
         name = repository.split("/")[1]
         text += (
             f" Without installing anything: [Binder]({binder}), or [Colab]({colab}) with this as a new first cell:\n\n"
-            f"```\n!git clone -q https://github.com/{repository} && pip install -q -r {name}/requirements.lock\n"
+            f"```\n!git clone -q https://github.com/{repository}\n!pip install -q -r {name}/requirements.lock\n"
             f"%cd {name}\n```"
         )
     smoke = smoke_runs().get(chapter)
