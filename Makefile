@@ -3,11 +3,14 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3.12 || command -v 
 PROFILE ?= quick
 BIN     := .venv/bin
 READY   := .venv/.ready
+RENDER   = $(BIN)/jupyter-book build book -W -n --keep-going -q
+BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+RELEASE  = build/release/mitolib-$(shell sed -n 's/^version: *//p' CITATION.cff)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help book test bench lint paper lock clean clean-cache
+.PHONY: help book test lint unit smoke bench paper site pdf links release lock clean clean-cache
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
@@ -15,20 +18,51 @@ help:  ## list the targets
 book: $(READY)  ## execute all notebooks here (PROFILE=smoke|quick|paper) and render the book into build/book
 	$(BIN)/python -m mitolib.execute --profile $(PROFILE)
 
-test: lint  ## lint, unit tests, every notebook in the smoke profile, the published book with warnings as errors
+test: lint unit smoke  ## lint, unit tests, every notebook in the smoke profile, the published book with warnings as errors
+
+lint: $(READY)  ## ruff on code and notebooks; the gates of the published edition
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/gates.py
+
+unit: $(READY)  ## unit tests, and the published book with warnings as errors
 	$(BIN)/python -m pytest tests
-	MITOLIB_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
+
+smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml
+	MITOLIB_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=900 \
+	  --junitxml=build/smoke.xml notebooks
 
 bench: $(READY)  ## the claims about speed, memory and fidelity, each as a ratio taken in one run on this machine
 	set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 
-lint: $(READY)  ## ruff on code and notebooks
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-
 paper: PROFILE = paper
 paper: $(READY)  ## execute into the published edition, book/ (PROFILE=..., CHAPTER=exp1 for one chapter)
 	$(BIN)/python -m mitolib.execute --profile $(PROFILE) --book book $(if $(CHAPTER),--chapter $(CHAPTER))
+
+site: $(READY)  ## render the published edition into build/site, without running a notebook
+	$(RENDER) --all --path-output build/site
+	@echo build/site/_build/html/index.html
+
+pdf: $(READY)  ## print the published edition into build/book.pdf, through a browser (BROWSER=...)
+	@test -n "$(BROWSER)" || { echo "make pdf prints through Chromium or Chrome, and finds neither. Install one, or give it: make pdf BROWSER=/path/to/chrome"; exit 1; }
+	rm -f build/book.pdf
+	$(RENDER) --builder singlehtml --path-output build/print
+	"$(BROWSER)" --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=60000 \
+	  --user-data-dir=$(CURDIR)/build/print/browser --print-to-pdf=build/book.pdf file://$(CURDIR)/build/print/_build/singlehtml/index.html \
+	  2> build/print/browser.log || { tail build/print/browser.log; exit 1; }
+	@test -s build/book.pdf && echo build/book.pdf
+
+# To a folder of its own: the link checker writes its report among the pages.
+links: $(READY)  ## try every link of the published edition; the report is build/links/_build/html/output.txt
+	$(BIN)/jupyter-book build book --builder linkcheck --path-output build/links
+
+# Sorted, dated and owned alike, so that the same edition gives the same checksums.
+release: site  ## site, executed chapters, lock file and checksums, in build/release
+	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	cp requirements.lock CITATION.cff LICENSE $(RELEASE)
+	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C build/site/_build/html -c . | gzip -n > $(RELEASE)/site.tar.gz
+	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C book -c chapters results | gzip -n > $(RELEASE)/chapters.tar.gz
+	cd $(RELEASE) && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 # The lock is made from what pip resolves today; local labels such as +cpu exist on some indexes only.
 lock:  ## resolve pyproject.toml afresh and rewrite requirements.lock

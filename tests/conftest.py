@@ -1,8 +1,11 @@
-"""Shared by the tests: a small cohort on disk, and figures closed after each test."""
+"""Shared by the tests: a small cohort on disk, a page of the book, and figures closed after each test."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +19,9 @@ from hypothesis import settings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 matplotlib.use("Agg")
 
-from mitolib.settings import PROTEINS
+from mitolib.settings import PROTEINS, ROOT
+
+sys.path.append(str(ROOT / "book" / "_ext"))  # the extensions of the book are modules beside its pages
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
@@ -48,6 +53,29 @@ def make_cohort(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]
         return root
 
     return make
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Callable[..., tuple[str, str]]:
+    """Text and warnings of one page that uses the extensions of the book, given results files; HTML is in `out`."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    def build(page: str, **results: dict) -> tuple[str, str]:
+        (tmp_path / "results").mkdir(exist_ok=True)
+        for chapter, record in results.items():
+            (tmp_path / f"results/{chapter}.json").write_text(json.dumps(record))
+        (tmp_path / "index.md").write_text(f"# Page\n\n{page}\n")
+        warnings, out = io.StringIO(), tmp_path / "out"
+        with docutils_namespace():
+            config = {"extensions": ["myst_parser", "frames"], "numfig": True}
+            app = Sphinx(
+                tmp_path, None, out, out / "trees", "html", confoverrides=config, status=None, warning=warnings
+            )
+            app.build()
+        return " ".join(app.env.get_doctree("index").astext().split()), warnings.getvalue()
+
+    return build
 
 
 @pytest.fixture(autouse=True)

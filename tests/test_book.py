@@ -1,7 +1,5 @@
 """The book: complete, buildable without a warning, readable without the pictures, and nobody's home folder in it."""
 
-import io
-import json
 import os
 import re
 import subprocess
@@ -11,13 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from gates import PRIVATE
 
 from mitolib import paper
 from mitolib.settings import ROOT
 
 BOOK = ROOT / "book"
-EXTENSION = BOOK / "_ext"
-PRIVATE_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|mnt|content)/\w|[A-Z]:\\\\?Users")
 
 
 def toc_files() -> list[str]:
@@ -38,7 +35,7 @@ def test_toc_names_every_page_and_only_pages_that_exist():
 
 
 def test_every_module_of_the_package_is_documented():
-    modules = {path.stem for path in (ROOT / "mitolib").glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in (ROOT / "mitolib").glob("*.py")} - {"__init__", "__main__"}
     assert set(re.findall(r"automodule:: mitolib\.(\w+)", (BOOK / "api.md").read_text())) == modules
 
 
@@ -81,6 +78,20 @@ def test_every_caption_is_numbered(articles):
             assert caption.select_one(".caption-number"), f"{name}: {caption.get_text(strip=True)[:80]}"
 
 
+def test_the_takeaways_of_a_chapter_lead_to_what_shows_them(articles):
+    chapters = [name for name in articles if name.startswith("chapters/")]
+    assert chapters
+    for name in chapters:
+        title = articles[name].find(class_="admonition-title", string="Key takeaways")
+        links = [link["href"][1:] for link in title.parent.select('a[href^="#"]')]
+        assert links and all(articles[name].find(id=target) for target in links), name
+
+
+def test_every_entry_of_the_limits_leads_to_where_it_shows(articles):
+    entries = [p for p in articles["limits"].find_all("p") if p.find("strong", recursive=False)]
+    assert entries and all(entry.find("a") for entry in entries)
+
+
 def test_no_value_is_missing_on_a_page(articles):
     for name, article in articles.items():
         assert "[not available:" not in article.get_text(), name
@@ -92,9 +103,7 @@ def test_no_page_names_a_folder_of_the_machine_that_made_it(site):
         if path.suffix in {".html", ".js", ".ipynb", ".md"} and "_static" not in path.relative_to(site).parts:
             text = path.read_text(encoding="utf8", errors="replace")
             assert str(ROOT) not in text, path.name
-            assert not (found := PRIVATE_PATH.search(text)), (
-                f"{path.name}: {text[found.start() - 40 : found.end() + 40]}"
-            )
+            assert not (found := PRIVATE.search(text)), f"{path.name}: {text[found.start() - 40 : found.end() + 40]}"
 
 
 SCORES = dict.fromkeys(paper.METRICS, 0.625)
@@ -113,29 +122,6 @@ WHITENED = {
     "provenance": {"weights": {"ResNet18": {"source": "random"}}},
 }
 ALSO = ":also: concept_whitening ResNet18+CW"
-
-
-@pytest.fixture
-def render(tmp_path, monkeypatch):
-    """Text and warnings of one page that uses the extension, given results files."""
-    monkeypatch.syspath_prepend(EXTENSION)
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace
-
-    def build(page: str, **results: dict) -> tuple[str, str]:
-        (tmp_path / "results").mkdir(exist_ok=True)
-        for chapter, record in results.items():
-            (tmp_path / f"results/{chapter}.json").write_text(json.dumps(record))
-        (tmp_path / "index.md").write_text(f"# Page\n\n{page}\n")
-        warnings = io.StringIO()
-        with docutils_namespace():
-            config = {"extensions": ["myst_parser", "mitobook"], "numfig": True}
-            out = tmp_path / "out"
-            app = Sphinx(tmp_path, None, out, out, "dummy", confoverrides=config, status=None, warning=warnings)
-            app.build()
-        return " ".join(app.env.get_doctree("index").astext().split()), warnings.getvalue()
-
-    return build
 
 
 def test_role_shows_a_number_of_ours(render):

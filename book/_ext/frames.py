@@ -1,0 +1,440 @@
+"""Sphinx extension of the book: what stands around the chapters, made from results, notebooks and CITATION.cff.
+
+Each chapter gets its takeaways below the first cell, from `takeaways/<chapter>.md`, and after its last cell how to
+run it, its environment, its references, and what comes next. They are added while a page is read; the notebooks
+in `chapters/`, which a reader can download, stay as they were executed.
+
+    {found-figure}              accuracy as published, ours, and of people not seen, with its caption
+    {status-table}              each chapter: profile, date, minutes and machine of the run that is shown
+    {citation}                  how to cite, from CITATION.cff and references.bib
+    {versus}`exp1 models.VGG16.accuracy models.VGG16.majority_baseline .1%`   "88.5%, more than the 73.0%"
+    {seeds}`exp2 VGG16`         how far the trainings of one network, alike but for the seed, lie apart
+
+Environment variables, set where the book is published: GITHUB_REPOSITORY (`owner/name`) adds links to Colab and
+Binder; MITOLIB_SMOKE names the report of `make smoke` and adds its verdict to each chapter, and badges to the site.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import textwrap
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+import yaml
+from docutils import nodes
+from docutils.parsers.rst import directives
+from mitobook import Reader, ResultRole, TableDirective, look_up
+from pybtex.database import parse_file
+from pybtex.plugin import find_plugin
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from mitolib.settings import ROOT
+
+CITE = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
+QUESTION = re.compile(r"\*\*Question\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", re.S)
+UNSEEN = "leave-one-control-one-patient-out"
+PANELS = {"one protein": ("exp1", "VGG16-head"), "ten proteins": ("exp2", "VGG16-head-ten-proteins")}
+
+
+# Frames ---------------------------------------------------------------------------------------------------------
+
+
+def frame(app: Sphinx, docname: str, content: list[str]) -> None:
+    """Add the frame to a chapter that Sphinx is about to read."""
+    if not docname.startswith("chapters/"):
+        return
+    chapter, notebook = docname.removeprefix("chapters/"), json.loads(content[0])
+    source = Path(app.srcdir)
+    takeaways = source / f"takeaways/{chapter}.md"
+    for path in (takeaways, source / f"results/{chapter}.json", source / "references.bib", ROOT / "requirements.lock"):
+        app.env.note_dependency(str(path))
+    if not takeaways.exists():
+        raise FileNotFoundError(f"{takeaways}: not found. Write the takeaways of {chapter} there, or drop the chapter.")
+    told = f":::{{admonition}} Key takeaways\n:class: important\n\n{takeaways.read_text(encoding='utf8').strip()}\n:::"
+    record = json.loads((source / f"results/{chapter}.json").read_text(encoding="utf8"))
+    cells = [notebook["cells"][0], _cell(told, "takeaways"), *notebook["cells"][1:]]
+    used = _cited([*_markdown(notebook), told])
+    parts = [try_it(chapter, record), environment(record), references(used, source), _next(app, docname)]
+    content[0] = json.dumps(notebook | {"cells": [*cells, _cell("\n\n".join(filter(None, parts)), "frame")]})
+
+
+def _cell(text: str, name: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
+
+
+def _markdown(notebook: Mapping[str, Any]) -> list[str]:
+    """Text of the Markdown cells, and of the outputs that are Markdown."""
+    texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    return texts + ["".join(output["data"].get("text/markdown", "")) for output in outputs if "data" in output]
+
+
+def _cited(texts: Sequence[str]) -> list[str]:
+    """Keys in the order in which they are first cited."""
+    found = (key.strip() for text in texts for keys in CITE.findall(text) for key in keys.split(","))
+    return list(dict.fromkeys(found))
+
+
+def try_it(chapter: str, record: Mapping[str, Any]) -> str:
+    """The command that makes this page again; links to hosted machines where the repository has an address."""
+    command = f"papermill notebooks/{chapter}.ipynb out.ipynb -p profile {record['profile']}"
+    commit = record["provenance"]["commit"]
+    before = f"git checkout {commit}" if commit and not commit.endswith("+") else ""
+    text = f"## Try it\n\n```bash\n{command}\n```\n\nThat is the run shown here"
+    text += f"; after `{before}` it is the very code. " if before else ". "
+    text += "With `-p profile smoke` it only shows that everything runs. [](../running) tells the rest."
+    if repository := os.environ.get("GITHUB_REPOSITORY"):
+        path = f"notebooks/{chapter}.ipynb"
+        colab = f"https://colab.research.google.com/github/{repository}/blob/main/{path}"
+        binder = f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{path}"
+        name = repository.split("/")[1]
+        text += (
+            f" Without installing anything: [Binder]({binder}), or [Colab]({colab}) with this as a new first cell:\n\n"
+            f"```\n!git clone -q https://github.com/{repository}\n!pip install -q -r {name}/requirements.lock\n"
+            f"%cd {name}\n```"
+        )
+    smoke = smoke_runs().get(chapter)
+    if smoke:
+        text += f"\n\nLast run from the clean source, profile smoke: **{smoke['message']}**."
+    return text
+
+
+def environment(record: Mapping[str, Any]) -> str:
+    """The packages of the run beside those of the lock, as a drop-down."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf8")
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", lock, re.M))
+    p = record["provenance"]
+    rows = [f"| {name} | {found} | {pins.get(name, 'not locked')} |" for name, found in p["packages"].items()]
+    return (
+        ":::{admonition} Environment\n:class: tip, dropdown\n\n"
+        f"| package | this page was executed with | `requirements.lock` |\n|---|---|---|\n"
+        f"| Python | {p['python']} | 3.11 or 3.12 |\n" + "\n".join(rows) + "\n\n"
+        f"The lock pins {len(pins)} packages; SHA-256 `{hashlib.sha256(lock.encode()).hexdigest()}`. "
+        "`make book` installs it into `.venv`; `conda env create -f environment.yml` does the same for conda.\n:::"
+    )
+
+
+def references(keys: Sequence[str], source: Path) -> str:
+    """The works that this page cites, in full."""
+    if not keys:
+        return ""
+    style, backend = find_plugin("pybtex.style.formatting", "plain")(), find_plugin("pybtex.backends", "markdown")()
+    entries = style.format_bibliography(parse_file(str(source / "references.bib")), list(keys))
+    return "## References used here\n\n" + "\n".join(f"- {entry.text.render(backend)}" for entry in entries)
+
+
+def _pages(source: Path) -> list[str]:
+    """The pages after the first, in the order of the table of contents."""
+    toc = yaml.safe_load((source / "_toc.yml").read_text(encoding="utf8"))
+    return [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+
+
+def _next(app: Sphinx, docname: str) -> str:
+    """The next page of the table of contents, with the question it asks."""
+    pages = _pages(Path(app.srcdir))
+    following = pages[pages.index(docname) + 1]
+    path = Path(app.srcdir) / f"{following}.ipynb"
+    asked = ""
+    if path.exists():
+        app.env.note_dependency(str(path))
+        first = "".join(json.loads(path.read_text(encoding="utf8"))["cells"][0]["source"])
+        asked = " ".join(QUESTION.search(first)[1].split())
+    return f"## What is next\n\n{{doc}}`/{following}`" + (f": {asked}" if asked else ".")
+
+
+# Numbers that carry their verdict -------------------------------------------------------------------------------
+
+
+class VersusRole(ResultRole):
+    """`chapter key other-key format`: the first number, and whether it is more or less than the second, as printed."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        try:
+            chapter, *keys, spec = self.text.split()
+            record, source = self.results(chapter)
+            one, two = (look_up(record, key, source) for key in keys)
+            try:
+                shown = format(one, spec), format(two, spec)
+            except (TypeError, ValueError):
+                raise LookupError(f"{source}: {keys} are {one!r} and {two!r}, not to be shown as {spec!r}") from None
+            word = "as much as" if shown[0] == shown[1] else "more than" if one > two else "less than"
+            return [nodes.Text(f"{shown[0]}, {word} the {shown[1]}")], []
+        except LookupError as problem:
+            return [self.missing(problem)], []
+
+
+class SeedsRole(ResultRole):
+    """`chapter model`: in words, the accuracies of its trainings and how many of them beat the majority baseline."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        try:
+            chapter, model = self.text.split()
+            record, source = self.results(chapter)
+            first = look_up(record, f"models.{model}", source)
+            return [nodes.Text(spread_of(first))], []
+        except LookupError as problem:
+            return [self.missing(problem)], []
+
+
+def spread_of(scores: Mapping[str, Any]) -> str:
+    """Accuracy over the seeds of one model, and how many trainings beat the majority baseline."""
+    found = sorted(one["accuracy"] for one in (scores.get("seeds") or {"": scores}).values())
+    beat = sum(accuracy > scores["majority_baseline"] for accuracy in found)
+    if len(found) == 1:
+        return f"{found[0]:.3f} in its one training (always the more common answer: {scores['majority_baseline']:.3f})"
+    return (
+        f"{found[0]:.3f} to {found[-1]:.3f} over {len(found)} trainings, of which {beat} did better than always "
+        f"giving the more common answer ({scores['majority_baseline']:.3f})"
+    )
+
+
+# The picture on the first page ----------------------------------------------------------------------------------
+
+
+def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """panel -> rows of accuracy on patches, from the paper's to that of people not seen.
+
+    Each row: `what`, `value`, `interval` and `baseline`, that of always giving the more common answer on the same
+    patches; None where there is none. Of people not seen every patch is tested, so the baseline is that of all. It
+    is counted from the experiment's own split, which holds the same patches only if both ran in one profile.
+    """
+    panels = {}
+    for panel, (experiment, head) in PANELS.items():
+        ours = look_up(records[experiment], "models.VGG16", f"results/{experiment}.json")
+        brief, unseen = (
+            look_up(records["patient_level"], f"by_model.{head}.{split}", "results/patient_level.json")
+            for split in ("published", UNSEEN)
+        )
+        every = pd.DataFrame(records[experiment]["split"]).sum(axis=1)
+        always, alike = ours["majority_baseline"], records[experiment]["profile"] == records["patient_level"]["profile"]
+        rows = (
+            ("published", published["SCORES"][experiment]["VGG16"], published["MAJORITY_BASELINE"][experiment]),
+            ("here, same split, trained long", ours, always),
+            ("here, same split, trained briefly", brief, always if alike else None),
+            ("people not seen, trained briefly", unseen, float(every.max() / every.sum()) if alike else None),
+        )
+        panels[panel] = [
+            {
+                "what": what,
+                "value": scores.get("patch_accuracy", scores.get("accuracy")),
+                "interval": scores.get("ci", {}).get("patch_accuracy"),
+                "baseline": baseline,
+            }
+            for what, scores, baseline in rows
+        ]
+    return panels
+
+
+def draw_found(panels: Mapping[str, list[dict[str, Any]]], path: Path, *, stacked: bool) -> None:
+    """The panels of `found` as an SVG: side by side, or one above the other for a phone."""
+    import matplotlib  # only the one page that shows the picture needs it
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": "found", "font.size": 10}):  # the same numbers give the same file
+        shape, size = ((len(panels), 1), (4.9, 4.4)) if stacked else ((1, len(panels)), (8.6, 2.35))
+        fig, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, layout="constrained")
+        for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
+            for y, row in enumerate(rows):
+                if row["baseline"]:
+                    ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
+                if row["interval"]:
+                    ax.plot(row["interval"], [y, y], color="#0b5fa5", lw=2, solid_capstyle="butt")
+                ours = (
+                    dict(color="#0b5fa5") if row["what"] != "published" else dict(color="white", mec="black", mew=1.4)
+                )
+                ax.plot(row["value"], y, "o", ms=7, **ours)
+                ax.annotate(f"{row['value']:.2f}", (row["value"], y), (0, 6), textcoords="offset points", ha="center")
+            ax.set_title(f"VGG16, {panel}", fontsize=10.5)
+            ax.set_yticks(range(len(rows)), [row["what"] for row in rows])
+            ax.set_ylim(len(rows) - 0.45, -0.72)
+            ax.spines[["top", "right"]].set_visible(False)
+        axes[0].set_xlim(None, 1)
+        fig.get_layout_engine().set(hspace=0.08)
+        label = "share of test patches called rightly (dashes: always the more common answer)"
+        fig.supxlabel(label.replace(" (", "\n(") if stacked else label, fontsize=10)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(path, metadata={"Date": None})
+        plt.close(fig)
+
+
+def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
+    """The same picture for those who cannot see it."""
+    sentences = []
+    for panel, rows in panels.items():
+        told = []
+        for row in rows:
+            interval = " ({:.2f} to {:.2f})".format(*row["interval"]) if row["interval"] else ""
+            what = row["what"].replace("\n", " ")
+            told.append(
+                f"{what} {row['value']:.2f}{interval}" + (f" beside {row['baseline']:.2f}" if row["baseline"] else "")
+            )
+        sentences.append(f"VGG16, {panel}: {'; '.join(told)}.")
+    return (
+        "Dots with intervals: the share of test patches called rightly, beside that of always giving the more common "
+        f"answer. {' '.join(sentences)}"
+    )
+
+
+class Parsed(Reader, SphinxDirective):
+    """A directive that makes Markdown and lets the page's parser read it."""
+
+    def markdown(self, text: str) -> list[nodes.Node]:
+        holder = nodes.container()
+        self.state.nested_parse(text.splitlines(), self.content_offset, holder)
+        return holder.children
+
+    def inline(self, text: str) -> list[nodes.Node]:
+        parsed, messages = self.state.inline_text(text, self.lineno)
+        return [*parsed, *messages]
+
+
+class FoundFigure(Parsed):
+    """What was found, drawn from the result files while the page is read; the content is the caption."""
+
+    option_spec: ClassVar[dict] = {"name": directives.unchanged}
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        from mitolib import paper
+
+        try:
+            records = {name: self.results(name)[0] for name in ("exp1", "exp2", "patient_level")}
+            panels = found(records, vars(paper))
+        except LookupError as problem:
+            return [nodes.paragraph("", "", self.missing(problem))]
+        figure, alt = nodes.figure(), in_words(panels)
+        for name in ("wide", "narrow"):  # _static/frames.css shows one of them
+            path = Path(self.env.doctreedir).resolve().parent / "drawn" / f"found-{name}.svg"
+            draw_found(panels, path, stacked=name == "narrow")
+            figure += nodes.image(uri=os.path.relpath(path, self.env.srcdir), alt=alt, width="100%", classes=[name])
+        figure += nodes.caption("", "", *self.inline(" ".join(self.content)))
+        self.add_name(figure)
+        return [figure]
+
+
+# Status and citation ---------------------------------------------------------------------------------------------
+
+
+def smoke_runs() -> dict[str, dict[str, Any]]:
+    """chapter -> its badge, in the format of shields' endpoint, from the report of `make smoke`; empty without one."""
+    report = os.environ.get("MITOLIB_SMOKE")
+    if not report:
+        return {}
+    suite = ET.parse(ROOT / report).getroot().find("testsuite")
+    cells: dict[str, list[bool]] = {}
+    for case in suite.iter("testcase"):
+        chapter = case.get("classname", "").removeprefix("notebooks.").removesuffix(".ipynb")
+        cells.setdefault(chapter, []).append(case.find("failure") is None and case.find("error") is None)
+    day = suite.get("timestamp", "")[:10]
+    return {
+        chapter: {
+            "schemaVersion": 1,
+            "label": chapter,
+            "message": f"passing, {day}" if all(ran) else f"failing in {ran.count(False)} of {len(ran)} cells, {day}",
+            "color": "brightgreen" if all(ran) else "red",
+        }
+        for chapter, ran in cells.items()
+    }
+
+
+def write_badges(app: Sphinx, problem: Exception | None) -> None:
+    """`status/<chapter>.json` in the site, where a badge can read it."""
+    badges = smoke_runs() if problem is None and app.builder.name == "html" else {}
+    for chapter, badge in badges.items():
+        path = Path(app.outdir) / "status" / f"{chapter}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(badge), encoding="utf8")
+
+
+class StatusTable(TableDirective):
+    """The run behind each chapter; the last run from the clean source, where a report of it is given."""
+
+    caption = "The run behind each chapter"
+    style = "scores"
+
+    def content_rows(self) -> tuple[list[str], list[list[str]]]:
+        smoke, rows = smoke_runs(), []
+        for page in (page for page in _pages(Path(self.env.srcdir)) if page.startswith("chapters/")):
+            chapter = page.removeprefix("chapters/")
+            record, _ = self.results(chapter)
+            p = record["provenance"]
+            row = [f"[](/{page})", record["profile"], p["created"][:10], f"{p['seconds'] / 60:.1f}"]
+            row += [f"{p['device']}, {p['cores']} cores", p["commit"] or "outside git"]
+            rows.append(row + ([smoke.get(chapter, {}).get("message", "not run")] if smoke else []))
+        header = ["Chapter", "Profile", "Executed", "Minutes", "Machine", "Commit"]
+        return header + (["Smoke run, clean source"] if smoke else []), rows
+
+
+class Citation(Parsed):
+    """How to cite the book, from CITATION.cff, and the paper, from references.bib."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(ROOT / "CITATION.cff"))
+        cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf8"))
+        return self.markdown(cite_this(cff, (Path(self.env.srcdir) / "references.bib").read_text(encoding="utf8")))
+
+
+def cite_this(cff: Mapping[str, Any], bibliography: str) -> str:
+    """Markdown: this book in words and as BibTeX, then the paper as BibTeX."""
+    authors = [a.get("name") or f"{a['given-names']} {a['family-names']}" for a in cff["authors"]]
+    version, released, title = str(cff["version"]), str(cff["date-released"]), cff["title"]
+    entry = {
+        "author": " and ".join(f"{{{author}}}" for author in authors),
+        "title": f"{{{title}}}",
+        "version": version,
+        "year": released[:4],
+        "note": f"Released {released}, licence {cff['license']}",
+    }
+    fields = "".join(f"  {key} = {{{value}}},\n" for key, value in entry.items())
+    paper = re.search(r"@techreport\{pilla2022interpretable,.*?\n\}", bibliography, re.S)[0]
+    return (
+        f"{cff['message']}\n\n## This book\n\n> {', '.join(authors)}. *{title}*. Version {version}, {released}.\n\n"
+        f"```bibtex\n@software{{mitolib,\n{fields}}}\n```\n\n"
+        f"## The paper\n\n{{cite:t}}`pilla2022interpretable`:\n\n```bibtex\n{paper}\n```\n"
+    )
+
+
+# Head of a page ---------------------------------------------------------------------------------------------------
+
+
+def describe(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document) -> None:
+    """Open Graph tags; and for a chapter its question as the description."""
+    if doctree is None:
+        return
+    described = re.search(
+        r'name="description" content="([^"]*)"|content="([^"]*)" name="description"', context["metatags"]
+    )
+    text = described and (described[1] or described[2])
+    if not text:
+        asked = QUESTION.search(doctree.astext()) or re.search(r"Question\.\s+(.+?)\n\n", doctree.astext(), re.S)
+        if not asked:
+            return
+        text = escape(textwrap.shorten(" ".join(asked[1].split()), 300))
+        context["metatags"] += f'<meta name="description" content="{text}" />\n'
+    title = escape(re.sub("<[^>]+>", "", context["title"]))
+    for key, value in (("title", title), ("description", text), ("type", "article"), ("site_name", app.config.project)):
+        context["metatags"] += f'<meta property="og:{key}" content="{value}" />\n'
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.setup_extension("mitobook")
+    app.add_directive("found-figure", FoundFigure)
+    app.add_directive("status-table", StatusTable)
+    app.add_directive("citation", Citation)
+    app.add_role("versus", VersusRole())
+    app.add_role("seeds", SeedsRole())
+    app.connect("source-read", frame)
+    app.connect("build-finished", write_badges)
+    app.connect("html-page-context", describe)
+    return {"version": "1", "parallel_read_safe": True}

@@ -1,0 +1,201 @@
+"""Each gate, fed an edition that is broken in one way."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gates
+import pytest
+
+PICTURE = {"output_type": "display_data", "data": {"image/png": "iVBOR"}, "metadata": {}}
+WORDS = "Sections of muscle in grey, one beside the other, with their names."
+FIGURE = {"figure": {"caption": WORDS, "name": "fig-some"}, "image": {"alt": WORDS}}
+HEAD = "# A chapter\n\n**Question.** Why?\n\n**Needs.** Nothing. **Time**: seconds."
+
+
+def code(source: str, count: int | None, *outputs: dict, **metadata) -> dict:
+    return {
+        "cell_type": "code",
+        "source": source,
+        "execution_count": count,
+        "outputs": list(outputs),
+        "metadata": metadata,
+    }
+
+
+def markdown(source: str) -> dict:
+    return {"cell_type": "markdown", "source": source, "metadata": {}}
+
+
+@pytest.fixture
+def edition() -> dict[str, dict]:
+    """Notebook, chapter and record of one chapter that passes every gate."""
+    source = [markdown(HEAD), code("profile = None", None, tags=["parameters"]), code("plt.show()", None)]
+    source[2]["metadata"] = {"mystnb": FIGURE}
+    injected = code('# Parameters\nprofile = "quick"\n', 2, tags=["injected-parameters"])
+    ran = copy.deepcopy([source[0], source[1], injected, source[2]])
+    ran[1]["execution_count"], ran[3]["execution_count"], ran[3]["outputs"] = 1, 3, [PICTURE]
+    return {
+        "notebooks/some.ipynb": {"cells": source},
+        "book/chapters/some.ipynb": {"cells": ran},
+        "book/results/some.json": {"profile": "quick"},
+        "book/takeaways/some.md": "- It is so ({numref}`fig-some`).",
+        "book/intro.md": "# Page\n\nAccuracy {result}`some models.VGG16.accuracy .2f`.",
+    }
+
+
+def passes(root: Path, files: dict[str, dict | str]) -> subprocess.CompletedProcess:
+    """Write the edition and run the gates on it as `make lint` does."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return subprocess.run([sys.executable, gates.__file__, str(root)], capture_output=True, text=True)
+
+
+def test_an_edition_without_fault_passes(tmp_path, edition):
+    done = passes(tmp_path, edition)
+    assert done.returncode == 0, done.stdout
+
+
+def ran_twice(cells):
+    cells[3]["execution_count"] = 5
+
+
+def never_ran(cells):
+    cells[3]["execution_count"] = None
+
+
+def error(cells):
+    cells[3]["outputs"].append({"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []})
+
+
+def other_code(cells):
+    cells[3]["source"] = "plt.show()  # changed by hand"
+
+
+def cell_left_out(cells):
+    del cells[3]
+
+
+def no_caption(cells):
+    cells[3]["metadata"] = {"mystnb": {"figure": {"name": "fig-some"}, "image": {"alt": WORDS}}}
+
+
+def no_alt(cells):
+    cells[3]["metadata"] = {"mystnb": {"figure": FIGURE["figure"]}}
+
+
+def no_name(cells):
+    cells[3]["metadata"] = {"mystnb": {"figure": {"caption": WORDS}, "image": {"alt": WORDS}}}
+
+
+def two_pictures(cells):
+    cells[3]["outputs"].append(PICTURE)
+
+
+def a_path(cells):
+    cells[1]["outputs"].append({"output_type": "stream", "name": "stdout", "text": "read /home/" + "me/x.tif\n"})
+
+
+def a_host(cells):
+    cells[1]["outputs"].append({"output_type": "stream", "name": "stdout", "text": "open http://local" + "host:8888\n"})
+
+
+def smoke(cells):
+    cells[2]["source"] = '# Parameters\nprofile = "smoke"\n'
+
+
+@pytest.mark.parametrize(
+    ("breaks", "found"),
+    [
+        (ran_twice, "executed in the order [1, 2, 5]; wanted 1 to 3"),
+        (never_ran, "executed in the order [1, 2, None]"),
+        (error, "code cell 3: ends in ValueError"),
+        (other_code, "code cell 2: other code than in notebooks/"),
+        (cell_left_out, "1 code cells, notebooks/ has 2"),
+        (no_caption, "code cell 3: figure.caption is ''"),
+        (no_alt, "code cell 3: image.alt is ''"),
+        (no_name, "code cell 3: figure.name is ''"),
+        (two_pictures, "code cell 3: 2 pictures; wanted one"),
+        (a_path, "is of a machine"),
+        (a_host, "is of a machine"),
+        (smoke, "profile quick, its page was executed with ['smoke']"),
+    ],
+)
+def test_a_broken_chapter_is_refused_with_its_place_and_the_remedy(tmp_path, edition, breaks, found):
+    breaks(edition["book/chapters/some.ipynb"]["cells"])
+    done = passes(tmp_path, edition)
+    line = next((line for line in done.stdout.splitlines() if found in line), done.stdout)
+    assert done.returncode == 1 and found in line
+    assert "some." in line and "wanted" in line and line.rstrip().endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("book/results/some.json", {"profile": "smoke"}, "profile smoke, whose numbers mean nothing"),
+        ("book/takeaways/some.md", "- It is so.", "no link into the page"),
+        ("book/intro.md", "# Page\n\nSee\n/root/" + "x.tif.", "book/intro.md, line 4"),
+        ("notebooks/some.ipynb", {"cells": [markdown("# A chapter\n\nThe accuracy is 0.95.")]}, "cell 1, line 3"),
+        ("notebooks/some.ipynb", {"cells": [markdown("# A chapter\n\nText.")]}, "no **Question.**"),
+    ],
+)
+def test_a_broken_file_beside_the_chapters_is_refused(tmp_path, edition, name, content, found):
+    done = passes(tmp_path, edition | {name: content})
+    assert done.returncode == 1 and found in done.stdout, done.stdout
+
+
+def test_a_chapter_without_takeaways_or_page_is_refused(tmp_path, edition):
+    left = {name: content for name, content in edition.items() if "takeaways" not in name and "chapters" not in name}
+    done = passes(tmp_path, left)
+    assert "takeaways/some.md: not found" in done.stdout and "no page or no result" in done.stdout
+
+
+def test_a_name_that_two_figures_share_is_refused(tmp_path, edition):
+    for folder in ("notebooks", "book/chapters"):
+        edition[f"{folder}/twin.ipynb"] = edition[f"{folder}/some.ipynb"]
+    edition["book/results/twin.json"], edition["book/takeaways/twin.md"] = (
+        edition[f"book/{kind}"] for kind in ("results/some.json", "takeaways/some.md")
+    )
+    assert "'fig-some', which book/chapters/some.ipynb, code cell 3 has too" in passes(tmp_path, edition).stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "VGG16 reaches an accuracy of 0.95.",
+        "It is right, with 95 % accuracy, on patches.",
+        "A balanced accuracy near\n88.5% was found.",
+        "The AUC (over people) is .93.",
+        "an F1 of 95 per cent",
+        "| precision | 0.96 |",
+    ],
+)
+def test_a_typed_score_is_found(text):
+    assert len(list(gates.typed("page.md", text))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Accuracy {result}`exp1 models.VGG16.accuracy .2f`.",
+        "Accuracy, with 95 % intervals over people.",
+        "Balanced accuracy. A split of 10 % is drawn twice.",
+        "```bash\nmake paper  # accuracy 0.95\n```",
+        "The metric `accuracy=0.95` is a made-up one.",
+        "Precision follows [the definition](https://doi.org/10.1000/0.95).",
+        "VGG16 sees F1 to F5 of figure 2.",
+    ],
+)
+def test_a_number_that_is_no_typed_score_passes(text):
+    assert list(gates.typed("page.md", text)) == []
+
+
+def test_the_line_of_a_typed_score_is_that_of_the_file():
+    text = "---\ntitle: x\n---\n\n```bash\nmake\nbook\n```\n\nAn accuracy of 0.9.\n"
+    assert "page.md, line 10:" in next(gates.typed("page.md", text))
