@@ -111,7 +111,8 @@ class _Reader:
         entries = self._try(self._entries) or []
         if not entries and not self.problems:
             self._report(
-                f"{self.root}: holds no section. Wanted Control/<section>/<protein>.tif and Patient/<section>/…."
+                f"{self.root}: holds no section. Put them there as Control/<section>/<protein>.tif and "
+                "Patient/<section>/<protein>.tif."
             )
         self._report_exports([path for _, path in entries])
         sections, unread = [], []
@@ -220,8 +221,8 @@ class _Reader:
                 entries += [(CLASS_FOLDERS[path.name.lower()], p) for p in found]
             elif path.is_dir() and path.name not in NOT_CLASSES:
                 self._report(
-                    f"{path}: not a class folder. Wanted Control/ and Patient/, or a cohort.csv that gives the label "
-                    "of each section; rename it or move it away."
+                    f"{path}: not a class folder. Rename it to Control or Patient, add a cohort.csv that gives the "
+                    "label of each section, or move it away."
                 )
             elif not path.is_dir() and formats.is_picture(path):
                 self._report(f"{path}: lies beside the class folders. Move it into Control/ or Patient/.")

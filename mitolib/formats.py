@@ -9,12 +9,15 @@
 `channels` reads headers (of a .txt all of it, since its size stands nowhere); pixels are read channel by channel, by
 `Channel.raw_yx`. Whatever is wrong with a file ends in a CohortError. Nothing in a file is executed, no file is opened
 because another names it, and none takes more memory than a picture of MAX_PX: what a header claims is checked first.
+
+What no check can see: a .txt cut off behind a whole row of pixels, and a .jpg that ends early in good form.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +60,10 @@ METAL = re.compile(r"(\d{2,3})([A-Za-z]+)|([A-Za-z]+?)(\d{2,3})(?:Di)?")  # "Di"
 
 class CohortError(ValueError):
     """A data folder that cannot be read as a cohort; the message names file, finding, want and remedy."""
+
+
+class _Unfit(ValueError):
+    """Finding and remedy of a file that is whole, and of no use here: to copy it again would not help."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,8 @@ def named(path: Path, finding: str, remedy: str) -> Iterator[None]:
             yield
     except CohortError:
         raise
+    except _Unfit as unfit:
+        raise CohortError(f"{path}: {finding} ({unfit.args[0]}). {unfit.args[1]}") from unfit
     except MemoryError as error:
         raise CohortError(f"{path}: {finding}, it needs more memory than there is. Cut it into sections.") from error
     except Exception as error:
@@ -170,14 +179,14 @@ def _check(height_px: int, width_px: int, n_channels: int = 1, dtype: np.dtype |
     if not (height_px > 0 and width_px > 0):
         raise ValueError(f"a picture of {height_px} x {width_px} px (height x width)")
     if height_px * width_px > MAX_PX:
-        raise ValueError(
-            f"{height_px} x {width_px} px (height x width), more than {MAX_PX:,d} px: cut it into sections"
-        )
+        raise _Unfit(f"{height_px} x {width_px} px (height x width), more than {MAX_PX:,d} px", "Cut it into sections.")
     if not 0 < n_channels <= MAX_CHANNELS:
-        raise ValueError(f"{n_channels} channels, wanted 1 to {MAX_CHANNELS}")
+        raise _Unfit(
+            f"{n_channels} channels, wanted 1 to {MAX_CHANNELS}", "Export only the proteins that were stained."
+        )
     if dtype is not None and (dtype.kind not in "uif" or dtype.itemsize > 8):
-        raise ValueError(
-            f"it holds {dtype}, wanted counts as integers or floating-point numbers: export the picture, not a mask"
+        raise _Unfit(
+            f"it holds {dtype}, wanted counts as integers or floating-point numbers", "Export the picture, not a mask."
         )
 
 
@@ -208,33 +217,44 @@ def _open_tiff(path: Path) -> tifffile.TiffFile:
 def _stack(tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPageSeries, tuple[int, ...]]:
     """The one picture or stack of a file, and its shape as CYX. ValueError if there is none or more than one."""
     if len(tiff.pages) > MAX_CHANNELS:
-        raise ValueError(f"{len(tiff.pages)} pages, wanted at most {MAX_CHANNELS}")
+        raise _Unfit(f"{len(tiff.pages)} pages, wanted at most {MAX_CHANNELS}", "Keep one page for each protein.")
     if len(tiff.series) != 1:
         shapes = ", ".join(str(series.shape) for series in tiff.series[:4])
-        raise ValueError(f"pages of different kinds, of shapes {shapes}: wanted one greyscale stack")
+        raise _Unfit(f"pages of different kinds, of shapes {shapes}", "Save it as one greyscale stack.")
     series = tiff.series[0]
     axes, shape = series.axes, series.shape
     if "S" in axes and axes.index("S") > axes.index("Y"):
-        raise ValueError(f"a colour picture of shape {shape}: wanted one greyscale page for each protein")
+        raise _Unfit(f"a colour picture of shape {shape}", "Export one greyscale page for each protein.")
     long = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis in "YX" or n != 1]
     if [axis for axis, _ in long[-2:]] != ["Y", "X"] or len(long) > 3:
-        raise ValueError(f"axes {axes} of shape {shape}: wanted one greyscale page for each channel")
+        raise _Unfit(f"axes {axes} of shape {shape}", "Export one greyscale page for each protein.")
     return series, ((1,) if len(long) == 2 else ()) + tuple(n for _, n in long)
 
 
 def _check_page(page: tifffile.TiffPage | tifffile.TiffFrame, size: int) -> None:
     """ValueError for a page of a file of `size` bytes that is not all there, or cannot be decoded in bounded memory."""
     if page.compression not in COMPRESSIONS:
-        raise ValueError(f"compression {page.compression!s}, wanted one that keeps counts: save it with LZW or deflate")
+        kind = getattr(page.compression, "name", page.compression)
+        raise _Unfit(f"compression {kind}, wanted one that keeps counts", "Save it with LZW, deflate or none.")
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        raise ValueError("its greys are inverted, 0 is white: invert it and save it again")
+        raise _Unfit("its greys are inverted, 0 is white", "Export it with 0 as black.")
     if math.prod(page.chunks) * page.dtype.itemsize > MAX_BLOCK_BYTES:
-        raise ValueError(f"tiles of shape {page.chunks}: save it with smaller ones")
+        raise _Unfit(f"tiles of shape {page.chunks}", "Save it with smaller tiles, or with none.")
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if not parts or not all(offset and n for offset, n in parts):
         raise ValueError("truncated: parts of its picture were never written")
     if (end := max(offset + n for offset, n in parts)) > size:
         raise ValueError(f"truncated: {size} bytes where its header promises {end}")
+
+
+def _check_chain(tiff: tifffile.TiffFile) -> None:
+    """ValueError if the last page that could be read names a further one: tifffile goes on without those cut off."""
+    layout, file = tiff.tiff, tiff.filehandle
+    file.seek(tiff.pages[-1].offset)
+    (n_tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(n_tags * layout.tagsize, 1)
+    if struct.unpack(layout.offsetformat, file.read(layout.offsetsize)) != (0,):
+        raise ValueError(f"truncated: there were more than its {len(tiff.pages)} pages")
 
 
 def _tiff_channels(path: Path) -> list[Channel]:
@@ -244,10 +264,11 @@ def _tiff_channels(path: Path) -> list[Channel]:
         size = path.stat().st_size
         for page in tiff.pages:
             _check_page(page, size)
+        _check_chain(tiff)
         if len(tiff.pages) != n:  # the stack is one page
             n_bytes = n * height_px * width_px * series.dtype.itemsize
             if series.dataoffset is None and n_bytes > MAX_BLOCK_BYTES:
-                raise ValueError(f"{n_bytes:,d} bytes in one compressed page: save it with one page for each channel")
+                raise _Unfit(f"{n_bytes:,d} bytes in one compressed page", "Save it with one page for each protein.")
             if series.dataoffset is not None and series.dataoffset + n_bytes > size:
                 raise ValueError(f"truncated: {size} bytes where its header promises {series.dataoffset + n_bytes}")
         labels = [stem(path)] if n == 1 else _page_names(tiff, n) or _ome_names(tiff, n) or _imagej_names(tiff, n)
@@ -267,10 +288,10 @@ def _page_names(tiff: tifffile.TiffFile, n: int) -> list[str] | None:
 
 def _ome_names(tiff: tifffile.TiffFile, n: int) -> list[str] | None:
     text = tiff.pages[0].description
-    if "<OME" not in text[:2000]:
+    if not re.search(r"<(\w+:)?OME\b", text[:2000]):
         return None
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("its OME-XML declares entities, which OME does not: wanted plain OME-XML")
+        raise _Unfit("its OME-XML declares entities, which OME does not", "Save it as a plain TIFF.")
     found = [e for e in ElementTree.fromstring(text.encode()).iter() if e.tag.rsplit("}", 1)[-1] == "Channel"]
     names = [e.get("Name") or e.get("Fluor") for e in found]
     return names if len(names) == n and all(names) else None
@@ -322,9 +343,9 @@ def _mcd_channels(path: Path) -> list[Channel]:
         if end > size:
             raise ValueError(f"truncated: {what} ends at byte {end} of {size}")
         if (end - start) != height_px * width_px * row_bytes:
-            raise ValueError(
-                f"{what} holds {(end - start) / row_bytes:g} of its {height_px * width_px} pixels: it was broken "
-                "off; export what is there as TIFF, or remove it"
+            raise _Unfit(
+                f"{what} holds {(end - start) / row_bytes:g} of its {height_px * width_px} pixels: it was broken off",
+                "Export what is there as TIFF, or remove it.",
             )
         for index, (label, name) in enumerate(zip(acquisition.channel_labels, acquisition.channel_names, strict=True)):
             found.append(
@@ -345,6 +366,9 @@ def _txt_channels(path: Path) -> list[Channel]:
     with path.open("rb") as file:
         if not file.readline(100_000).startswith(TEXT_START):
             raise ValueError(f"its first line does not begin with {TEXT_START.decode().strip()}: no Hyperion text file")
+        file.seek(-1, 2)
+        if file.read() != b"\n":
+            raise ValueError("truncated: its last line has no end")
     with TXTFile(path) as text:
         names = list(zip(text.channel_labels, text.channel_names, strict=True))
     _check(1, 1, len(names))
@@ -378,7 +402,7 @@ def _picture_channels(path: Path) -> list[Channel]:
     with Image.open(path, formats=("PNG", "JPEG")) as image:
         _check(image.height, image.width)
         if image.mode == "1":
-            raise ValueError("it holds black and white, wanted counts: export the picture, not a mask")
+            raise _Unfit("it holds black and white, wanted counts", "Export the picture, not a mask.")
         return [_named_channel(path, stem(path), image.height, image.width, 0)]
 
 
@@ -389,7 +413,7 @@ def _picture_pixels(channel: Channel) -> np.ndarray:
         colours = image if image.mode in ("RGB", "RGBA") else image.convert("RGB")
         grey, *others = (np.asarray(colours.getchannel(colour)) for colour in "RGB")
         if any((other != grey).any() for other in others):
-            raise ValueError("a colour picture: wanted one greyscale picture for each protein")
+            raise _Unfit("a colour picture", "Export one greyscale picture for each protein.")
         return grey
 
 
