@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,11 @@ from mitolib.settings import CALIBRATION, LABELS, PROTEINS
 CLASS_FOLDERS = {"control": "control", "controls": "control", "patient": "patient", "patients": "patient"}
 NOT_CLASSES = {"truth"}  # what the phantom writes beside the two classes
 STEINBOCK_IMAGES = "img"
+# What may hold a section that is not read here: to pass over it would make the cohort smaller without a word.
+NOT_READ = {
+    *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".bmp", ".gif", ".npy", ".npz", ".h5", ".zarr"),
+    *(".qptiff", ".czi", ".nd2", ".lif", ".svs"),
+}
 
 
 @dataclass(frozen=True)
@@ -98,21 +104,21 @@ class _Reader:
         self.problems: list[CohortError] = []
 
     def sections(self) -> list[Section]:
-        if not self.root.is_dir():
-            remedy = "Give the folder that holds Control/ and Patient/, or leave `data` out to use the phantom."
-            self._report(f"{self.root}: no such folder. {remedy}")
+        if not self._try(self._is_folder):
             return []
         self.declared: pd.DataFrame | None = self._try(self._read_declared)
         self.panel: Panel | None = self._try(self._read_panel)
         entries = self._try(self._entries) or []
         if not entries and not self.problems:
             self._report(
-                f"{self.root}: holds no section. Wanted Control/<section>/<protein>.tif and Patient/<section>/…."
+                f"{self.root}: holds no section. Put them there as Control/<section>/<protein>.tif and "
+                "Patient/<section>/<protein>.tif."
             )
+        self._report_exports([path for _, path in entries])
         sections, unread = [], []
         for label, path in entries:
             members = self._try(self._members, path)
-            unread += [formats.stem(path)] if members is None else []
+            unread += [path.name, formats.stem(path)] if members is None else []
             for name, channels in (members or {}).items():
                 section = self._try(self._section, path, name, label, channels)
                 sections += [section] if section else []
@@ -121,11 +127,26 @@ class _Reader:
         for name in sorted({name for name in names if names.count(name) > 1}):
             self._report(f"{self.root}: section {name} is there twice. Give each section its own name.")
         for name in [] if self.declared is None else sorted({*self.declared.index} - {*names, *unread}):
-            if not name.startswith(tuple(unread)):  # an acquisition of a file that could not be opened
+            if re.sub(r"_\d{3,}$", "", name) not in unread:  # an acquisition of a file that could not be opened
                 self._report(
                     f"{self.root / 'cohort.csv'}: section {name} has no folder or file. Add it or remove the row."
                 )
         return sections
+
+    def _report_exports(self, paths: list[Path]) -> None:
+        """An .mcd and what was exported from it, side by side, are one acquisition: as two sections it would be shown
+        to a network twice. cohort.csv settles it, since there every section must be declared."""
+        for path in paths if self.declared is None else ():
+            for other in (p for p in paths if path.suffix.lower() == ".mcd" and p.parent == path.parent):
+                if other.suffix.lower() != ".mcd" and other.name.startswith(f"{path.stem}_"):
+                    self._report(f"{other}: seems exported from {path.name} beside it. Move one of the two away.")
+
+    def _is_folder(self) -> bool:
+        if not self.root.is_dir():
+            finding = "is a file, not a folder" if self.root.exists() else "no such folder"
+            remedy = "Give the folder that holds Control/ and Patient/, or leave `data` out to use the phantom."
+            raise CohortError(f"{self.root}: {finding}. {remedy}")
+        return True
 
     def _report(self, message: str) -> None:
         self.problems.append(CohortError(message))
@@ -141,7 +162,13 @@ class _Reader:
             self._report(f"{where}: cannot be read ({error.strerror}). Allow reading it, or move it away.")
 
     def _inside(self, path: Path) -> Path:
-        """The path itself. CohortError if it is a link that leads out of the data root, or nowhere."""
+        """The path itself. CohortError if it is a link that leads out of the data root, or nowhere, or is not read."""
+        if path.suffix.lower() in NOT_READ:
+            raise CohortError(
+                f"{path}: {path.suffix} files are not read. Unpack it or export it as TIFF, or move it away."
+            )
+        if not path.name.isprintable():  # a line break, or bytes that are no text: no table could show it
+            raise CohortError(f"{str(path)!r}: a name with characters that cannot be printed. Rename it.")
         if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(self.root.resolve())):
             raise CohortError(
                 f"{path}: a link that leads out of the data folder, or nowhere. Put the file itself there."
@@ -149,8 +176,8 @@ class _Reader:
         return path
 
     def _visible(self, folder: Path) -> list[Path]:
-        """What lies in a folder, by name, without hidden files and what leads out of the root."""
-        paths = [path for path in sorted(folder.iterdir()) if path.name[0] not in "._"]
+        """What lies in a folder, by name, without hidden files and what is not `_inside`."""
+        paths = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.name != "__MACOSX"]
         return [path for path in paths if self._try(self._inside, path)]
 
     def _read_declared(self) -> pd.DataFrame | None:
@@ -194,15 +221,18 @@ class _Reader:
                 entries += [(CLASS_FOLDERS[path.name.lower()], p) for p in found]
             elif path.is_dir() and path.name not in NOT_CLASSES:
                 self._report(
-                    f"{path}: not a class folder. Wanted Control/ and Patient/, or a cohort.csv that gives the label "
-                    "of each section; rename it or move it away."
+                    f"{path}: not a class folder. Rename it to Control or Patient, add a cohort.csv that gives the "
+                    "label of each section, or move it away."
                 )
             elif not path.is_dir() and formats.is_picture(path):
                 self._report(f"{path}: lies beside the class folders. Move it into Control/ or Patient/.")
         return entries
 
-    def _members(self, path: Path) -> dict[str, list[Channel]]:
-        """Section -> channels. A folder is one section, a file too, but an .mcd one for each of its acquisitions."""
+    def _members(self, path: Path) -> dict[str, list[Channel]] | None:
+        """Section -> channels, or None with the reasons in `problems`.
+
+        A folder is one section, a file too, but an .mcd one for each of its acquisitions.
+        """
         if not path.is_dir():
             found = formats.channels(path)
             numbers = dict.fromkeys(channel.acquisition for channel in found)
@@ -212,7 +242,7 @@ class _Reader:
                 f"{formats.stem(path)}_{number:03d}": [c for c in found if c.acquisition == number]
                 for number in numbers
             }
-        before = len(self.problems)
+        before = len(self.problems)  # with a file unread, nothing can be said of what is missing
         files = [p for p in self._visible(path) if not p.is_dir() and formats.is_picture(p)]
         found = [channel for p in files for channel in self._try(formats.channels, p) or ()]
         for file in files:
@@ -221,9 +251,7 @@ class _Reader:
                     f"{file}: several acquisitions in the folder of one section. Put the file where {path.name} lies: "
                     "each acquisition becomes a section."
                 )
-        if len(self.problems) > before:
-            return {path.name: []}  # with a file unread, nothing can be said of what is missing
-        return {path.name: found}
+        return {path.name: found} if len(self.problems) == before else None
 
     def _section(self, path: Path, name: str, label: str | None, channels: list[Channel]) -> Section | None:
         subject, label, metadata = self._who(path, name, label)
@@ -272,7 +300,7 @@ class _Reader:
                     f"{channel.path}: {n_channels} channels without names. Add a panel.csv to the data folder, one row "
                     "for each channel in the order of the file."
                 )
-            if (key := plain(taken_for or "")) not in wanted:
+            if taken_for is None or (key := plain(taken_for)) not in wanted:
                 continue
             other = chosen.setdefault(wanted[key], channel)
             if other is not channel and _kind(other) == _kind(channel):
@@ -289,14 +317,17 @@ def _kind(channel: Channel) -> str:
 
 
 def _place(channel: Channel) -> str:
-    inside = "" if channel.label in (None, formats.stem(channel.path)) else f" ({channel.label})"
-    return f"{channel.path.name}{inside}"
+    label = channel.label if channel.label != formats.stem(channel.path) else None
+    metal = channel.metal if channel.metal != formats.metal(label or "") else None
+    inside = ", ".join(filter(None, (label, metal)))
+    return f"{channel.path.name} ({inside})" if inside else channel.path.name
 
 
 def table(sections: Iterable[Section]) -> pd.DataFrame:
     """One row per section: section, subject, label, width_px, height_px and the metadata columns."""
     columns = ("section", "subject", "label", "width_px", "height_px")
-    return pd.DataFrame([{name: getattr(s, name) for name in columns} | dict(s.metadata) for s in sections])
+    known = [(s, {name: getattr(s, name) for name in columns}) for s in sections]
+    return pd.DataFrame([row | dict(s.metadata) | row for s, row in known])  # a column `width_px` changes no width
 
 
 def published_sections(calibration: Path = CALIBRATION) -> tuple[Section, ...]:

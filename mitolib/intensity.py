@@ -12,7 +12,11 @@ STRETCHED = ("percentiles", "top-percentile")  # each picture to its own range: 
 
 
 def _stretched(raw_yx: np.ndarray, low: float, high: float) -> np.ndarray:
-    return (raw_yx - low) * (255 / max(high - low, np.finfo(np.float32).tiny))
+    """A new array. Where `high` is `low`, what lies above is white: a sparse channel has 0 for both."""
+    greys_yx = raw_yx - np.float32(low)
+    with np.errstate(over="ignore"):  # infinitely white
+        greys_yx *= np.float32(255 / max(high - low, 1e-30))
+    return greys_yx
 
 
 def _percentiles(raw_yx: np.ndarray) -> np.ndarray:
@@ -27,7 +31,7 @@ INTENSITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "percentiles": _percentiles,
     "top-percentile": _top_percentile,
     "arcsinh": lambda raw_yx: _stretched(np.arcsinh(raw_yx), 0, np.arcsinh(ARCSINH_WHITE)),
-    "none": lambda raw_yx: raw_yx,
+    "none": lambda raw_yx: _stretched(raw_yx, 0, 255),
 }
 
 
@@ -44,7 +48,9 @@ def to_8_bit(raw_yx: np.ndarray, intensity: str | None = None) -> np.ndarray:
         raise ValueError(f"intensity={intensity!r} is not one of {', '.join(INTENSITIES)}.")
     if intensity == "none" and raw_yx.dtype == np.uint8:
         return raw_yx
-    return np.clip(np.rint(INTENSITIES[intensity](raw_yx.astype(np.float32))), 0, 255).astype(np.uint8)
+    greys_yx = INTENSITIES[intensity](raw_yx.astype(np.float32, copy=False))
+    # In place: a section may have 64 million pixels.
+    return np.clip(np.rint(greys_yx, out=greys_yx), 0, 255, out=greys_yx).astype(np.uint8)
 
 
 def without_hot_pixels(raw_yx: np.ndarray, excess: float) -> np.ndarray:

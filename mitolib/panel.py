@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -29,14 +30,14 @@ def protein(label: str) -> str:
 
     "153Eu_153Eu SDHA", "NDUFB8(Gd160)" and "mt-co1" are understood: isotopes, case and punctuation do not count.
     """
-    words = [word for word in re.split(r"[\s_()\[\]]+", label) if word and not formats.metal(word)]
-    name = " ".join(words) or label.strip()
+    without_isotopes = re.sub(r"[A-Za-z0-9]+", lambda word: "" if formats.metal(word[0]) else word[0], label)
+    name = " ".join(re.split(r"[\s_()\[\]]+", without_isotopes)).strip(" -") or label.strip()
     return ALIASES.get(plain(name), name)
 
 
 def plain(text: str) -> str:
-    """Letters and digits only, lower case: what two spellings of one name have in common."""
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+    """Letters and digits only, of any alphabet, lower case: what two spellings of one name have in common."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,25 @@ class Panel:
     rows: tuple[tuple[str, str, bool], ...]  # isotope or label in the file, name, kept
 
     COLUMNS: ClassVar = (("channel", "metal tag"), ("name", "target"), ("keep", "full"))
+    # "1.0": what software makes of a column with a gap.
+    KEPT: ClassVar = dict.fromkeys(("1", "1.0", "true", ""), True) | dict.fromkeys(("0", "0.0", "false"), False)
 
     @classmethod
     def read(cls, path: Path) -> Panel:
         """A panel.csv. CohortError if it is no such table, or names a channel twice."""
         table = read_table(path)
-        table.columns = table.columns.str.strip().str.lower()
+        table.columns = table.columns.str.lower()
         channel, name, keep = (next((n for n in names if n in table), None) for names in cls.COLUMNS)
         if not (channel and name):
             raise CohortError(
                 f"{path}: columns {', '.join(table.columns)}; wanted channel (isotope, or the name in the file) and "
                 "name (the protein). Rename or add them."
             )
-        kept = table[keep].str.strip() != "0" if keep else pd.Series(True, table.index)
-        rows = [(c.strip(), n.strip(), bool(k)) for c, n, k in zip(table[channel], table[name], kept, strict=True)]
-        names = [plain(c) for c, _, _ in rows if c]
+        kept = table[keep].str.lower() if keep else pd.Series("1", table.index)
+        if unknown := sorted(set(kept) - set(cls.KEPT)):
+            raise CohortError(f"{path}: {keep} is {', '.join(unknown)} in a row. Write 1 to keep it or 0 to drop it.")
+        rows = list(zip(table[channel], table[name], map(cls.KEPT.get, kept), strict=True))
+        names = [formats.metal(c) or plain(c) for c, _, _ in rows if c]
         if twice := sorted({c for c in names if names.count(c) > 1}):
             raise CohortError(f"{path}: channel {', '.join(twice)} stands twice. Keep one row for each channel.")
         return cls(path, tuple(rows))
@@ -81,15 +86,18 @@ class Panel:
                 )
             return protein(kept[channel.index][1] or kept[channel.index][0])
         for name, target, kept in self.rows:
-            if (channel.metal and formats.metal(name) == channel.metal) or plain(name) == plain(label):
+            if (channel.metal and formats.metal(name) == channel.metal) or (name and plain(name) == plain(label)):
                 return protein(target or label) if kept else None
         return protein(label)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A comma-separated table as text, nothing guessed. CohortError if it is none."""
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CohortError(f"{path}: cannot be read as a table ({reason}). Save it as comma-separated text.") from error
+    """A comma-separated table as text without spaces around it, nothing guessed. CohortError if it is none."""
+    with formats.named(path, "cannot be read as a table", "Save it as comma-separated text, in UTF-8."):
+        # index_col: a row with one cell too many would else shift all the others.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        if len(table.columns) == 1 and (found := next((c for c in ";\t" if c in table.columns[0]), None)):
+            raise ValueError(f"its cells are separated by {'semicolons' if found == ';' else 'tabs'}")
+        table = table.fillna("")  # rows that end early
+        table.columns = table.columns.str.strip()
+        return table.apply(lambda column: column.str.strip())

@@ -43,6 +43,37 @@ def imported(path) -> set[str]:
     return found
 
 
+UNSAFE_NAMES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "eval", "exec", "compile"}
+UNSAFE_CALLS = {
+    "joblib.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "pd.read_pickle",
+    "pandas.read_pickle",
+}
+UNSAFE_OPTIONS = {("allow_pickle", True), ("weights_only", False), ("safe_mode", False)}
+
+
+def running_data(source: str) -> list[str]:
+    """What in a source would run code that lies in a file of data."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in UNSAFE_NAMES]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{a.name}" for a in node.names if f"{node.module}.{a.name}" in UNSAFE_CALLS]
+            found += [node.module] if (node.module or "").split(".")[0] in UNSAFE_NAMES else []
+        elif isinstance(node, ast.Name) and node.id in UNSAFE_NAMES:
+            found.append(node.id)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in UNSAFE_CALLS:
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+            option = node.arg, node.value.value
+            found += ["{}={}".format(*option)] if option in UNSAFE_OPTIONS else []
+    return found
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
     assert imported(path) <= SHARED | PARTS.get(path.stem, set())
@@ -58,6 +89,26 @@ def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
 def test_the_package_docstring_is_a_map_of_every_module():
     text = ast.get_docstring(ast.parse((ROOT / "mitolib" / "__init__.py").read_text()))
     assert [p.stem for p in MODULES if p.stem != "__init__" and p.stem not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import pickle", ["pickle"]),
+        ("eval(text)", ["eval"]),
+        ("np.load(path, allow_pickle=True)", ["allow_pickle=True"]),
+        ("torch.load(path, weights_only=False)", ["weights_only=False"]),
+        ("joblib.load(path)", ["joblib.load"]),
+        ("yaml.safe_load(path); model.eval(); 'eval(x)'", []),
+    ],
+)
+def test_what_would_run_code_in_data_is_recognised(text, found):
+    assert running_data(text) == found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_module_runs_what_a_file_holds(path):
+    assert running_data(path.read_text()) == []
 
 
 def locked() -> dict[str, str]:
