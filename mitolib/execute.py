@@ -31,7 +31,8 @@ BOOK = ROOT / "book"
 README = ROOT / "README.md"
 README_MARKS = ("<!-- scores of the published edition, written by `make paper` -->", "<!-- end of scores -->")
 README_FIGURE = "fig-proteins"
-CHAPTERS = ("overview", "data_engineering", "exp1", "exp2", "freezing", "gradcam", "concept_whitening", "patient_level")
+CHAPTERS = ("overview", "data_engineering", "exp1", "exp2", "freezing", "gradcam")
+CHAPTERS += ("concept_whitening", "patient_level", "look")
 RANDOM_NOTE = (
     " The backbone started from random weights, because the ImageNet weights of {name} were out of reach "
     "where this was executed."
