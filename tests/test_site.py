@@ -36,7 +36,9 @@ TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElemen
 
 
 def html_pages(site: Path) -> list[str]:
-    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if "_static" not in path.parts)
+    """All but the first, which only leads on to intro.html."""
+    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html") if "_static" not in path.parts}
+    return sorted(pages - {"index.html"})
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +80,13 @@ def accessibility(page, *rules: str, code: bool = False) -> list[str]:
     return found
 
 
+def photograph(page, path: str) -> None:
+    """The page from its top, at most 12,000 px of it: a browser makes an empty file of the longest ones."""
+    width, height = page.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
+    part = {"x": 0, "y": 0, "width": width, "height": min(height, 12_000)}
+    page.screenshot(path=path, full_page=True, clip=part, quality=60)
+
+
 @pytest.fixture(scope="session")
 def visits(site, browser) -> dict[str, dict[str, list]]:
     """What went wrong on each page, by kind; every page in light and dark, wide and on a phone."""
@@ -97,13 +106,13 @@ def visits(site, browser) -> dict[str, dict[str, list]]:
         page.goto((site / name).as_uri())
         one["failed"] += page.evaluate(ALL_PICTURES)
         shot = SCREENSHOTS / Path(name).with_suffix("").name
-        page.screenshot(path=f"{shot}-1280.jpg", full_page=True, quality=60)
+        photograph(page, f"{shot}-1280.jpg")
         one["light"] = accessibility(page, code=name == WITH_CODE)
         page.emulate_media(color_scheme="dark")
         one["dark"] = accessibility(page, "color-contrast", code=name == WITH_CODE)
         page.set_viewport_size(PHONE)
         one["too wide"] = [pixels for pixels in [page.evaluate(TOO_WIDE)] if pixels > 0]
-        page.screenshot(path=f"{shot}-360-dark.jpg", full_page=True, quality=60)
+        photograph(page, f"{shot}-360-dark.jpg")
         page.close()
     context.close()
     return found
@@ -193,6 +202,10 @@ def test_the_dark_theme_can_be_chosen(open_page):
 def test_the_overlays_go_by_keyboard(open_page):
     page = open_page("chapters/look.html")
     viewer = page.locator("[data-viewer=overlays]")
+    named = "all => all.findIndex(one => one.querySelector('[data-name=\"deficient fibres\"]'))"
+    with_truth = viewer.locator(".mito-case").evaluate_all(named)  # others have nothing to outline
+    thumbs = viewer.locator("button")
+    thumbs.nth(with_truth).click()
     stage = viewer.locator(".mito-case:visible .mito-layers")
     slider = viewer.locator("input[type=range]")
     slider.focus()
@@ -202,8 +215,7 @@ def test_the_overlays_go_by_keyboard(open_page):
         pictures.append(stage.screenshot())
         names.append(slider.get_attribute("aria-valuetext"))
     assert len(set(pictures)) == 4
-    assert names[0] == "patch" and names[-1].startswith("deficient fibres")
-    thumbs = viewer.locator("button")
+    assert names[0] == "patch" and names[-1] == "deficient fibres"
     title = viewer.locator(".mito-case:visible p").text_content()
     thumbs.nth(0).focus()
     page.keyboard.press("Tab")
@@ -278,7 +290,7 @@ def test_print_leaves_the_sidebar_out(open_page):
     assert page.locator(".bd-sidebar-primary").is_visible()
     page.emulate_media(media="print")
     assert not page.locator(".bd-sidebar-primary").is_visible()
-    assert page.locator("article h1").is_visible()
+    assert page.locator("h1:visible").count() == 1
 
 
 @needs_browser

@@ -43,8 +43,8 @@
     });
     slider.addEventListener("input", draw);
     const ends = layersOf(cases[0]).map((layer) => make("span", {}, layer.dataset.name.split(" (")[0].split(" for ")[0]));
-    const label = make("label", { class: "mito-slider" }, "Slide from the patch to the map", slider);
-    if (last > 1) label.firstChild.textContent += " and on to the truth";
+    const label = make("label", { class: "mito-slider" }, "Slide from tissue to map", slider);
+    if (last > 1) label.firstChild.textContent += " to truth";
     viewer.prepend(thumbs);
     viewer.append(label, make("div", { class: "mito-ends", "aria-hidden": "true" }, ...ends), shown);
     viewer.classList.add("mito-live");
