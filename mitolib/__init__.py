@@ -22,6 +22,7 @@ DataFrames, arrays and models.
     explain    saliency maps                       faithfulness  whether to believe them
     resnet     ResNet-18 in PyTorch                whitening  concept whitening: layer, swap, alignment, fold
     arms       trained with it and without         annotations  which patches show a concept, and who can tell
+    viewers    pictures a reader can play with, as HTML
     diagrams   drawings of study and methods       toy       the made-up examples in them
     ledger     every published number, ours, and the verdict
     results    result files and provenance         execute   notebooks -> chapters -> book

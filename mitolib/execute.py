@@ -40,6 +40,7 @@ CHAPTERS = (
     "gradcam",
     "concept_whitening",
     "patient_level",
+    "look",
     "your_data",
 )
 RANDOM_NOTE = (

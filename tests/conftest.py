@@ -1,10 +1,12 @@
-"""Shared by the tests: a small cohort on disk, a page of the book, and figures closed after each test."""
+"""Shared by the tests: a small cohort on disk, the rendered book, one page of it; figures closed after each test."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +78,25 @@ def render(tmp_path: Path) -> Callable[..., tuple[str, str]]:
         return " ".join(app.env.get_doctree("index").astext().split()), warnings.getvalue()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The published edition, rendered with warnings as errors; nothing is written beside the sources."""
+    book, out = ROOT / "book", tmp_path_factory.mktemp("book")
+    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # of this very Python
+    done = subprocess.run(
+        [*jupyter_book, "build", str(book), "-W", "-n", "--keep-going", "--path-output", str(out)],
+        cwd=out,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    log = done.stdout + done.stderr
+    problems = "\n".join(line for line in log.splitlines() if re.search("WARNING|ERROR|Error", line))
+    assert done.returncode == 0, problems or log[-3000:]
+    assert not (book / "_build").exists() or (book / "_build").stat().st_mtime < out.stat().st_mtime
+    return out / "_build" / "html"
 
 
 @pytest.fixture(autouse=True)

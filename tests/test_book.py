@@ -1,10 +1,6 @@
 """The book: complete, buildable without a warning, readable without the pictures, and nobody's home folder in it."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -37,25 +33,6 @@ def test_toc_names_every_page_and_only_pages_that_exist():
 def test_every_module_of_the_package_is_documented():
     modules = {path.stem for path in (ROOT / "mitolib").glob("*.py")} - {"__init__", "__main__"}
     assert set(re.findall(r"automodule:: mitolib\.(\w+)", (BOOK / "api.md").read_text())) == modules
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """The published edition, rendered with warnings as errors; nothing is written beside the sources."""
-    out = tmp_path_factory.mktemp("book")
-    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # of this very Python
-    done = subprocess.run(
-        [*jupyter_book, "build", str(BOOK), "-W", "-n", "--keep-going", "--path-output", str(out)],
-        cwd=out,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    log = done.stdout + done.stderr
-    problems = "\n".join(line for line in log.splitlines() if re.search("WARNING|ERROR|Error", line))
-    assert done.returncode == 0, problems or log[-3000:]
-    assert not (BOOK / "_build").exists() or (BOOK / "_build").stat().st_mtime < out.stat().st_mtime
-    return out / "_build" / "html"
 
 
 @pytest.fixture(scope="session")

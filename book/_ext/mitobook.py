@@ -229,7 +229,7 @@ class LedgerTable(TableDirective):
     """Each quantitative claim of the paper, our number and the verdict; why a claim was not checked, in words."""
 
     caption = "Every number of the paper, and what this edition makes of it"
-    style = "scores"
+    style = "scores ledger"  # _static/site.js makes a table of this class one that can be filtered
 
     def content_rows(self) -> tuple[list[str], list[list[str]]]:
         self.env.note_dependency(ledger.__file__)

@@ -1,0 +1,98 @@
+"""Pictures a reader can play with: arrays -> one piece of HTML that needs no file, no server and no network.
+
+The HTML holds every picture, with words for those who cannot see it, and shows them all; `book/_static/site.js`
+turns that into a viewer where scripts run. Pictures are WebP in data URIs: a page of eight patches stays under 1 MB.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
+
+QUALITY = 70  # of WebP: at 75 and above the grain of the tissue costs more than it shows
+PALETTE = colormaps["viridis"]  # even steps: it invents no borders
+OUTLINE = (255, 111, 145)  # the pink of `plots.explained`
+
+
+def overlays(
+    patches_nyx: np.ndarray, maps: Mapping[str, np.ndarray], masks_nyx: np.ndarray | None, rows: pd.DataFrame
+) -> str:
+    """HTML: for each patch the patch, the map of the predicted class over it, and the deficient fibres outlined.
+
+    patches_nyx: (N, H, W) 0-255. maps: class -> (N, H, W), raw. masks_nyx: (N, H, W) bool, or None where there is no
+    truth: that layer is then left out. rows: columns subject, label, p_patient, predicted. A patch's map is coloured
+    from 0 to the greatest value of either class's map, as in `plots.explained`, and lets tissue through where it is 0.
+    """
+    cases = []
+    for i, row in enumerate(rows.itertuples()):
+        top = max(float(one[i].max()) for one in maps.values()) or 1.0
+        shown = maps[row.predicted][i] / top
+        verdict = "right" if row.predicted == row.label else "wrong"
+        title = f"{row.subject}, a {row.label}: p(patient) {row.p_patient:.2f}, {verdict}"
+        empty = "" if shown.any() else " (empty)"
+        layers = {"patch": patches_nyx[i], f"map for {row.predicted}{empty}": heat(patches_nyx[i], shown)}
+        if masks_nyx is not None:
+            none = "" if masks_nyx[i].any() else " (none here)"
+            layers[f"deficient fibres{none}"] = outlined(patches_nyx[i], masks_nyx[i])
+        pictures = "".join(_picture(pixels, name, f"{name}; {title}") for name, pixels in layers.items())
+        cases.append(f'<div class="mito-case"><p>{escape(title)}</p><div class="mito-layers">{pictures}</div></div>')
+    return f'<div class="mito-viewer" data-viewer="overlays">{"".join(cases)}</div>'
+
+
+def mixer(image_yxc: np.ndarray, proteins: Sequence[str], *, start: Sequence[str], name: str) -> str:
+    """HTML: one picture per protein, and three of them mixed as red, green and blue.
+
+    image_yxc: (H, W, C) uint8, channels in the order of `proteins`. start: the three mixed at first. name: what it is
+    a picture of, for the alt texts.
+    """
+    mixed = mix(image_yxc, proteins, start)
+    words = ", ".join(f"{protein} {colour}" for protein, colour in zip(start, ("red", "green", "blue"), strict=True))
+    singles = "".join(_picture(image_yxc[..., c], p, f"{p} in {name}") for c, p in enumerate(proteins))
+    return (
+        f'<div class="mito-viewer" data-viewer="mixer" data-start="{escape(" ".join(start))}" data-of="{escape(name)}">'
+        f'<div class="mito-mixed">{_picture(mixed, words, f"{words}, in {name}")}</div>'
+        f'<div class="mito-channels">{singles}</div></div>'
+    )
+
+
+def mix(image_yxc: np.ndarray, proteins: Sequence[str], three: Sequence[str]) -> np.ndarray:
+    """(H, W, 3) uint8: three of the proteins as red, green and blue. Raises ValueError for one that is not there."""
+    if len(three) != 3 or not set(three) <= set(proteins):
+        raise ValueError(f"cannot mix {', '.join(three) or 'nothing'}: wanted three of {', '.join(proteins)}.")
+    return image_yxc[..., [list(proteins).index(protein) for protein in three]]
+
+
+def heat(patch_yx: np.ndarray, map_yx: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: the palette over the patch, the more of it the higher the map (0-1); at 0 the bare patch."""
+    share = 0.75 * np.sqrt(map_yx)[..., None]
+    return np.uint8((1 - share) * patch_yx[..., None] + share * 255 * PALETTE(map_yx)[..., :3])
+
+
+def outlined(patch_yx: np.ndarray, mask_yx: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: the patch with a pink line of 3 px around what the mask covers."""
+    rgb = np.repeat(patch_yx[..., None], 3, axis=-1)
+    rgb[binary_dilation(mask_yx) & ~binary_erosion(mask_yx, iterations=2, border_value=1)] = OUTLINE
+    return rgb
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """A uint8 picture (H, W) or (H, W, 3) as a WebP that stands inside the page."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "webp", quality=QUALITY, method=6)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _picture(pixels: np.ndarray, name: str, alt: str) -> str:
+    """One picture with its name below; the size is stated, so that the page does not jump while it is decoded."""
+    height, width = pixels.shape[:2]
+    size = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
+    name, alt = escape(name), escape(alt)
+    return f'<div data-name="{name}"><img src="{data_uri(pixels)}" {size} alt="{alt}"><span>{name}</span></div>'
