@@ -171,7 +171,7 @@ def test_windows_line_ends_change_nothing_in_a_text_file(tmp_path):
 def test_a_text_file_is_placed_by_its_coordinates_not_by_the_order_of_its_lines(tmp_path):
     write_txt(tmp_path / "a.txt", counts_cyx("u2"), LABELS)
     header, *lines = (tmp_path / "a.txt").read_text().splitlines()
-    (tmp_path / "a.txt").write_text("\n".join([header, *reversed(lines)]))
+    (tmp_path / "a.txt").write_text("\n".join([header, *reversed(lines), ""]))
     same_pixels(tmp_path / "a.txt", counts_cyx("u2").astype("f4"))
 
 
