@@ -6,6 +6,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from gates import PRIVATE
+from PIL import Image
 
 from mitolib import paper
 from mitolib.settings import ROOT
@@ -166,3 +167,13 @@ def test_errata_and_profiles_come_from_the_package(render):
     text, warnings = render("```{errata-table}\n```\n\n```{profiles-table}\n```")
     assert not warnings
     assert "64:16:20" in text and "smoke" in text and "batch_size" in text
+
+
+def test_no_picture_carries_more_than_its_pixels(site):
+    pictures = [path for path in site.rglob("*") if path.suffix in {".png", ".jpg", ".jpeg", ".webp"}]
+    assert len(pictures) > 20
+    for path in pictures:
+        with Image.open(path) as image:
+            # matplotlib names itself; dpi, gamma and the like say how to show the pixels
+            assert set(image.info) <= {"Software", "dpi", "gamma", "jfif", "jfif_version", "jfif_unit", "jfif_density"}
+            assert not image.getexif(), path.name
