@@ -211,7 +211,9 @@ def procrustes(rotation: Tensor, gradient: Tensor) -> tuple[Tensor, int]:
     sines = r.norm(dim=1, keepdim=True)
     r = r / sines.clamp_min(1e-12)
     rest = rotation[len(gradient) :]
-    return torch.cat([new, rest + rest @ r.T @ ((cosines - 1) * r - sines * p)]), 0
+    turned = torch.cat([new, rest + rest @ r.T @ ((cosines - 1) * r - sines * p)])
+    # A small turn leaves r with few true digits, which would add up over updates: one Newton step back to a rotation.
+    return 1.5 * turned - 0.5 * (turned @ turned.T) @ turned, 0
 
 
 ROTATIONS = {"cayley": cayley, "procrustes": procrustes}

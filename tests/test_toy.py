@@ -91,7 +91,7 @@ def test_gradcam_of_the_drawing_follows_its_equations_and_finds_the_dark_fibres(
     example = toy.gradcam(input_px=224, map_px=14, rng=np.random.default_rng(seed))
     by_hand = sum(g.mean() * m for g, m in zip(example.gradients_kyx, example.maps_kyx, strict=True))
     np.testing.assert_allclose(example.sum_yx, by_hand)
-    np.testing.assert_array_equal(example.positive_yx, np.where(by_hand > 0, by_hand, 0))
+    np.testing.assert_allclose(example.positive_yx, np.where(by_hand > 0, by_hand, 0), rtol=0, atol=1e-14)
     assert example.heat_yx.shape == example.picture_yx.shape == (224, 224) and example.heat_yx.min() >= 0
     assert example.weights[0] > 0 > example.weights[2]
     hot = example.heat_yx > 0.5 * example.heat_yx.max()

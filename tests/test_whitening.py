@@ -162,7 +162,8 @@ def scaled_identity(n: int, d: int, side: int) -> Tensor:
 def test_the_gradient_of_the_layer_is_the_numerical_one(kind, make):
     x = make(3, 4, 3).double().requires_grad_()
     layer = turned(ConceptWhitening(4, 2, whitening=kind).double())
-    assert torch.autograd.gradcheck(layer, (x,))
+    # The public code's recursion enlarges rounding errors: a wider step drowns them.
+    assert torch.autograd.gradcheck(layer, (x,), eps=1e-5)
 
 
 def test_autograd_of_an_eigendecomposition_would_fail_at_equal_eigenvalues():

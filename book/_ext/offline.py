@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from PIL import Image
 from sphinx.application import Sphinx
@@ -32,14 +33,23 @@ def lighten(app: Sphinx, page: str, template: str, context: dict[str, Any], doct
         attributes, src = match.groups()
         path = Path(app.srcdir, sources.get(Path(src).name, ""))
         size = ""
-        if path.is_file() and path.suffix != ".svg" and "width=" not in attributes:
-            with Image.open(path) as image:
-                size = f' width="{image.width}" height="{image.height}"'
+        if path.is_file() and "width=" not in attributes:
+            width, height = picture_size(path)
+            size = f' width="{width}" height="{height}"'
         return f'<img loading="lazy"{size} {attributes} />'
 
     if "body" in context:
         body = IMAGE.sub(sized, context["body"])
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')  # what a role="list" has to hold
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in px of a picture; those of an SVG are in its viewBox."""
+    if path.suffix == ".svg":
+        box = ElementTree.parse(path).getroot().get("viewBox").split()
+        return round(float(box[2])), round(float(box[3]))
+    with Image.open(path) as image:
+        return image.size
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
