@@ -125,10 +125,15 @@ def test_role_shows_a_published_number(render):
     ],
 )
 def test_missing_value_is_a_warning_that_names_it_and_no_blank(render, page, names):
-    text, warnings = render(page, exp1=RECORD)
+    text, warnings = render(page, exp1=RECORD | {"profile": "quick"})
     assert warnings.count("WARNING") == 1
     assert all(name in warnings for name in names), warnings
     assert "[not available:" in text
+
+
+def test_what_a_smoke_run_is_too_small_for_is_said_and_no_warning(render):
+    text, warnings = render("Split {result}`exp1 models.VGG16.nonsense .3f`.", exp1=RECORD)
+    assert "Split none in smoke." in text and not warnings
 
 
 def test_result_of_random_weights_is_marked_in_words(render):

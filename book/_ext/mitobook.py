@@ -78,7 +78,7 @@ class ResultRole(Reader, SphinxRole):
         return self.results(words.pop(0))
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        words = self.text.split()
+        words, tree = self.text.split(), None
         try:
             tree, source = self.source(words)
             key, spec = words[0], "".join(words[1:])
@@ -88,6 +88,9 @@ class ResultRole(Reader, SphinxRole):
             except (TypeError, ValueError):
                 raise LookupError(f"{source}: {key!r} is {value!r}, which cannot be shown as {spec!r}") from None
         except LookupError as problem:
+            # Sections of the smoke profile are too small for some splits and scores; no published edition holds one.
+            if isinstance(tree, Mapping) and tree.get("profile") == "smoke":
+                return [nodes.Text("none in smoke")], []
             return [self.missing(problem)], []
 
 
