@@ -20,7 +20,7 @@ import re
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -320,8 +320,16 @@ def _tiff_pixels(channel: Channel) -> np.ndarray:
 VALUE = np.dtype("<f4")  # of an .mcd
 
 
+@contextmanager
+def _opened(file: MCDFile | TXTFile) -> Iterator[MCDFile | TXTFile]:
+    """The file, closed in the end even if opening it failed halfway, where readimc's own `with` leaves it open."""
+    with closing(file):
+        file.open()
+        yield file
+
+
 def _acquisitions(path: Path) -> list[Acquisition]:
-    with MCDFile(path) as mcd:
+    with _opened(MCDFile(path)) as mcd:
         found = [acquisition for slide in mcd.slides for acquisition in slide.acquisitions]
         if (n := mcd.schema_xml.count("<Acquisition>")) != len(found):  # readimc leaves out what belongs to no region
             raise ValueError(f"its tables list {n} acquisitions, of which {len(found)} belong to a slide")
@@ -369,7 +377,7 @@ def _txt_channels(path: Path) -> list[Channel]:
         file.seek(-1, 2)
         if file.read() != b"\n":
             raise ValueError("truncated: its last line has no end")
-    with TXTFile(path) as text:
+    with _opened(TXTFile(path)) as text:
         names = list(zip(text.channel_labels, text.channel_names, strict=True))
     _check(1, 1, len(names))
     _, height_px, width_px = _text(path, path.stat().st_mtime_ns).shape

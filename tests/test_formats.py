@@ -348,6 +348,22 @@ def test_a_spoilt_mcd_is_refused_before_a_pixel_is_read(tmp_path, real, change, 
         formats.channels(path)
 
 
+@pytest.mark.parametrize(
+    ("reader", "file_name", "content"),
+    [
+        (formats.TXTFile, "a.txt", b"Start_push\tEnd_push\tPushes_duration\tX\tY\tarea\n0\t1\t1\t0\t0\t0\n"),
+        (formats.MCDFile, "a.mcd", b"no tables"),
+    ],
+)
+def test_a_file_refused_while_it_is_opened_is_closed(tmp_path, monkeypatch, reader, file_name, content):
+    closed = []
+    monkeypatch.setattr(reader, "close", lambda self: closed.append(self._fh) or self._fh.close())
+    (tmp_path / file_name).write_bytes(content)
+    with pytest.raises(CohortError, match=rf"{file_name}: cannot be read"):
+        formats.channels(tmp_path / file_name)
+    assert len(closed) == 1 and closed[0].closed
+
+
 @pytest.mark.parametrize("place", [-1.0, 59.0, 60.0, np.nan, 1e30])
 def test_a_pixel_of_an_mcd_that_lies_elsewhere_is_refused(tmp_path, real, place):
     def change(raw):
