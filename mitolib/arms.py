@@ -299,27 +299,34 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     return found
 
 
+@torch.no_grad()
 def importance(
     trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarray, axis: int, *, repeats: int, rng: Generator
 ) -> dict[str, float]:
     """{"value", "sd"}: loss with one axis dealt out anew among all rows, over the loss as it is; 1 for an unused axis.
 
-    The whole map of the axis goes from one patch to another, `repeats` times (Chen et al. permute within a batch).
+    The whole map of the axis goes from one patch to another, `repeats` times (Chen et al. permute within a batch). Of a
+    layer at `PLACE`: the convolution behind it is linear, so only what this channel adds to it is computed anew.
     """
-    layer, model = _norm(trained.model), trained.model
+    model = trained.model
+    block, behind = model.last[0], nn.Sequential(*model.last[1:], *list(model)[1:])
+    if _norm(model) is not block.bn1:
+        raise ValueError(f"The axes stand behind {PLACE}, where importance is not defined; wanted an arm placed there.")
     truth = torch.from_numpy(labels[rows])
-    plain = float(functional.cross_entropy(outputs(model, inputs, rows), truth))
-    maps_nchw = _caught(model, inputs, rows)
-    ratios = []
-    for _ in range(repeats):
-        dealt_nchw = maps_nchw.clone()
-        dealt_nchw[:, axis] = maps_nchw[rng.permutation(len(rows)), axis]
-        parts = iter(dealt_nchw.split(BATCH))
-        hook = layer.register_forward_hook(lambda *_, parts=parts: next(parts))
-        try:
-            ratios.append(float(functional.cross_entropy(outputs(model, inputs, rows), truth)) / plain)
-        finally:
-            hook.remove()
+    shortcut_nchw, sums_nchw = inputs(rows), _caught(model, inputs, rows, block.conv2)
+    axis_nchw = functional.relu(_caught(model, inputs, rows)[:, [axis]])
+    weight = block.conv2.weight[:, [axis]]
+
+    def loss(order: np.ndarray) -> float:
+        logits = []
+        for i in range(0, len(rows), BATCH):
+            few = slice(i, i + BATCH)
+            change = functional.conv2d(axis_nchw[order[few]] - axis_nchw[few], weight, padding=block.conv2.padding)
+            logits.append(behind(functional.relu(block.bn2(sums_nchw[few] + change) + shortcut_nchw[few])))
+        return float(functional.cross_entropy(torch.cat(logits), truth))
+
+    plain = loss(np.arange(len(rows)))
+    ratios = [loss(rng.permutation(len(rows))) / plain for _ in range(repeats)]
     return {"value": float(np.mean(ratios)), "sd": float(np.std(ratios))}
 
 
@@ -428,10 +435,10 @@ def _norm(model: nn.Module) -> nn.Module:
     return layers[0] if layers else model.get_submodule(PLACE)
 
 
-def _caught(model: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:
-    """(len(rows), C, H, W): what the norm layer puts out, the model in evaluation."""
+def _caught(model: nn.Module, inputs: Inputs, rows: np.ndarray, layer: nn.Module | None = None) -> Tensor:
+    """(len(rows), C, H, W): what a layer, the arm's norm layer if none is given, puts out, the model in evaluation."""
     maps: list[Tensor] = []
-    hook = _norm(model).register_forward_hook(lambda _, __, output: maps.append(output.detach().clone()))
+    hook = (layer or _norm(model)).register_forward_hook(lambda _, __, output: maps.append(output.detach().clone()))
     try:
         outputs(model, inputs, rows)
     finally:
