@@ -190,14 +190,16 @@ def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> 
 
 
 def worded(entries: Sequence[Mapping]) -> pd.DataFrame:
-    """What `summary` gave, for reading, indexed by "model" and "split": every score with its interval."""
+    """What `summary` gave, for reading, indexed by "model" and "split": every score with its interval on one line."""
     rows = {}
     for entry in entries:
         ci = entry["ci"]
         row = {name.replace("_", " "): spoken({"value": entry[name], "ci": ci[name]}) for name in MEANS}
         low, high = ci["subjects_right"]
         row["people called rightly"] = f"{entry['subjects_right']} of {entry['n_subjects']} ({low:.0%} to {high:.0%})"
-        rows[entry["model"], entry["split"]] = row | {"p": f"{entry['p_permutation']:.3f}"}
+        row["p"] = f"{entry['p_permutation']:.3f}"
+        kept = {name: text.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}") for name, text in row.items()}
+        rows[entry["model"], entry["split"]] = kept
     return pd.DataFrame(rows).T.rename_axis(["model", "split"])
 
 
