@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,17 @@ from numpy.random import Generator
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import update_bn
 
 from mitolib import resnet, whitening
 from mitolib.progress import track
 
 PLACE, BEFORE_HEAD = "last.1.bn1", "before the head"  # in a tail; the first is layer4.1.bn1 of the whole network
 BATCH = 64  # in evaluation
-MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # of the article
+OPTIMIZERS = {
+    "SGD": partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),  # of the article
+    "AdamW": torch.optim.AdamW,  # learns sooner from random weights
+}
 
 REPORTED = ("gram_cosine", "orthogonality_error", "line_search_failures", "mean_abs_correlation")
 
@@ -65,13 +70,34 @@ ARMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long a network is trained, and how often its axes are turned meanwhile."""
+    """How a network is trained, for how long, and how often its axes are turned meanwhile."""
 
     steps: int
     batch_size: int
     learning_rate: float
+    optimizer: str = "SGD"  # or another of OPTIMIZERS
+    half_size: int = 0  # steps at the beginning that see pictures of half the side, at a quarter of the cost
+    precision: str = "float32"  # or "bfloat16"
     every: int = 5  # steps between two rounds; the article turns every 20, of many more steps
     concept_batch: int = 32  # pictures of a concept in a round, fewer where a concept has fewer
+
+
+@cache
+def precision() -> str:
+    """ "bfloat16" where this processor trains a convolution at least 1.3 times as fast in it, else "float32".
+
+    Measured once per process, in a fraction of a second, as in `features.precision`.
+    """
+    maps_nchw = torch.rand(8, 128, 28, 28).to(memory_format=torch.channels_last)
+    layer = nn.Conv2d(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
+    fastest = {False: math.inf, True: math.inf}
+    for low in [*fastest] * 5:  # in turns: a machine busy with other work slows both
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            maps = layer(maps_nchw)
+        maps.float().mean().backward()
+        fastest[low] = min(fastest[low], time.perf_counter() - start)
+    return "bfloat16" if fastest[False] > 1.3 * fastest[True] else "float32"
 
 
 @dataclass(frozen=True)
@@ -124,13 +150,15 @@ def network(
 ) -> Network:
     """Train all layers on the patches `rows`, then compute the output of `layer4.0` for every patch, not augmented.
 
-    arrays: `weights.resolve("ResNet18").arrays`. augment: (patches, rng=) -> patches.
+    In between the batch norms take their statistics from training patches as they are, which augmented ones differ
+    from. arrays: `weights.resolve("ResNet18").arrays`. augment: (patches, rng=) -> patches.
     """
     torch.manual_seed(seed)
     order, turns = np.random.default_rng(seed).spawn(2)
     whole = resnet.build(int(labels.max()) + 1, arrays=arrays)
     seen = pictures(patches_nhwc, lambda few: augment(few, rng=turns))
     loss = fit(whole, seen, labels, rows, budget=budget, rng=order, label=f"{label}, training")
+    update_bn(batches(pictures(patches_nhwc), order.permutation(rows)[: 4 * BATCH]), whole)
     return Network(whole, _maps(whole, patches_nhwc, f"{label}, maps"), loss)
 
 
@@ -188,15 +216,13 @@ def fit(
     label: str,
     turn: Callable[[], None] | None = None,
 ) -> pd.Series:
-    """Train in place and return the loss of every step, from 1: cross-entropy, SGD with momentum, one-cycle rate.
+    """Train in place and return the loss of every step, from 1: cross-entropy, one-cycle rate.
 
     labels: (N,) class indices, of which `rows` are used. turn: called after every `budget.every` steps but not in the
     last tenth, so that the network settles behind the last turn.
     """
     truth = torch.from_numpy(labels)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=budget.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
+    optimizer = OPTIMIZERS[budget.optimizer](model.parameters(), lr=budget.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, budget.learning_rate, total_steps=budget.steps, cycle_momentum=False
     )
@@ -205,7 +231,12 @@ def fit(
     for step, few in enumerate(track(drawn, label, budget.steps), start=1):
         model.train()
         optimizer.zero_grad()
-        loss = functional.cross_entropy(model(inputs(few)), truth[few])
+        batch = inputs(few)
+        if step <= budget.half_size:
+            batch = functional.avg_pool2d(batch, 2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=budget.precision == "bfloat16"):
+            logits = model(batch)
+        loss = functional.cross_entropy(logits.float(), truth[few])
         loss.backward()
         optimizer.step()
         schedule.step()

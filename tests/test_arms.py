@@ -162,6 +162,35 @@ def test_training_lowers_the_loss_and_ends_in_evaluation():
     assert still[-5:].mean() > still[:5].mean() / 2
 
 
+def test_the_first_steps_see_pictures_of_half_the_side():
+    sides = []
+    tail = toy_tail()
+    tail.register_forward_pre_hook(lambda _, given: sides.append(given[0].shape[2:]))
+    budget = replace(BUDGET, steps=5, half_size=3)
+    arms.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
+    assert sides == [(2, 2)] * 3 + [(4, 4)] * 2
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_convolutions_of_training_are_of_the_budgets_precision_and_weights_of_float32(precision, dtype):
+    found = []
+    tail = toy_tail()
+    tail.last[0].conv1.register_forward_hook(lambda *given: found.append(given[-1].dtype))
+    budget = replace(BUDGET, steps=2, precision=precision)
+    arms.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
+    assert found == [dtype] * 2 and tail.fc.weight.dtype == torch.float32
+
+
+def test_the_precision_is_one_of_two():
+    assert arms.precision() in {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize("optimizer", arms.OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss(optimizer):
+    _, loss = fitted(replace(BUDGET, steps=60, optimizer=optimizer, learning_rate=0.02))
+    assert loss[-5:].mean() < loss[:5].mean() / 2
+
+
 def test_rows_outside_training_are_not_looked_at():
     hidden = LABELS.copy()
     hidden[60:] = 99  # no class of the network
@@ -366,6 +395,15 @@ def test_training_augments_its_own_rows_and_the_maps_are_of_the_pictures_as_they
     with torch.no_grad():
         assert_allclose(known.maps_nchw[:5], trunk(resnet.as_input(patches[:5])), atol=1e-5)
     assert not torch.equal(known.maps_nchw[0], known.maps_nchw[1]), "black pictures would give one map"
+
+
+def test_batch_norms_take_their_statistics_from_the_training_patches_as_they_are(patches):
+    rows = np.arange(20)  # one batch
+    known = a_network(patches, rows=rows, augment=lambda few, rng: np.zeros_like(few)).whole
+    with torch.no_grad():
+        maps = known.conv1(resnet.as_input(patches[rows]))
+    assert_allclose(known.bn1.running_mean, maps.mean((0, 2, 3)), atol=1e-5)
+    assert_allclose(known.bn1.running_var, maps.var((0, 2, 3)), rtol=1e-4)
 
 
 def test_a_network_depends_on_its_seed_alone(patches):
