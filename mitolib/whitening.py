@@ -15,6 +15,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -495,14 +496,26 @@ def layer_of(model: nn.Module) -> ConceptWhitening:
     return next(iter(layers.values()))
 
 
+class _Reached(Exception):
+    """Ends a forward pass."""
+
+
 def layer_input(model: nn.Module, batch: Tensor) -> Tensor:
-    """The map (N, C, H, W) that reaches the whitening layer, the model being in evaluation; nothing is changed."""
+    """The map (N, C, H, W) that reaches the whitening layer, the model being in evaluation; nothing is changed.
+
+    The forward pass ends there: a round of rotations is little else than such passes.
+    """
     caught: list[Tensor] = []
     training = {module: module.training for module in model.modules()}
-    hook = layer_of(model).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].detach()))
+
+    def catch(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        caught.append(inputs[0].detach())
+        raise _Reached
+
+    hook = layer_of(model).register_forward_pre_hook(catch)
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(_Reached):
             model(batch)
     finally:
         hook.remove()

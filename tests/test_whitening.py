@@ -788,6 +788,19 @@ def test_the_published_place_is_reached_at_7_by_7_and_the_tail_is_the_rest_of_th
     assert not torch.equal(model.layer4[1].bn1.rotation, torch.eye(512, dtype=torch.float64)), "one layer, two views"
 
 
+def test_what_reaches_the_layer_is_found_without_computing_what_lies_behind(digits_net):
+    model, x, passed = copy.deepcopy(digits_net), digits()[0][:64], []
+    whitening.replace_norm(model, "bn1", 2, [x])
+    with torch.no_grad():
+        expected = model.conv1(x)
+    model.train()
+    model.bn2.register_forward_hook(lambda *_: passed.append(1))
+    assert torch.equal(whitening.layer_input(model, x), expected)
+    assert not passed and model.bn2.training and not whitening.layer_of(model)._forward_pre_hooks
+    model(x)
+    assert passed, "the model itself still runs to its end"
+
+
 # Bad input.
 
 
