@@ -299,7 +299,7 @@ def train(
 
 def units(trained: Trained, inputs: Inputs, rows: np.ndarray) -> np.ndarray:
     """(len(rows), C): the mean over the map of each unit that the arm's norm layer puts out."""
-    return _caught(trained.model, inputs, rows).mean((2, 3)).numpy()
+    return _caught(_norm(trained.model), trained.model, inputs, rows).mean((2, 3)).numpy()
 
 
 def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarray) -> dict[str, float | int | None]:
@@ -310,7 +310,7 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     line_search_failures: the greatest, and the sum, of all rounds. amplification: of rounding errors in the public
     code's recursion, see `whitening.amplification`.
     """
-    samples = _caught(trained.model, inputs, rows).transpose(0, 1).flatten(1).numpy()
+    samples = _caught(_norm(trained.model), trained.model, inputs, rows).transpose(0, 1).flatten(1).numpy()
     correlations = np.abs(np.corrcoef(samples[samples.std(axis=1) > 0]))
     found = dict.fromkeys(REPORTED) | {
         "mean_abs_correlation": float(correlations[~np.eye(len(correlations), dtype=bool)].mean()),
@@ -344,8 +344,8 @@ def importance(
     if _norm(model) is not block.bn1:
         raise ValueError(f"The axes stand behind {PLACE}, where importance is not defined; wanted an arm placed there.")
     truth = torch.from_numpy(labels[rows])
-    shortcut_nchw, sums_nchw = inputs(rows), _caught(model, inputs, rows, block.conv2)
-    axis_nchw = functional.relu(_caught(model, inputs, rows)[:, [axis]])
+    shortcut_nchw, sums_nchw = inputs(rows), _caught(block.conv2, model, inputs, rows)
+    axis_nchw = functional.relu(_caught(block.bn1, model, inputs, rows)[:, [axis]])
     weight = block.conv2.weight[:, [axis]]
 
     def loss(order: np.ndarray) -> float:
@@ -466,10 +466,10 @@ def _norm(model: nn.Module) -> nn.Module:
     return layers[0] if layers else model.get_submodule(PLACE)
 
 
-def _caught(model: nn.Module, inputs: Inputs, rows: np.ndarray, layer: nn.Module | None = None) -> Tensor:
-    """(len(rows), C, H, W): what a layer, the arm's norm layer if none is given, puts out, the model in evaluation."""
+def _caught(layer: nn.Module, model: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:
+    """(len(rows), C, H, W): what a layer of the model puts out, the model in evaluation."""
     maps: list[Tensor] = []
-    hook = (layer or _norm(model)).register_forward_hook(lambda _, __, output: maps.append(output.detach().clone()))
+    hook = layer.register_forward_hook(lambda _, __, output: maps.append(output.detach().clone()))
     try:
         outputs(model, inputs, rows)
     finally:

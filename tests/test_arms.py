@@ -523,11 +523,12 @@ def test_an_axis_that_the_head_ignores_has_importance_one_and_the_one_it_needs_m
 def test_importance_is_that_of_a_network_whose_layer_puts_out_the_dealt_maps(name):
     one, some = trained(name), np.random.default_rng(0).permutation(N)[:70]  # two batches
     found = arms.importance(one, see, LABELS, some, 0, repeats=2, rng=np.random.default_rng(3))
-    maps, rng, losses = arms._caught(one.model, see, some), np.random.default_rng(3), []
+    layer, rng, losses = one.model.last[0].bn1, np.random.default_rng(3), []
+    maps = arms._caught(layer, one.model, see, some)
     for order in (np.arange(70), rng.permutation(70), rng.permutation(70)):
         dealt = maps.clone()
         dealt[:, 0] = maps[order, 0]
-        hook = one.model.last[0].bn1.register_forward_hook(lambda *_, dealt=dealt: dealt)
+        hook = layer.register_forward_hook(lambda *_, dealt=dealt: dealt)
         with torch.no_grad():
             losses.append(float(functional.cross_entropy(one.model(see(some)), torch.from_numpy(LABELS[some]))))
         hook.remove()
