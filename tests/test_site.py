@@ -1,12 +1,15 @@
-"""The rendered book in a browser: it loads nothing from elsewhere, goes by keyboard and touch, and can be read by all.
+"""The rendered book, as a reader has it: readable without the pictures, nobody's home folder in it; and in a browser.
 
-Every page is opened once from disk (`visits`), as somebody does who was sent the folder. MITOLIB_SCREENSHOTS names the
-folder for screenshots; without it they go to build/screenshots.
+There it loads nothing from elsewhere, goes by keyboard and touch, and can be read by all. Every page is opened once
+from disk (`visits`), as somebody does who was sent the folder. MITOLIB_SCREENSHOTS names the folder for screenshots;
+without it they go to build/screenshots. All that reads the rendering is in this file: processes that share the tests
+take whole files, and to render takes a minute.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from gates import PRIVATE
+from PIL import Image
+from test_book import toc_files
 
 from mitolib.settings import ROOT
 
@@ -120,6 +126,64 @@ def visits(site, browser) -> dict[str, dict[str, list]]:
 
 def of_kind(visits: dict, kind: str) -> dict[str, list]:
     return {name: one[kind] for name, one in visits.items() if one[kind]}
+
+
+@pytest.fixture(scope="session")
+def articles(site) -> dict[str, BeautifulSoup]:
+    """The text of each page, without the theme around it."""
+    pages = {name: BeautifulSoup((site / f"{name}.html").read_text(), "html.parser") for name in toc_files()}
+    return {name: page.find("article") for name, page in pages.items()}
+
+
+def test_every_figure_has_words_for_those_who_cannot_see_it(articles):
+    for name, article in articles.items():
+        for image in article.find_all("img"):
+            alt = image.get("alt", "")
+            assert alt.strip() and not re.search(r"\.(png|jpe?g|svg|gif)$|_images/", alt), f"{name}: alt={alt!r}"
+
+
+def test_every_caption_is_numbered(articles):
+    for name, article in articles.items():
+        for caption in article.select("figcaption, table caption"):
+            assert caption.select_one(".caption-number"), f"{name}: {caption.get_text(strip=True)[:80]}"
+
+
+def test_the_takeaways_of_a_chapter_lead_to_what_shows_them(articles):
+    chapters = [name for name in articles if name.startswith("chapters/")]
+    assert chapters
+    for name in chapters:
+        title = articles[name].find(class_="admonition-title", string="Key takeaways")
+        links = [link["href"][1:] for link in title.parent.select('a[href^="#"]')]
+        assert links and all(articles[name].find(id=target) for target in links), name
+
+
+def test_every_entry_of_the_limits_leads_to_where_it_shows(articles):
+    entries = [p for p in articles["limits"].find_all("p") if p.find("strong", recursive=False)]
+    assert entries and all(entry.find("a") for entry in entries)
+
+
+def test_no_value_is_missing_on_a_page(articles):
+    for name, article in articles.items():
+        assert "[not available:" not in article.get_text(), name
+        assert all(glued.get_text(strip=True) for glued in article.select(".pasted-text, .pasted-inline")), name
+
+
+def test_no_page_names_a_folder_of_the_machine_that_made_it(site):
+    for path in site.rglob("*"):
+        if path.suffix in {".html", ".js", ".ipynb", ".md"} and "_static" not in path.relative_to(site).parts:
+            text = path.read_text(encoding="utf8", errors="replace")
+            assert str(ROOT) not in text, path.name
+            assert not (found := PRIVATE.search(text)), f"{path.name}: {text[found.start() - 40 : found.end() + 40]}"
+
+
+def test_no_picture_carries_more_than_its_pixels(site):
+    pictures = [path for path in site.rglob("*") if path.suffix in {".png", ".jpg", ".jpeg", ".webp"}]
+    assert len(pictures) > 20
+    for path in pictures:
+        with Image.open(path) as image:
+            # matplotlib names itself; dpi, gamma and the like say how to show the pixels
+            assert set(image.info) <= {"Software", "dpi", "gamma", "jfif", "jfif_version", "jfif_unit", "jfif_density"}
+            assert not image.getexif(), path.name
 
 
 @needs_browser
