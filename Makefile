@@ -78,12 +78,13 @@ clean-cache:  ## remove the banks of features; they are computed again when need
 clean:  ## remove what was built; phantom and weights in data/ stay
 	rm -rf build book/_build
 
-# Nothing counts as installed until all of it is: a broken download is tried again at the next call.
+# Nothing counts as installed until all of it is: a broken download is tried again at the next call. Python compiles
+# what is imported when it is; to compile all that is installed takes pip half of its time.
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' || \
 	  { echo "$(PYTHON) is not Python 3.11 or 3.12. Give one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@echo "installing into .venv: once, a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@

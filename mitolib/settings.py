@@ -65,7 +65,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile(name="smoke", scale=0.1, epochs=2, patience=2, batch_size=8, views=1, n_seeds=1),
-        Profile(name="quick", scale=0.31, epochs=10, patience=5, batch_size=4, views=1, n_seeds=1),
+        Profile(name="quick", scale=0.33, epochs=10, patience=5, batch_size=4, views=1, n_seeds=1),
         Profile(name="paper", scale=1.0, epochs=100, patience=30, batch_size=2, views=8, n_seeds=3),
     )
 }

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitolib import cohort, paper, patches, splits
+from mitolib import cohort, paper, patches, phantom, splits
+from mitolib.settings import PROFILES
 
 
 @pytest.mark.parametrize(("experiment", "stride_px"), [("exp1", 224), ("exp2", 256)])
@@ -21,6 +24,16 @@ def test_every_subject_is_in_every_set_and_that_is_the_trouble(experiment, strid
     table = patches.grid(cohort.published_sections(), stride_px=stride_px)
     table["split"] = splits.published(table, experiment)
     assert table.groupby("split")["subject"].nunique().to_dict() == {"train": 14, "validation": 14, "test": 14}
+
+
+@pytest.mark.parametrize(("experiment", "stride_px"), [("exp1", 224), ("exp2", 256)])
+def test_the_quick_profile_is_large_enough_for_every_split(experiment, stride_px):
+    sections = []
+    for section in cohort.published_sections():
+        width, height = phantom.section_size(section.width_px, section.height_px, PROFILES["quick"].scale)
+        sections.append(replace(section, width_px=width, height_px=height))
+    _, refused = splits.possible(patches.grid(sections, stride_px=stride_px), experiment)
+    assert refused == {}, "pages show a score for each split, and the book does not render without one"
 
 
 def labels(control: int, patient: int) -> pd.DataFrame:
