@@ -25,10 +25,9 @@ lint: $(READY)  ## ruff on code and notebooks; the gates of the published editio
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/gates.py
 
-# Two processes of one thread each take whole files, in the order given: the one that takes longest comes first.
+# Two processes of one thread each, which take whole files.
 unit: $(READY)  ## unit tests, and the published book with warnings as errors
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  tests/test_site.py tests
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml
 	MITOLIB_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=900 \
