@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +21,7 @@ from mitolib.whitening import ConceptWhitening
 pytestmark = [  # two classes that are all the data, and few channels, make the layer warn; its own tests hold that
     pytest.mark.filterwarnings("ignore:the whitened means"),
     pytest.mark.filterwarnings("ignore:after step .* newton-reference"),
+    pytest.mark.usefixtures("one_torch_thread"),
 ]
 
 N, C, SIDE = 80, 6, 4
@@ -34,15 +34,6 @@ BUDGET = arms.Budget(steps=20, batch_size=16, learning_rate=0.05, every=5, conce
 over_arms = pytest.mark.parametrize("name", arms.ARMS)
 whitened_arms = [name for name, arm in arms.ARMS.items() if arm.place is not None]
 turned_arms = [name for name in whitened_arms if arms.ARMS[name].turned]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The tensors here are so small that threads cost more time than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def toy_maps() -> Tensor:

@@ -6,7 +6,6 @@ import copy
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,6 +17,8 @@ from torch.nn import functional
 from mitolib import resnet, whitening
 from mitolib.whitening import ConceptWhitening
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 EXACT = ("zca", "newton")
 MODES = tuple(whitening.ACTIVATIONS)
 KINDS = [
@@ -26,15 +27,6 @@ KINDS = [
 ]
 over_whitenings = pytest.mark.parametrize("kind", KINDS)
 over_rotations = pytest.mark.parametrize("kind", tuple(whitening.ROTATIONS))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The tensors here are so small that threads cost more time than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
