@@ -44,8 +44,7 @@ CHAPTERS = (
     "your_data",
 )
 RANDOM_NOTE = (
-    " The backbone started from random weights, because the ImageNet weights of {name} were out of reach "
-    "where this was executed."
+    " {name} started from random weights, because its ImageNet weights were out of reach where this was executed."
 )
 
 

@@ -43,9 +43,7 @@ def test_a_figure_of_a_network_with_random_weights_says_so_in_its_caption():
     ]
     captions = [c.metadata.mystnb.figure.caption for c in execute.tidy(notebook_with(*figures), ["ResNet50"]).cells]
     assert captions[0] == "Curves."
-    assert captions[1].startswith(
-        "Curves. The backbone started from random weights, because the ImageNet weights of ResNet50"
-    )
+    assert captions[1].startswith("Curves. ResNet50 started from random weights, because its ImageNet weights")
 
 
 def test_a_notebook_that_fails_leaves_the_chapter_that_was_there(tmp_path, monkeypatch):
