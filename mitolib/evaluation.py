@@ -3,7 +3,8 @@
 A model here is a callable `(train, test) -> p`: it is trained on the patches `train` and answers the probability of
 "patient" for the patches `test`, both row numbers of the patch table. Whatever it fits, scaling included, it fits on
 `train`. Nothing is chosen on a validation set: every model has one setting and one length of training in every split,
-so that a difference between two splits is the split's.
+so that a difference between two splits is the split's. Both classes weigh the same in what is fitted, however many
+patches each has: with three of one to one of the other, a short training may end at one answer for all.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Majority:
 
 @dataclass(frozen=True)
 class Logistic:
-    """Logistic regression on standardised features, penalised, each training patch with the same weight."""
+    """Logistic regression on standardised features, penalised, each class with the same weight."""
 
     features: np.ndarray  # (N, F)
     labels: np.ndarray  # (N,) classes
@@ -51,43 +52,57 @@ class Logistic:
 
     def fit(self, train: np.ndarray) -> object:
         """The fitted scikit-learn pipeline."""
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=self.penalty, max_iter=2000))
-        return pipeline.fit(self.features[train], self.labels[train])
+        line = LogisticRegression(C=self.penalty, class_weight="balanced", max_iter=2000)
+        return make_pipeline(StandardScaler(), line).fit(self.features[train], self.labels[train])
 
 
 @dataclass(frozen=True)
 class Head:
     """The paper's head on the features of a frozen backbone, with the paper's optimiser and loss.
 
-    maps_nhwc: (N, 7, 7, C), of plain patches. It is trained for `steps` batches, whatever the number of patches.
+    maps_nhwc: (N, 7, 7, C), of plain patches. It is trained for `steps` batches, whatever the number of patches, each
+    batch with as many patches of one class as of the other. The learning rate falls in a straight line to zero.
     """
 
     maps_nhwc: np.ndarray
     labels: np.ndarray  # (N,) class indices
     steps: int
-    batch_size: int = 32
-    learning_rate: float = 5e-4
+    batch_size: int = 4
+    learning_rate: float = 2e-3
     seed: int = 0
 
     def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng(self.seed)
-        epochs = -(-self.steps * self.batch_size // len(train))
-        order = np.concatenate([rng.permutation(train) for _ in range(epochs)])
-        head, start = _fresh(self.maps_nhwc.shape[1:], self.learning_rate, self.seed)
+        head, start = _fresh(self.maps_nhwc.shape[1:], self.learning_rate, self.steps, self.seed)
         for variable, value in zip(_state(head), start, strict=True):
             variable.assign(value)
-        for few in np.resize(order, (self.steps, self.batch_size)):
+        for few in self.batches(train):
             head.train_on_batch(self.maps_nhwc[few].astype(np.float32), training.one_hot(self.labels[few]))
         parts = [test[i : i + 256] for i in range(0, len(test), 256)]
         return np.concatenate([training.p_patient(head, self.maps_nhwc[few]) for few in parts])
 
+    def batches(self, train: np.ndarray) -> np.ndarray:
+        """(steps, batch_size) rows of `train`; those of one class equally often, give or take one, and shuffled.
+
+        Raises ValueError for a batch that the classes of `train` cannot share equally.
+        """
+        rng, classes = np.random.default_rng(self.seed), np.unique(self.labels[train])
+        if self.batch_size % len(classes):
+            raise ValueError(f"batch_size={self.batch_size}; wanted a multiple of the {len(classes)} classes.")
+        each, columns = self.batch_size // len(classes), []
+        for rows in (train[self.labels[train] == label] for label in classes):
+            passes = -(-self.steps * each // len(rows))
+            order = np.concatenate([rng.permutation(rows) for _ in range(passes)])
+            columns.append(np.resize(order, (self.steps, each)))
+        return np.hstack(columns)
+
 
 @lru_cache(maxsize=1)  # a head of the next kind takes its place: with its moments it is as large as the data
-def _fresh(shape: tuple[int, ...], learning_rate: float, seed: int) -> tuple[keras.Model, list[np.ndarray]]:
+def _fresh(shape: tuple[int, ...], learning_rate: float, steps: int, seed: int) -> tuple[keras.Model, list[np.ndarray]]:
     """A head, compiled once for all folds of a process, and the state from which each of them starts."""
     keras.utils.set_random_seed(seed)
     head = models.head(shape)
-    head.compile(optimizer=training.FusedAdam(learning_rate), loss="categorical_crossentropy")
+    falling = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
+    head.compile(optimizer=training.FusedAdam(falling), loss="categorical_crossentropy")
     head.optimizer.build(head.trainable_variables)
     return head, [np.array(variable) for variable in _state(head)]
 

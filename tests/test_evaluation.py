@@ -177,8 +177,8 @@ def test_a_head_repeats_with_its_seed_and_changes_with_seed_and_steps(rng):
     assert one.shape == (20,) and ((one >= 0) & (one <= 1)).all()
 
 
-@pytest.mark.parametrize(("n_train", "steps", "batch_size"), [(20, 15, 4), (3, 2, 8), (20, 1, 4)])
-def test_a_head_sees_its_training_patches_equally_often_in_so_many_batches(
+@pytest.mark.parametrize(("n_train", "steps", "batch_size"), [(20, 15, 4), (3, 2, 8), (20, 1, 4), (13, 9, 2)])
+def test_a_head_sees_the_patches_of_a_class_equally_often_and_both_classes_in_every_batch(
     n_train, steps, batch_size, rng, light_head, monkeypatch
 ):
     batches = []
@@ -188,13 +188,40 @@ def test_a_head_sees_its_training_patches_equally_often_in_so_many_batches(
     )
     features, labels = planted(rng)
     features[:, 0, 0, 0] = np.arange(40)
-    p = head(features, labels, steps=steps, batch_size=batch_size)(TRAIN[:n_train], TEST)
-    assert np.isfinite(p).all()
-    assert [len(x) for x, _ in batches] == [batch_size] * steps
-    seen = np.concatenate([x[:, 0, 0, 0] for x, _ in batches]).astype(int)
-    assert (np.concatenate([y for _, y in batches]) == np.eye(2)[labels[seen]]).all()
-    times = np.bincount(seen, minlength=40)
-    assert times[TRAIN[:n_train]].sum() == steps * batch_size and np.ptp(times[TRAIN[:n_train]]) <= 1
+    train = TRAIN[:n_train]
+    p = head(features, labels, steps=steps, batch_size=batch_size, learning_rate=1e-3)(train, TEST)
+    assert np.isfinite(p).all() and len(batches) == steps
+    seen = np.array([x[:, 0, 0, 0] for x, _ in batches]).astype(int)
+    assert (np.array([y for _, y in batches]) == np.eye(2)[labels[seen]]).all()
+    assert (labels[seen].sum(axis=1) == batch_size / 2).all()
+    times = np.bincount(seen.ravel(), minlength=40)
+    assert times[train].sum() == steps * batch_size
+    assert all(np.ptp(times[train[labels[train] == label]]) <= 1 for label in (0, 1))
+
+
+def test_a_head_trained_on_one_class_and_one_whose_classes_cannot_share_a_batch(rng, light_head):
+    features, labels = planted(rng)
+    sick = TRAIN[labels[TRAIN] == 1]
+    assert set(head(features, labels, steps=3).batches(sick).ravel()) <= set(sick)
+    with pytest.raises(ValueError, match="batch_size=3; wanted a multiple of the 2 classes"):
+        head(features, labels, batch_size=3)(TRAIN, TEST)
+
+
+def test_the_learning_rate_of_a_head_falls_to_zero(rng, light_head):
+    features, labels = planted(rng)
+    few = head(features, labels, steps=4, learning_rate=0.2)
+    few(TRAIN, TEST)
+    fresh, _ = evaluation._fresh(features.shape[1:], 0.2, 4, 0)
+    rates = [float(fresh.optimizer._learning_rate(step)) for step in range(5)]
+    assert int(fresh.optimizer.iterations) == 4, "the optimiser that was trained"
+    assert rates == pytest.approx([0.2, 0.15, 0.1, 0.05, 0])
+
+
+def test_a_class_weighs_the_same_however_many_patches_it_has(rng):
+    """A feature that tells nothing: the answers lie about one half, not at the share of the commoner class."""
+    features, labels = rng.standard_normal((400, 1)), np.repeat([0, 1, 1, 1], 100)
+    p = evaluation.Logistic(features, labels)(np.arange(400), np.arange(400))
+    assert abs(p.mean() - 0.5) < 0.02
 
 
 def test_more_test_patches_than_a_part_are_answered_in_order(rng, light_head):
