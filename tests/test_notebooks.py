@@ -17,8 +17,6 @@ from mitolib import execute, settings
 NOTEBOOKS = sorted(execute.NOTEBOOKS.glob("*.ipynb"))
 # Executed at these lengths. Before the next run the loop of the first belongs into mitolib.training, the second in two.
 LONG_CELLS = {"gradcam-13": 21, "concept-whitening-05": 18}
-# Executed without a seed for ResNet-50's random weights, see book/limits.md; to be seeded before its next run.
-UNSEEDED_CELLS = {"patient-level-16"}
 over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -51,8 +49,7 @@ def test_every_notebook_takes_the_common_parameters(path):
 def test_a_network_is_seeded_where_it_is_built(path):
     for cell in code_cells(path):
         before, built, _ = cell.source.partition("models.build(")
-        seeded = not built or "set_random_seed(" in before
-        assert seeded != (cell.id in UNSEEDED_CELLS), "without ImageNet weights another network in every run"
+        assert not built or "set_random_seed(" in before, "without ImageNet weights another network in every run"
 
 
 def test_exp2_runs_from_any_folder_and_writes_the_contract(tmp_path):

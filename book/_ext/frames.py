@@ -4,7 +4,7 @@ Each chapter gets its takeaways below the first cell, from `takeaways/<chapter>.
 run it, its environment, its references, and what comes next. They are added while a page is read; the notebooks
 in `chapters/`, which a reader can download, stay as they were executed.
 
-    {found-figure}              accuracy as published, ours, and of people not seen, with its caption
+    {found-figure}              the score as published, ours, and of people not seen, with its caption
     {status-table}              each chapter: profile, date, minutes and machine of the run that is shown
     {citation}                  how to cite, from CITATION.cff and references.bib
     {versus}`exp1 models.VGG16.accuracy models.VGG16.majority_baseline .1%`   "88.5%, more than the 73.0%"
@@ -27,7 +27,6 @@ from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -201,11 +200,10 @@ def spread_of(scores: Mapping[str, Any]) -> str:
 
 
 def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """panel -> rows of accuracy on patches, from the paper's to that of people not seen.
+    """panel -> rows: the paper's accuracy, then our balanced accuracies, down to that of people not seen.
 
-    Each row: `what`, `value`, `interval` and `baseline`, that of always giving the more common answer on the same
-    patches; None where there is none. Of people not seen every patch is tested, so the baseline is that of all. It
-    is counted from the experiment's own split, which holds the same patches only if both ran in one profile.
+    Each row: `what`, `value`, `interval` (None where there is none) and `baseline`, what always giving one answer
+    scores by the same measure. The paper prints no balanced accuracy, and its accuracy does not yield one.
     """
     panels = {}
     for panel, (experiment, head) in PANELS.items():
@@ -214,23 +212,16 @@ def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]
             look_up(records["patient_level"], f"by_model.{head}.{split}", "results/patient_level.json")
             for split in ("published", UNSEEN)
         )
-        every = pd.DataFrame(records[experiment]["split"]).sum(axis=1)
-        always, alike = ours["majority_baseline"], records[experiment]["profile"] == records["patient_level"]["profile"]
-        rows = (
-            ("published", published["SCORES"][experiment]["VGG16"], published["MAJORITY_BASELINE"][experiment]),
-            ("here, same split, trained long", ours, always),
-            ("here, same split, trained briefly", brief, always if alike else None),
-            ("people not seen, trained briefly", unseen, float(every.max() / every.sum()) if alike else None),
-        )
-        panels[panel] = [
-            {
-                "what": what,
-                "value": scores.get("patch_accuracy", scores.get("accuracy")),
-                "interval": scores.get("ci", {}).get("patch_accuracy"),
-                "baseline": baseline,
-            }
-            for what, scores, baseline in rows
-        ]
+        printed, always = (published[table][experiment] for table in ("SCORES", "MAJORITY_BASELINE"))
+        rows = [("published (accuracy)", printed["VGG16"]["accuracy"], None, always)]
+        for what, scores in (
+            ("here, same split, trained long", ours),
+            ("here, same split, trained briefly", brief),
+            ("people not seen, trained briefly", unseen),
+        ):
+            interval = scores.get("ci", {}).get("balanced_accuracy")
+            rows.append((what, scores["balanced_accuracy"], interval, 0.5))
+        panels[panel] = [dict(zip(("what", "value", "interval", "baseline"), row, strict=True)) for row in rows]
     return panels
 
 
@@ -246,13 +237,10 @@ def draw_found(panels: Mapping[str, list[dict[str, Any]]], path: Path, *, stacke
         fig, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, layout="constrained")
         for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
             for y, row in enumerate(rows):
-                if row["baseline"]:
-                    ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
+                ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
                 if row["interval"]:
                     ax.plot(row["interval"], [y, y], color="#0b5fa5", lw=2, solid_capstyle="butt")
-                ours = (
-                    dict(color="#0b5fa5") if row["what"] != "published" else dict(color="white", mec="black", mew=1.4)
-                )
+                ours = dict(color="#0b5fa5") if y else dict(color="white", mec="black", mew=1.4)
                 ax.plot(row["value"], y, "o", ms=7, **ours)
                 ax.annotate(f"{row['value']:.2f}", (row["value"], y), (0, 6), textcoords="offset points", ha="center")
             ax.set_title(f"VGG16, {panel}", fontsize=10.5)
@@ -261,7 +249,7 @@ def draw_found(panels: Mapping[str, list[dict[str, Any]]], path: Path, *, stacke
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].set_xlim(None, 1)
         fig.get_layout_engine().set(hspace=0.08)
-        label = "share of test patches called rightly (dashes: always the more common answer)"
+        label = "balanced accuracy of test patches (dashes: one answer for all)"
         fig.supxlabel(label.replace(" (", "\n(") if stacked else label, fontsize=10)
         path.parent.mkdir(parents=True, exist_ok=True)
         fig.savefig(path, metadata={"Date": None})
@@ -275,14 +263,11 @@ def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
         told = []
         for row in rows:
             interval = " ({:.2f} to {:.2f})".format(*row["interval"]) if row["interval"] else ""
-            what = row["what"].replace("\n", " ")
-            told.append(
-                f"{what} {row['value']:.2f}{interval}" + (f" beside {row['baseline']:.2f}" if row["baseline"] else "")
-            )
+            told.append(f"{row['what']} {row['value']:.2f}{interval} beside {row['baseline']:.2f}")
         sentences.append(f"VGG16, {panel}: {'; '.join(told)}.")
     return (
-        "Dots with intervals: the share of test patches called rightly, beside that of always giving the more common "
-        f"answer. {' '.join(sentences)}"
+        "Dots with intervals: the balanced accuracy of test patches, beside what one answer for all scores. "
+        f"{' '.join(sentences)}"
     )
 
 
