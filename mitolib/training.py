@@ -119,7 +119,7 @@ def as_record(history: pd.DataFrame) -> dict[str, object]:
 
 def p_patient(head: keras.Model, features_nhwc: np.ndarray) -> np.ndarray:
     """(N,) float32: the probability of "patient" for each row of features."""
-    return np.asarray(head(features_nhwc.astype(np.float32), training=False))[:, LABELS.index("patient")]
+    return head.predict_on_batch(features_nhwc.astype(np.float32))[:, LABELS.index("patient")]
 
 
 def save(head: keras.Model, path: Path) -> dict[str, str]:
