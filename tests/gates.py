@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REMAKE = "Make the chapter again: make paper PROFILE=... CHAPTER={chapter}."
+MOST_BYTES = 12_000_000  # of all chapters: they lie in git, and a new run adds its own
 NEEDED = ("**Question.**", "**Needs.**", "**Time**")  # the head of a chapter
 LEADS_INTO_PAGE = re.compile(r"\{numref\}`fig-|\]\(#")
 
@@ -124,6 +125,17 @@ def framed(name: str, notebook: Mapping[str, Any], takeaways: str | None) -> Ite
         yield f"{path}: no link into the page; wanted one at least. Add {{numref}}`fig-...` or [](#a-heading)."
 
 
+def sized(sizes: Mapping[str, int]) -> Iterator[str]:
+    """All chapters together are small enough to be kept in git. sizes: name -> bytes."""
+    if sum(sizes.values()) > MOST_BYTES:
+        greatest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        told = ", ".join(f"{name} {sizes[name] / 1e6:.1f}" for name in greatest)
+        yield (
+            f"book/chapters: {sum(sizes.values()) / 1e6:.1f} MB, of which {told}; wanted {MOST_BYTES / 1e6:.0f} at "
+            "most. Draw their figures with fewer points or a lower dpi, and make them again."
+        )
+
+
 def _text(source: str | Sequence[str]) -> str:
     return source if isinstance(source, str) else "".join(source)
 
@@ -172,6 +184,7 @@ def findings(root: Path) -> list[str]:
         text = result.read_text(encoding="utf8")
         found += private(f"book/results/{result.name}", text)
         found += published(f"book/results/{result.name}", json.loads(text), chapter)
+    found += sized({path.name: path.stat().st_size for path in (root / "book/chapters").glob("*.ipynb")})
     for path in sorted([*(root / "book").glob("*.md"), *(root / "book/takeaways").glob("*.md")]):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf8")
         found += [*typed(name, text), *private(name, text)]

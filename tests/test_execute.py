@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import base64
+import io
+
 import nbformat
+import numpy as np
 import papermill
 import pytest
+from PIL import Image
 
 from mitolib import execute
 
@@ -34,6 +39,24 @@ def test_standard_error_and_the_times_of_papermill_are_left_out():
     tidied = execute.tidy(notebook_with(noisy), [])
     assert [output.text for output in tidied.cells[0].outputs] == ["kept"]
     assert not {"papermill", "execution"} & tidied.cells[0].metadata.keys()
+
+
+def png(rgba_hwc: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(rgba_hwc).save(file, "png", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(("alpha", "channels"), [(255, 3), (100, 4)])
+def test_pictures_keep_their_pixels_and_lose_an_alpha_channel_that_says_nothing(rng, alpha, channels):
+    drawn = rng.integers(256, size=(60, 80, 4), dtype=np.uint8)
+    drawn[..., 3] = alpha
+    shows = cell("plt.show()")
+    shows.outputs = [nbformat.v4.new_output("display_data", {"image/png": png(drawn), "text/plain": "<Figure>"})]
+    kept = execute.tidy(notebook_with(shows), []).cells[0].outputs[0].data["image/png"]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(kept))))
+    assert (picture == drawn[..., :channels]).all() and picture.shape[2] == channels
+    assert len(kept) < len(png(drawn))
 
 
 def test_a_figure_of_a_network_with_random_weights_says_so_in_its_caption():

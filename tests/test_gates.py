@@ -156,6 +156,12 @@ def test_a_chapter_without_takeaways_or_page_is_refused(tmp_path, edition):
     assert "takeaways/some.md: not found" in done.stdout and "no page or no result" in done.stdout
 
 
+def test_chapters_that_are_too_large_for_git_are_refused(tmp_path, edition):
+    edition["book/chapters/some.ipynb"]["cells"][3]["outputs"][0]["data"]["image/png"] = "i" * 12_000_000
+    refused = passes(tmp_path, edition)
+    assert refused.returncode == 1 and "12.0 MB, of which some.ipynb 12.0; wanted 12 at most" in refused.stdout
+
+
 def test_a_name_that_two_figures_share_is_refused(tmp_path, edition):
     for folder in ("notebooks", "book/chapters"):
         edition[f"{folder}/twin.ipynb"] = edition[f"{folder}/some.ipynb"]
