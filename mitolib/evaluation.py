@@ -54,7 +54,7 @@ class Logistic:
     def fit(self, train: np.ndarray) -> object:
         """The fitted scikit-learn pipeline."""
         line = LogisticRegression(C=self.penalty, class_weight="balanced", max_iter=2000)
-        # Its many small products wait for one another: with one thread a fit takes about a third of the time.
+        # Its matrix products are so small that threads wait longer than they compute: benchmarks/bench_logistic.py.
         with _pools().limit(limits=1, user_api="blas"):
             return make_pipeline(StandardScaler(), line).fit(self.features[train], self.labels[train])
 
