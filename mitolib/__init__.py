@@ -1,7 +1,7 @@
 """mitolib: the helper package behind the notebooks.
 
 A notebook calls `mitolib.x`; `mitolib.x` calls third parties; modules do not call each other
-(`settings`, `progress`, `registry` and the types of `cohort` excepted). They meet in the notebook as
+(`settings`, `progress`, `registry`, `linear` and the types of `cohort` excepted). They meet in the notebook as
 DataFrames, arrays and models.
 
     settings   profiles and paths                  progress  a line about long steps
@@ -17,6 +17,7 @@ DataFrames, arrays and models.
     training   fit a head
     metrics    the paper's metrics, done right, and what can be said of few people
     evaluation any model under any split, and on twins
+    linear     scikit-learn's linear models, on one thread
     morphometry  fibres one by one, and which are deficient
     plots      (data, *, ax) -> ax                 paper     the published numbers as data
     explain    saliency maps                       faithfulness  whether to believe them

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.stats import rankdata
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mitolib import linear
 from mitolib.cohort import CohortError, Section, read_fibres
 from mitolib.formats import PICTURES
 
@@ -165,8 +166,9 @@ def detectors(
         raise ValueError(f"{len(known)} training patches, all with or all without the concept; wanted both.")
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")  # fewer patches than units
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    fitted = {name: model.fit(units_nc[known], shown[known]) for name, model in {"LDA": lda, "probe": probe}.items()}
-    strength = np.array([auc(unit[validation], shown[validation]) - 0.5 for unit in units_nc.T])
+    both = {"LDA": lda, "probe": probe}
+    fitted = {name: linear.fitted(model, units_nc[known], shown[known]) for name, model in both.items()}
+    strength = aucs(units_nc[validation], shown[validation]) - 0.5
     best = int(np.nanargmax(np.abs(strength))) if np.isfinite(strength).any() else 0
     sign = -1 if strength[best] < 0 else 1
     return {"best unit": sign * units_nc[:, best]} | {
@@ -174,10 +176,22 @@ def detectors(
     }
 
 
-def auc(score: np.ndarray, shown: np.ndarray) -> float:
-    """Area under the ROC curve over the patches where `shown` is 1 or 0; NaN unless there are both."""
+def aucs(scores_nc: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """(C,) area under the ROC curve of each column, over the rows where `shown` is 1 or 0; NaN unless there are both.
+
+    From the ranks (Mann and Whitney 1947), for all columns at once.
+    """
     known = np.isfinite(shown)
-    return float(roc_auc_score(shown[known], score[known])) if len(np.unique(shown[known])) == 2 else np.nan
+    ranks, showing = rankdata(scores_nc[known], axis=0), shown[known] == 1
+    n, n_not = showing.sum(), (~showing).sum()
+    if not n or not n_not:
+        return np.full(scores_nc.shape[1], np.nan)
+    return (ranks[showing].sum(axis=0) - n * (n + 1) / 2) / (n * n_not)
+
+
+def auc(score: np.ndarray, shown: np.ndarray) -> float:
+    """`aucs` of one score, (N,)."""
+    return float(aucs(score[:, None], shown)[0])
 
 
 def ranked(score: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -21,9 +21,8 @@ import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import ThreadpoolController
 
-from mitolib import models, training
+from mitolib import linear, models, training
 from mitolib.progress import track
 from mitolib.settings import LABELS
 
@@ -54,14 +53,7 @@ class Logistic:
     def fit(self, train: np.ndarray) -> object:
         """The fitted scikit-learn pipeline."""
         line = LogisticRegression(C=self.penalty, class_weight="balanced", max_iter=2000)
-        # Its matrix products are so small that threads wait longer than they compute: benchmarks/bench_logistic.py.
-        with _pools().limit(limits=1, user_api="blas"):
-            return make_pipeline(StandardScaler(), line).fit(self.features[train], self.labels[train])
-
-
-@lru_cache(maxsize=1)  # looking through the loaded libraries takes as long as a small fit
-def _pools() -> ThreadpoolController:
-    return ThreadpoolController()
+        return linear.fitted(make_pipeline(StandardScaler(), line), self.features[train], self.labels[train])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from scipy.stats import binomtest, rankdata
+from scipy.stats import beta, rankdata
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -89,8 +89,9 @@ def interval(values: np.ndarray, subjects: Sequence[str], *, rng: Generator, dra
 
 def exact_interval(right: int, n: int) -> tuple[float, float]:
     """95 % interval of Clopper and Pearson (1934) for a share of which `right` of `n` were seen."""
-    found = binomtest(right, n).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
+    low = beta.ppf(0.025, right, n - right + 1) if right > 0 else 0
+    high = beta.ppf(0.975, right + 1, n - right) if right < n else 1
+    return float(low), float(high)
 
 
 def exact_intervals(shares: Iterable[float], sizes: Iterable[int]) -> pd.DataFrame:
@@ -172,16 +173,20 @@ def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> 
     classes = [np.flatnonzero(people["truth"] == i) for i in range(len(LABELS))]
     matrix = pairs(predictions)
 
-    def of(chosen: Sequence[np.ndarray]) -> tuple[float, float, float]:
-        """Accuracy, balanced accuracy and AUC of these subjects, numbered within their class."""
-        totals = np.array([sums[own[few]].sum(axis=0) for own, few in zip(classes, chosen, strict=True)])
-        accuracy = totals[:, 0].sum() / totals[:, 1].sum()
-        return accuracy, (totals[:, 0] / totals[:, 1]).mean(), matrix[np.ix_(*chosen)].mean()
+    def of(chosen: Sequence[np.ndarray]) -> np.ndarray:
+        """(3, n) accuracy, balanced accuracy and AUC of n draws of subjects, (n, m) numbers of them in each class."""
+        totals = np.array([sums[own[few]].sum(axis=1) for own, few in zip(classes, chosen, strict=True)])
+        accuracy = totals[..., 0].sum(axis=0) / totals[..., 1].sum(axis=0)
+        controls, patients = chosen
+        auc = matrix[controls[:, :, None], patients[:, None]].mean(axis=(1, 2))
+        return np.array([accuracy, (totals[..., 0] / totals[..., 1]).mean(axis=0), auc])
 
-    drawn = [of([rng.integers(len(own), size=len(own)) for own in classes]) for _ in range(draws)]
-    limits = np.percentile(drawn, [2.5, 97.5], axis=0).T.tolist()
+    drawn = [[rng.integers(len(own), size=len(own)) for own in classes] for _ in range(draws)]
+    drawn = of([np.array(few) for few in zip(*drawn, strict=True)])
+    limits = np.percentile(drawn, [2.5, 97.5], axis=1).T.tolist()
+    itself = of([np.arange(len(own))[None] for own in classes])[:, 0].tolist()
     n_right = int(((people["votes"] > 0.5) == (people["truth"] == 1)).sum())
-    return dict(zip(MEANS, of([np.arange(len(own)) for own in classes]), strict=True)) | {
+    return dict(zip(MEANS, itself, strict=True)) | {
         "subjects_right": n_right,
         "n_subjects": len(people),
         "p_permutation": permutation_p(people["score"].to_numpy(), people["truth"].to_numpy()),

@@ -19,6 +19,7 @@ from skimage.morphology import h_minima
 from skimage.segmentation import watershed
 from sklearn.linear_model import LogisticRegression
 
+from mitolib import linear
 from mitolib.cohort import Section
 from mitolib.progress import track
 
@@ -123,5 +124,5 @@ class DeficientShare:
     def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         """(len(test),) probability of "patient"."""
         evidence = np.log(self.shares(self.subjects[train][self.labels[train] == 0]) + 1e-3)[:, None]
-        line = LogisticRegression(class_weight="balanced").fit(evidence[train], self.labels[train])
+        line = linear.fitted(LogisticRegression(class_weight="balanced"), evidence[train], self.labels[train])
         return line.predict_proba(evidence[test])[:, 1]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from mitolib import annotations
 from mitolib.cohort import CohortError, Section
@@ -294,6 +295,15 @@ def test_training_patches_of_one_kind_are_refused(rng, value):
     n = 0 if np.isnan(value) else 60
     with pytest.raises(ValueError, match=f"{n} training patches, all with or all without the concept; wanted both"):
         annotations.detectors(rng.standard_normal((180, 3)), shown, TRAIN, VALIDATION)
+
+
+@given(n=st.integers(2, 40), levels=st.integers(1, 50), seed=st.integers(0, 99))
+def test_areas_of_all_columns_at_once_are_those_of_each_also_with_ties(n, levels, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(levels, size=(n, 3)) / levels
+    shown = rng.permutation(np.r_[0, 1, rng.integers(2, size=n - 2)])
+    wanted = [roc_auc_score(shown, score) for score in scores.T]
+    assert_allclose(annotations.aucs(scores, shown), wanted, rtol=1e-12)
 
 
 def test_the_area_under_the_curve_is_over_the_known_patches_and_needs_both_kinds():

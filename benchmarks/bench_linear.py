@@ -1,6 +1,6 @@
 """Is a logistic regression on features of a few hundred patches faster with one thread of BLAS than with all?
 
-    python benchmarks/bench_logistic.py        (or `make bench`)
+    python benchmarks/bench_linear.py        (or `make bench`)
 
 Claim. From some hundred patches on, `evaluation.Logistic` fits at least twice as fast, with the same answers: a step of
 its solver is a few small matrix products, in which threads wait longer than they compute. The features are normal
@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from timing import in_turns, load_average, ratio
 
-from mitolib import evaluation
+from mitolib import evaluation, linear
 
 N_FEATURES, ROUNDS, FITS = 512, 9, 4
 ALL_THREADS = SimpleNamespace(limit=lambda **_: nullcontext())
@@ -33,7 +33,7 @@ def main() -> None:
         model, train, test = evaluation.Logistic(features, labels), np.arange(0, n, 2), np.arange(1, n, 2)
 
         def with_all(model: evaluation.Logistic = model, train: np.ndarray = train) -> object:
-            with patch.object(evaluation, "_pools", return_value=ALL_THREADS):
+            with patch.object(linear, "_pools", return_value=ALL_THREADS):
                 return model.fit(train)
 
         timed = in_turns({"all": (with_all, FITS), "one": (partial(model.fit, train), FITS)}, ROUNDS)
