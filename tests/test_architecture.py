@@ -12,7 +12,7 @@ import yaml
 from mitolib.settings import ROOT
 
 MODULES = sorted((ROOT / "mitolib").glob("*.py"))
-SHARED = {"settings", "progress", "cohort", "registry"}  # what any module may import
+SHARED = {"settings", "progress", "cohort", "registry", "linear"}  # what any module may import
 PARTS = {  # a module, and what it is made of
     "cohort": {"formats", "intensity", "panel"},
     "panel": {"formats"},
