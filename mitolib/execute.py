@@ -80,8 +80,8 @@ def execute(chapter: str, *, profile: str, book: Path) -> Path:
 def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbformat.NotebookNode:
     """A chapter fit to be read and to be kept in git.
 
-    Standard error and papermill's times go, pictures are packed tightly without loss; the cell with default parameters
-    is hidden where injected ones follow; a figure whose cell metadata names a backbone
+    Standard error, empty Markdown and papermill's times go, pictures are packed tightly without loss; the cell with
+    default parameters is hidden where injected ones follow; a figure whose cell metadata names a backbone
     (`"mitolib": {"weights": "ResNet50"}`) that started from random weights says so in its caption.
     """
     injected = any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
@@ -93,7 +93,11 @@ def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbfo
         if injected and "parameters" in tags:
             cell.metadata["tags"] = [*tags, "remove-cell"]
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr" and output.get("data", {}).get("text/markdown") != ""
+            ]
             for output in cell.outputs:
                 if png := output.get("data", {}).get("image/png"):
                     output.data["image/png"] = _packed(png)

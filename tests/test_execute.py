@@ -41,6 +41,16 @@ def test_standard_error_and_the_times_of_papermill_are_left_out():
     assert not {"papermill", "execution"} & tidied.cells[0].metadata.keys()
 
 
+def test_a_list_without_a_line_shows_nothing():
+    lists = cell("display(Markdown(lines))")
+    lists.outputs = [
+        nbformat.v4.new_output("display_data", {"text/markdown": text, "text/plain": "<Markdown object>"})
+        for text in ("", "- one")
+    ]
+    tidied = execute.tidy(notebook_with(lists), [])
+    assert [output.data["text/markdown"] for output in tidied.cells[0].outputs] == ["- one"]
+
+
 def png(rgba_hwc: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(rgba_hwc).save(file, "png", compress_level=1)
