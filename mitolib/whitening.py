@@ -178,7 +178,7 @@ def _line_search(inner: Tensor, descent: Tensor, step: float) -> tuple[float, bo
     With M = I + t/2 V^T U: F(t) - F(0) = -t trace(M^-1 descent), F'(t) = -trace(M^-2 descent). After 50 tries the
     search has failed; the step is then the longest that was seen to descend enough, or 0.
     """
-    identity, slope = torch.eye(len(inner), dtype=inner.dtype), float(descent.trace())
+    identity, slope = torch.eye(len(inner), dtype=inner.dtype, device=inner.device), float(descent.trace())
     low, high = 0.0, math.inf
     for _ in range(50):
         system = identity + step / 2 * inner

@@ -26,6 +26,7 @@ KINDS = [
     pytest.param("newton-reference", marks=pytest.mark.filterwarnings("ignore:after step .* newton-reference")),
 ]
 over_whitenings = pytest.mark.parametrize("kind", KINDS)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 over_rotations = pytest.mark.parametrize("kind", tuple(whitening.ROTATIONS))
 
 
@@ -690,16 +691,30 @@ def test_under_autocast_the_layer_computes_in_float32(kind):
     assert torch.equal(scores, layer.scores(x.float())) and torch.equal(direction, layer.derivative(x.float(), 0))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@gpu
 @over_whitenings
 def test_a_gpu_gives_the_same(kind):
     x = correlated(32, 16, 7)
     layer = turned(ConceptWhitening(16, 2, whitening=kind))
     there = copy.deepcopy(layer).cuda()
-    assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
+    found, wanted = there(x.cuda()).cpu(), layer(x)
+    rounding = layer.largest_amplification  # of the public code: as much as another order of the patches does to it
+    assert (found - wanted).abs().max() < max(1e-4, 4 * rounding)
+    assert rounding == 0 or kind not in EXACT
     whitening.align(layer.eval(), [x[:8], x[8:16]])
     whitening.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
-    assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
+    assert (there(x.cuda()).cpu() - layer(x)).abs().max() < max(1e-4, 4 * rounding)
+
+
+@gpu
+@over_rotations
+def test_a_gpu_that_is_the_default_device_turns_the_axes(kind):
+    x = correlated(32, 16, 7).cuda()
+    with torch.device("cuda"):
+        layer = turned(ConceptWhitening(16, 2, rotation=kind))
+        layer(x)
+        found = whitening.align(layer.eval(), [x[:8], x[8:16]])
+    assert found.line_search_failures == 0 and found.orthogonality_error < 1e-10
 
 
 @over_whitenings
