@@ -11,6 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
@@ -467,11 +468,20 @@ def _norm(model: nn.Module) -> nn.Module:
 
 
 def _caught(layer: nn.Module, model: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:
-    """(len(rows), C, H, W): what a layer of the model puts out, the model in evaluation."""
+    """(len(rows), C, H, W): what a layer of the model puts out, the model in evaluation. The passes end there."""
     maps: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _, __, output: maps.append(output.detach().clone()))
+
+    def catch(_: nn.Module, __: tuple[Tensor], output: Tensor) -> None:
+        maps.append(output)
+        raise whitening.Reached
+
+    hook = layer.register_forward_hook(catch)
+    model.eval()
     try:
-        outputs(model, inputs, rows)
+        with torch.no_grad():
+            for batch in batches(inputs, rows):
+                with suppress(whitening.Reached):
+                    model(batch)
     finally:
         hook.remove()
     return torch.cat(maps)

@@ -496,8 +496,8 @@ def layer_of(model: nn.Module) -> ConceptWhitening:
     return next(iter(layers.values()))
 
 
-class _Reached(Exception):
-    """Ends a forward pass."""
+class Reached(Exception):
+    """Ends a forward pass, raised by a hook that has caught what it was there for."""
 
 
 def layer_input(model: nn.Module, batch: Tensor) -> Tensor:
@@ -510,12 +510,12 @@ def layer_input(model: nn.Module, batch: Tensor) -> Tensor:
 
     def catch(_: nn.Module, inputs: tuple[Tensor]) -> None:
         caught.append(inputs[0].detach())
-        raise _Reached
+        raise Reached
 
     hook = layer_of(model).register_forward_pre_hook(catch)
     model.eval()
     try:
-        with torch.no_grad(), suppress(_Reached):
+        with torch.no_grad(), suppress(Reached):
             model(batch)
     finally:
         hook.remove()
