@@ -694,16 +694,15 @@ def test_under_autocast_the_layer_computes_in_float32(kind):
 @gpu
 @over_whitenings
 def test_a_gpu_gives_the_same(kind):
-    x = correlated(32, 16, 7)
-    layer = turned(ConceptWhitening(16, 2, whitening=kind))
+    # In float32 the order in which a device adds moves the public code's result by more than the bound.
+    dtype = torch.float32 if kind in EXACT else torch.float64
+    x = correlated(32, 16, 7, dtype)
+    layer = turned(ConceptWhitening(16, 2, whitening=kind)).to(dtype)
     there = copy.deepcopy(layer).cuda()
-    found, wanted = there(x.cuda()).cpu(), layer(x)
-    rounding = layer.largest_amplification  # of the public code: as much as another order of the patches does to it
-    assert (found - wanted).abs().max() < max(1e-4, 4 * rounding)
-    assert rounding == 0 or kind not in EXACT
+    assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
     whitening.align(layer.eval(), [x[:8], x[8:16]])
     whitening.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
-    assert (there(x.cuda()).cpu() - layer(x)).abs().max() < max(1e-4, 4 * rounding)
+    assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
 
 
 @gpu
