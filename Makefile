@@ -4,6 +4,8 @@ PROFILE ?= quick
 BIN     := .venv/bin
 READY   := .venv/.ready
 RENDER   = $(BIN)/jupyter-book build book -W -n --keep-going -q
+# Two processes of one thread each, which take whole files.
+PYTEST   = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 RELEASE  = build/release/mitolib-$(shell sed -n 's/^version: *//p' CITATION.cff)
 
@@ -25,13 +27,11 @@ lint: $(READY)  ## ruff on code and notebooks; the gates of the published editio
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/gates.py
 
-# Two processes of one thread each, which take whole files.
 unit: $(READY)  ## unit tests, and the published book with warnings as errors
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	$(PYTEST) tests
 
 smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml
-	MITOLIB_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=900 \
-	  --junitxml=build/smoke.xml notebooks
+	MITOLIB_PROFILE=smoke $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=900 --junitxml=build/smoke.xml notebooks
 
 bench: $(READY)  ## the claims about speed, memory and fidelity, each as a ratio taken in one run on this machine
 	set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done

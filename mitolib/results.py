@@ -45,11 +45,12 @@ class ResultsError(OSError):
 def folder(results: str | Path | None, profile: Profile) -> Path:
     """The folder for result files, made if missing and tried for writing now, not after hours of training.
 
-    A relative path counts from the working folder; None is
-    `build/results/<profile>` of the checkout. The folder is this process's until it has written its results or ends;
-    ResultsError if another run keeps it for half a minute, or if it cannot be written.
+    A relative path counts from the working folder; None is the folder that the environment variable MITOLIB_RESULTS
+    names, else `build/results/<profile>` of the checkout. The folder is this process's until it has written its results
+    or ends; ResultsError if another run keeps it for half a minute, or if it cannot be written.
     """
-    path = DEFAULT / profile.name if results is None else Path(results).resolve()
+    results = results or os.environ.get("MITOLIB_RESULTS")
+    path = Path(results).resolve() if results else DEFAULT / profile.name
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

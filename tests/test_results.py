@@ -54,6 +54,15 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
         results.folder(tmp_path / "file" / "results", SMOKE)
 
 
+def test_without_a_folder_the_environment_names_it_else_the_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "DEFAULT", tmp_path / "build")
+    monkeypatch.delenv("MITOLIB_RESULTS", raising=False)
+    assert results.folder(None, SMOKE) == tmp_path / "build" / "smoke"
+    monkeypatch.setenv("MITOLIB_RESULTS", str(tmp_path / "own"))
+    assert results.folder(None, SMOKE) == tmp_path / "own"
+    assert results.folder(tmp_path / "given", SMOKE) == tmp_path / "given"
+
+
 def test_a_failed_write_leaves_the_last_results_as_they_were(tmp_path, monkeypatch):
     results.write(tmp_path, record(0.5))
 

@@ -1,0 +1,8 @@
+"""Two notebooks tested at once: each process of pytest-xdist has its results folder."""
+
+import os
+
+from mitolib import results
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["MITOLIB_RESULTS"] = str(results.DEFAULT / f"smoke-{worker}")
