@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from mitolib import resnet, whitening
+from mitolib import resnet, splits, whitening
 from mitolib.progress import track
 
 PLACE, BEFORE_HEAD = "last.1.bn1", "before the head"  # in a tail; the first is layer4.1.bn1 of the whole network
@@ -77,6 +77,7 @@ class Budget:
     batch_size: int
     learning_rate: float
     optimizer: str = "SGD"  # or another of OPTIMIZERS
+    equal_parts: bool = False  # batches with as many of each class, where there are many more of one
     half_size: int = 0  # steps at the beginning that see pictures of half the side, at a quarter of the cost
     precision: str = "float32"  # or "bfloat16"
     every: int = 5  # steps between two rounds; the article turns every 20, of many more steps
@@ -228,7 +229,10 @@ def fit(
         optimizer, budget.learning_rate, total_steps=budget.steps, cycle_momentum=False
     )
     losses = []
-    drawn = shuffled(rows, budget.batch_size, budget.steps, rng=rng)
+    if budget.equal_parts:
+        drawn = splits.equal_parts(labels, rows, budget.batch_size, budget.steps, rng=rng)
+    else:
+        drawn = shuffled(rows, budget.batch_size, budget.steps, rng=rng)
     for step, few in enumerate(track(drawn, label, budget.steps), start=1):
         model.train()
         optimizer.zero_grad()

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mitolib import linear, models, training
+from mitolib import linear, models, splits, training
 from mitolib.progress import track
 from mitolib.settings import LABELS
 
@@ -81,19 +81,9 @@ class Head:
         return np.concatenate([training.p_patient(head, self.maps_nhwc[few]) for few in parts])
 
     def batches(self, train: np.ndarray) -> np.ndarray:
-        """(steps, batch_size) rows of `train`; those of one class equally often, give or take one, and shuffled.
-
-        Raises ValueError for a batch that the classes of `train` cannot share equally.
-        """
-        rng, classes = np.random.default_rng(self.seed), np.unique(self.labels[train])
-        if self.batch_size % len(classes):
-            raise ValueError(f"batch_size={self.batch_size}; wanted a multiple of the {len(classes)} classes.")
-        each, columns = self.batch_size // len(classes), []
-        for rows in (train[self.labels[train] == label] for label in classes):
-            passes = -(-self.steps * each // len(rows))
-            order = np.concatenate([rng.permutation(rows) for _ in range(passes)])
-            columns.append(np.resize(order, (self.steps, each)))
-        return np.hstack(columns)
+        """(steps, batch_size) rows of `train`, see `splits.equal_parts`."""
+        rng = np.random.default_rng(self.seed)
+        return splits.equal_parts(self.labels, train, self.batch_size, self.steps, rng=rng)
 
 
 @lru_cache(maxsize=1)  # a head of the next kind takes its place: with its moments it is as large as the data

@@ -17,6 +17,7 @@ from math import gcd
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from sklearn.model_selection import train_test_split
 
 from mitolib.settings import LABELS
@@ -177,6 +178,21 @@ def possible(table: pd.DataFrame, experiment: str) -> tuple[dict[str, list[pd.Se
         except ValueError as error:
             refused[name] = str(error)
     return folds, refused
+
+
+def equal_parts(labels: np.ndarray, rows: np.ndarray, size: int, steps: int, *, rng: Generator) -> np.ndarray:
+    """(steps, size) of `rows`: batches with as many of each class, none of a class twice before all had their turn.
+
+    labels: (N,) class indices. Raises ValueError for a size that the classes of `rows` cannot share equally.
+    """
+    classes = np.unique(labels[rows])
+    if size % len(classes):
+        raise ValueError(f"batches of {size}; wanted a multiple of the {len(classes)} classes.")
+    each, columns = size // len(classes), []
+    for own in (rows[labels[rows] == label] for label in classes):
+        order = np.concatenate([rng.permutation(own) for _ in range(-(-steps * each // len(own)))])
+        columns.append(np.resize(order, (steps, each)))
+    return np.hstack(columns)
 
 
 def coverage(rows: pd.DataFrame, split: pd.Series) -> tuple[np.ndarray, int]:

@@ -26,8 +26,8 @@ PARTS = {  # a module, and what it is made of
     "execute": {"paper"},
     "ledger": {"paper"},
     "faithfulness": {"metrics"},
-    "arms": {"whitening", "resnet"},
-    "evaluation": {"models", "training"},
+    "arms": {"whitening", "resnet", "splits"},
+    "evaluation": {"models", "splits", "training"},
 }
 
 

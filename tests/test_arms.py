@@ -93,6 +93,20 @@ def test_the_order_of_rows_is_drawn_anew_for_each_epoch(rng):
     assert (first != second).any() and (first != np.arange(50)).any() and set(first) == set(second)
 
 
+def test_batches_of_equal_parts_hold_as_many_of_each_class():
+    seen = []
+    labels, rows = np.repeat([0, 1, 1, 1, 1], 16), np.arange(75)
+    budget = replace(BUDGET, equal_parts=True)
+
+    def inputs(few: np.ndarray) -> Tensor:
+        seen.append(few)
+        return see(few)
+
+    arms.fit(toy_tail(), inputs, labels, rows, budget=budget, rng=np.random.default_rng(0), label="")
+    assert [labels[few].mean() for few in seen] == [0.5] * budget.steps
+    assert set(np.concatenate(seen)) == set(rows), "20 steps are enough for every patch to have had a turn"
+
+
 def test_batches_keep_the_order_and_the_outputs_do_not_depend_on_them():
     assert [len(batch) for batch in arms.batches(see, EVERY, 32)] == [32, 32, 16]
     tail = toy_tail()

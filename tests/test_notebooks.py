@@ -16,7 +16,7 @@ from mitolib import execute, settings
 
 NOTEBOOKS = sorted(execute.NOTEBOOKS.glob("*.ipynb"))
 # Executed at these lengths. Before the next run the loop of the first belongs into mitolib.training, the second in two.
-LONG_CELLS = {"gradcam-13": 21, "concept-whitening-05": 18}
+LONG_CELLS = {"gradcam-13": 21}
 over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
