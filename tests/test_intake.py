@@ -42,7 +42,7 @@ def test_a_sound_folder_is_told_with_its_panel_and_what_a_run_costs(counts):
     assert "168Er_Cox4" in text and "stretched from its 5th to its 95th" in text
     costs = intake.cost(cohort.read_cohort(counts, ["SDHA"]), PAPER)
     assert costs["patches"].tolist() == [3, 3]
-    assert costs.loc["exp2", "disk, GB"] == pytest.approx(3 * (1 + 0.8 * 8) * 7 * 7 * 512 * 2 / 1e9)
+    assert costs.loc["exp2", "disk, GB"] == pytest.approx(3 * (1 + 0.8 * PAPER.views) * 7 * 7 * 512 * 2 / 1e9)
 
 
 def test_the_features_of_a_patch_are_as_many_as_the_networks_give():
