@@ -62,13 +62,13 @@ def fit(
     """Train `head` in place and return its history: one row per epoch, from 1.
 
     Columns accuracy, loss, val_accuracy, val_loss. train: (epoch, row numbers) -> features. Every epoch shows every
-    patch once, in a new order. Adam, categorical cross-entropy; training stops when
-    the validation accuracy has not improved for `profile.patience` epochs, and the weights of the best
-    epoch are put back (the paper does not say which it kept). Labels are (N,) class indices.
+    patch once, in a new order. Adam, categorical cross-entropy; training stops when the validation accuracy has not
+    improved for `profile.patience` epochs, and the weights of the best epoch are put back (the paper does not say which
+    it kept). Labels are (N,) class indices.
     Raises MemoryError, with the parameter to change, where a batch does not fit into the device's memory.
 
-    The loop is written out since `fit`, which reads batches through tf.data, left one of two cores idle in some epochs
-    and not in others: a step took 26 or 34 ms, and of a wider head 41 or 68.
+    The loop is written out since Keras' `fit` left one of two cores idle in some epochs and not in others: a step took
+    26 or 34 ms, and of a wider head 41 or 68.
     """
     head.compile(optimizer=FusedAdam(profile.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"])
     stop = keras.callbacks.EarlyStopping(
