@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if book != BOOK:
         _copy_book(book)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter hides the progress lines
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default on some processors; heads train in half the time on the others
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default on some processors; quicker on the others
     chapters = [options.chapter] if options.chapter else CHAPTERS
     expected = {chapter: _expected_seconds(chapter, options.profile) for chapter in chapters}
     for i, chapter in enumerate(chapters):
