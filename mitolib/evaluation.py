@@ -72,13 +72,18 @@ class Head:
     seed: int = 0
 
     def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        head = self.fit(train)
+        parts = [test[i : i + 256] for i in range(0, len(test), 256)]
+        return np.concatenate([training.p_patient(head, self.maps_nhwc[few]) for few in parts])
+
+    def fit(self, train: np.ndarray) -> keras.Model:
+        """The trained head; the next head of the same kind is trained in the same model, so copy what is to last."""
         head, start = _fresh(self.maps_nhwc.shape[1:], self.learning_rate, self.steps, self.seed)
         for variable, value in zip(_state(head), start, strict=True):
             variable.assign(value)
         for few in self.batches(train):
             head.train_on_batch(self.maps_nhwc[few].astype(np.float32), training.one_hot(self.labels[few]))
-        parts = [test[i : i + 256] for i in range(0, len(test), 256)]
-        return np.concatenate([training.p_patient(head, self.maps_nhwc[few]) for few in parts])
+        return head
 
     def batches(self, train: np.ndarray) -> np.ndarray:
         """(steps, batch_size) rows of `train`, see `splits.equal_parts`."""

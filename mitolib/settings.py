@@ -66,7 +66,7 @@ PROFILES = {
     for profile in (
         Profile(name="smoke", scale=0.1, epochs=2, patience=2, batch_size=8, views=1, n_seeds=1),
         Profile(name="quick", scale=0.33, epochs=10, patience=5, batch_size=4, views=1, n_seeds=1),
-        Profile(name="paper", scale=1.0, epochs=100, patience=30, batch_size=2, views=8, n_seeds=3),
+        Profile(name="paper", scale=1.0, epochs=100, patience=30, batch_size=2, views=4, n_seeds=3),
     )
 }
 

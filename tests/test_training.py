@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -60,19 +61,38 @@ def test_the_same_seed_gives_the_same_history(rng):
 
 def test_an_epoch_shows_every_patch_once_and_asks_for_the_features_of_its_epoch(rng):
     asked: list[tuple[int, list[int]]] = []
+    (x, y), validation = separable(10, rng), separable(4, rng)
 
     def source(epoch: int, rows: np.ndarray) -> np.ndarray:
         asked.append((epoch, rows.tolist()))
-        return np.zeros((len(rows), 1))
+        return x[rows]
 
-    batches = training.Batches(source, np.zeros(10, int), batch_size=4, rng=rng)
-    for _ in range(2):
-        for i in range(len(batches)):
-            batches[i]
-        batches.on_epoch_end()
-    for epoch in (0, 1):
-        seen = [row for e, rows in asked if e == epoch for row in rows]
+    twice = replace(PROFILE, epochs=2)
+    training.fit(small_head(), source, y, *validation, profile=twice, rng=rng, label="test")
+    orders = [[row for e, rows in asked if e == epoch for row in rows] for epoch in (0, 1)]
+    for seen in orders:
         assert sorted(seen) == list(range(10)) != seen
+    assert orders[0] != orders[1] and [len(rows) for _, rows in asked] == [4, 4, 2] * 2
+
+
+def test_the_history_holds_what_keras_fit_writes_down_for_whole_epochs(rng):
+    (x, y), (vx, vy) = separable(10, rng), separable(8, rng)
+    y[:3] = 1 - y[:3]  # wrong labels, so that no epoch is all right, and the last batch of two is not like the rest
+    history = fit(small_head(), x, y, vx, vy, replace(PROFILE, patience=12))
+
+    draw, theirs, head = np.random.default_rng(0), [], small_head()
+    head.compile(training.FusedAdam(PROFILE.learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+    for _ in range(12):
+        order = draw.permutation(10)
+        unseen = vx, training.one_hot(vy)
+        epoch = head.fit(
+            x[order], training.one_hot(y[order]), batch_size=4, shuffle=False, validation_data=unseen, verbose=0
+        )
+        theirs.append({name: values[0] for name, values in epoch.history.items()})
+    pd.testing.assert_frame_equal(
+        history.reset_index(drop=True), pd.DataFrame(theirs)[list(history)], rtol=1e-4, atol=1e-5
+    )
+    assert not set(history["accuracy"]) <= {0, 0.5, 1}, "no accuracy of a batch of two"
 
 
 def test_the_fused_optimizer_is_keras_adam(rng):
