@@ -15,8 +15,6 @@ import pytest
 from mitolib import execute, settings
 
 NOTEBOOKS = sorted(execute.NOTEBOOKS.glob("*.ipynb"))
-# Executed at these lengths. Before the next run the loop of the first belongs into mitolib.training, the second in two.
-LONG_CELLS = {"gradcam-13": 21}
 over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -32,7 +30,7 @@ def test_every_notebook_is_a_chapter():
 def test_a_notebook_is_thin(path):
     for cell in code_cells(path):
         assert not re.search(r"^\s*(def|class) |sys\.path|^\s*[!%]", cell.source, re.M), cell.source
-        assert len(cell.source.splitlines()) <= LONG_CELLS.get(cell.id, 15), cell.source
+        assert len(cell.source.splitlines()) <= 15, cell.source
 
 
 @over_notebooks
