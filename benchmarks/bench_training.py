@@ -6,9 +6,9 @@ Claim 1. Experiment 1 with VGG16, 982 training patches, batch 2, 100 epochs: the
 user would write it (`ImageDataGenerator`, which the paper names; one model with a frozen backbone; Keras' Adam; 110
 patches to validate after every epoch, by which it stops), against the bank (features of the paper profile's views
 computed once, then the head alone). Both are timed step by step in turns, so that a busy machine slows both alike, and
-extrapolated to 100 epochs; building the bank is counted. What the bank can gain is limited by its views: 4 views of 100
-epochs are 4 % of the naive loop's forward passes, unless the processor is quicker in bfloat16. The bound is printed:
-what a head that costs nothing would gain.
+extrapolated to 100 epochs; building the bank is counted. What the bank can gain is limited by its views, since the
+naive loop makes a forward pass for each of its 100 epochs and the bank one for each view, unless the processor is
+quicker in bfloat16. The bound is printed: what a head that costs nothing would gain.
 
 Claim 2. The head's training step in floating-point operations per second, as a share of what a large matrix
 product reaches on this machine in the same run, with Keras' Adam and with ours; and the same for the forward pass.

@@ -109,7 +109,7 @@ def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbfo
 
 
 def _packed(png: str) -> str:
-    """The same pixels in base64, smaller: without an alpha channel where nothing is transparent, filtered or not."""
+    """The same pixels in base64, without an opaque alpha channel, packed by whichever strategy of zlib gives less."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     opaque = picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] == 255
     tries = []
