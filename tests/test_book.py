@@ -85,6 +85,14 @@ def test_what_a_smoke_run_is_too_small_for_is_said_and_no_warning(render):
     assert "Split none in smoke." in text and not warnings
 
 
+def test_a_score_that_is_undefined_in_every_patch_is_called_so_and_nothing_else_may_be_null(render):
+    record = RECORD | {"profile": "quick", "mass": {"value": None, "ci": None}}
+    text, warnings = render("Mass {result}`gradcam mass.value .2f`.", gradcam=record)
+    assert "Mass undefined." in text and not warnings
+    text, warnings = render("Mass {result}`gradcam mass.ci .2f`.", gradcam=record)
+    assert "[not available:" in text and "mass.ci" in warnings
+
+
 def test_result_of_random_weights_is_marked_in_words(render):
     text, warnings = render(f"```{{scores-table}} exp1\n{ALSO}\n```", exp1=RECORD, concept_whitening=WHITENED)
     assert not warnings

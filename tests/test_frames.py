@@ -162,6 +162,12 @@ def test_a_comparison_takes_its_verdict_from_the_numbers(render, other, words):
     assert words in text and not warnings
 
 
+def test_a_comparison_with_an_undefined_score_gives_no_verdict(render):
+    record = {"map": {"value": None}, "edges": {"value": 1.234}}
+    text, warnings = render("{versus}`exp1 map.value edges.value .2f`", exp1=record)
+    assert "undefined, beside the 1.23" in text and not warnings
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
     [

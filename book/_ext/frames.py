@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
-from mitobook import Reader, ResultRole, TableDirective, look_up
+from mitobook import Reader, ResultRole, TableDirective, formatted, look_up
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from sphinx.application import Sphinx
@@ -161,11 +161,11 @@ class VersusRole(ResultRole):
             chapter, *keys, spec = self.text.split()
             record, source = self.results(chapter)
             one, two = (look_up(record, key, source) for key in keys)
-            try:
-                shown = format(one, spec), format(two, spec)
-            except (TypeError, ValueError):
-                raise LookupError(f"{source}: {keys} are {one!r} and {two!r}, not to be shown as {spec!r}") from None
-            word = "as much as" if shown[0] == shown[1] else "more than" if one > two else "less than"
+            shown = [formatted(number, key, spec, source) for number, key in zip((one, two), keys, strict=True)]
+            if None in (one, two):
+                word = "beside"
+            else:
+                word = "as much as" if shown[0] == shown[1] else "more than" if one > two else "less than"
             return [nodes.Text(f"{shown[0]}, {word} the {shown[1]}")], []
         except LookupError as problem:
             return [self.missing(problem)], []

@@ -54,6 +54,16 @@ def look_up(tree: Any, path: str, source: str) -> Any:
     return tree
 
 
+def formatted(value: Any, path: str, spec: str, source: str) -> str:
+    """`value`, found at `path`, as the page shows it. A score that was undefined in every patch is null in its file."""
+    if value is None and path.endswith(".value"):
+        return "undefined"
+    try:
+        return format(value, spec)
+    except (TypeError, ValueError):
+        raise LookupError(f"{source}: {path!r} is {value!r}, which cannot be shown as {spec!r}") from None
+
+
 class Reader:
     """What directives and roles share: reading results, and saying what is missing."""
 
@@ -82,11 +92,7 @@ class ResultRole(Reader, SphinxRole):
         try:
             tree, source = self.source(words)
             key, spec = words[0], "".join(words[1:])
-            value = look_up(tree, key, source)
-            try:
-                return [nodes.Text(format(value, spec))], []
-            except (TypeError, ValueError):
-                raise LookupError(f"{source}: {key!r} is {value!r}, which cannot be shown as {spec!r}") from None
+            return [nodes.Text(formatted(look_up(tree, key, source), key, spec, source))], []
         except LookupError as problem:
             # Sections of the smoke profile are too small for some splits and scores; no published edition holds one.
             if isinstance(tree, Mapping) and tree.get("profile") == "smoke":
