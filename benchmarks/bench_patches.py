@@ -18,7 +18,6 @@ from __future__ import annotations
 import cProfile
 import pstats
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -32,12 +31,8 @@ from mitolib import cohort, models, patches, phantom, settings
 EXPERIMENTS = {"exp1": (["SDHA"], 224), "exp2": (list(settings.PROTEINS), 256)}  # proteins and stride of the paper
 PX = models.INPUT_PX
 ROUNDS = 5
-PARTS = {  # of `load`: the file and the function that pstats names
-    "decoding": "cohort.py:_decode",
-    "cutting": "patches.py:cut",
-    "resizing": "patches.py:resize",
-    "of it Pillow's C code": "~:<method 'resize' of 'ImagingCore' objects>",
-}
+PARTS = {"decoding": cohort.Section.image_yx, "cutting": patches.cut, "resizing": patches.resize}  # of `load`
+PILLOW = ("~", 0, "<method 'resize' of 'ImagingCore' objects>")  # its C code, as pstats names it
 
 
 def plain_loop(sections: Sequence[cohort.Section], proteins: Sequence[str], stride_px: int) -> np.ndarray:
@@ -55,12 +50,14 @@ def plain_loop(sections: Sequence[cohort.Section], proteins: Sequence[str], stri
 
 
 def shares(load: Callable[[], object]) -> dict[str, float]:
-    """Share of the profiled time of `load` in each of PARTS."""
+    """Share of the profiled time of `load` in each of PARTS, and in Pillow's C code alone."""
     profile = cProfile.Profile()
     profile.runcall(load)
     stats = pstats.Stats(profile)
-    spent = {f"{Path(file).name}:{name}": total for (file, _, name), (_, _, _, total, _) in stats.stats.items()}
-    return {part: spent[function] / stats.total_tt for part, function in PARTS.items()}
+    codes = {part: function.__code__ for part, function in PARTS.items()}
+    keys = {part: (code.co_filename, code.co_firstlineno, code.co_name) for part, code in codes.items()}
+    keys["of it Pillow's C code"] = PILLOW
+    return {part: stats.stats[key][3] / stats.total_tt for part, key in keys.items()}  # 3: with what it calls
 
 
 def measure(name: str, sections: Sequence[cohort.Section], table: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -109,6 +110,21 @@ def test_what_would_run_code_in_data_is_recognised(text, found):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_module_runs_what_a_file_holds(path):
     assert running_data(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("bench_*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_still_finds_what_it_measures(path, monkeypatch):
+    """Without running it: it loads, and whatever it asks of a module of mitolib is there."""
+    monkeypatch.syspath_prepend(path.parent)
+    names = runpy.run_path(str(path), run_name="loaded")
+    modules = {name: names[name] for name in imported(path) if name in names and hasattr(names[name], "__file__")}
+    asked = [
+        (node.value.id, node.attr)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    ]
+    assert [pair for pair in asked if not hasattr(modules[pair[0]], pair[1])] == []
+    assert "main" in names
 
 
 def locked() -> dict[str, str]:
