@@ -39,7 +39,7 @@ class Profile:
     patience: int  # epochs without a better validation accuracy before training stops
     batch_size: int
     views: int  # augmented copies of each training patch; 0 draws a new one at every epoch
-    n_seeds: int  # trainings of VGG16 with seeds one apart, of which the first is `seed`
+    n_seeds: int  # trainings of the same network with seeds one apart, of which the first is `seed`
     learning_rate: float = 1e-3
     zoom: tuple[float, float] = (0.8, 1.2)  # the paper names zoom but prints no range
     seed: int = 127
