@@ -101,13 +101,6 @@ def test_references_are_those_that_the_page_cites_each_once():
     assert frames.references([], BOOK) == ""
 
 
-def test_the_spread_over_seeds_counts_those_that_beat_the_baseline():
-    seeds = {str(i): {"accuracy": accuracy} for i, accuracy in enumerate((0.9, 0.7, 0.75))}
-    told = frames.spread_of(VGG16 | {"seeds": seeds})
-    assert told.startswith("0.700 to 0.900 over 3 trainings, of which 1 did better")
-    assert frames.spread_of(VGG16).startswith("0.875 in its one training")
-
-
 def test_the_first_picture_holds_the_numbers_of_the_result_files(tmp_path):
     panels = frames.found(FOUND, vars(paper))
     one = panels["one protein"]
@@ -173,7 +166,6 @@ def test_a_comparison_with_an_undefined_score_gives_no_verdict(render):
     [
         ("{versus}`exp1 models.VGG16.accuracy models.VGG16.nonsense .2f`", ("results/exp1.json", "nonsense")),
         ("{versus}`exp1 models.VGG16.accuracy models.VGG16 .2f`", ("results/exp1.json", ".2f")),
-        ("{seeds}`exp1 ResNet50`", ("results/exp1.json", "models.ResNet50")),
         ("```{found-figure}\nCaption.\n```", ("results/exp2.json",)),
     ],
 )

@@ -8,7 +8,6 @@ in `chapters/`, which a reader can download, stay as they were executed.
     {status-table}              each chapter: profile, date, minutes and machine of the run that is shown
     {citation}                  how to cite, from CITATION.cff and references.bib
     {versus}`exp1 models.VGG16.accuracy models.VGG16.majority_baseline .1%`   "88.5%, more than the 73.0%"
-    {seeds}`exp2 VGG16`         how far the trainings of one network, alike but for the seed, lie apart
 
 Environment variables, set where the book is published: GITHUB_REPOSITORY (`owner/name`) adds links to Colab and
 Binder; MITOLIB_SMOKE names the report of `make smoke` and adds its verdict to each chapter, and badges to the site.
@@ -169,31 +168,6 @@ class VersusRole(ResultRole):
             return [nodes.Text(f"{shown[0]}, {word} the {shown[1]}")], []
         except LookupError as problem:
             return [self.missing(problem)], []
-
-
-class SeedsRole(ResultRole):
-    """`chapter model`: in words, the accuracies of its trainings and how many of them beat the majority baseline."""
-
-    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        try:
-            chapter, model = self.text.split()
-            record, source = self.results(chapter)
-            first = look_up(record, f"models.{model}", source)
-            return [nodes.Text(spread_of(first))], []
-        except LookupError as problem:
-            return [self.missing(problem)], []
-
-
-def spread_of(scores: Mapping[str, Any]) -> str:
-    """Accuracy over the seeds of one model, and how many trainings beat the majority baseline."""
-    found = sorted(one["accuracy"] for one in (scores.get("seeds") or {"": scores}).values())
-    beat = sum(accuracy > scores["majority_baseline"] for accuracy in found)
-    if len(found) == 1:
-        return f"{found[0]:.3f} in its one training (always the more common answer: {scores['majority_baseline']:.3f})"
-    return (
-        f"{found[0]:.3f} to {found[-1]:.3f} over {len(found)} trainings, of which {beat} did better than always "
-        f"giving the more common answer ({scores['majority_baseline']:.3f})"
-    )
 
 
 # The picture on the first page ----------------------------------------------------------------------------------
@@ -418,7 +392,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("status-table", StatusTable)
     app.add_directive("citation", Citation)
     app.add_role("versus", VersusRole())
-    app.add_role("seeds", SeedsRole())
     app.connect("source-read", frame)
     app.connect("build-finished", write_badges)
     app.connect("html-page-context", describe)
