@@ -24,7 +24,7 @@ import torch
 from timing import Step, in_turns, load_average, ratio
 from torch import Tensor, nn
 
-from mitolib import resnet, whitening
+from mitolib import resnet, surgery, whitening
 
 BATCH, PX, PLACE = 64, 224, "layer4.1.bn1"
 ROUNDS, TURNS = 5, 10  # in turns, and calls in a round of what takes milliseconds
@@ -75,8 +75,8 @@ def main() -> None:
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     x, y = torch.randn(BATCH, 3, PX, PX), torch.randint(0, 2, (BATCH,))
     plain, whitened, by_newton = (resnet.ResNet18(n_classes=2) for _ in range(3))
-    layer = whitening.replace_norm(whitened, PLACE, CONCEPTS, [x])
-    whitening.replace_norm(by_newton, PLACE, CONCEPTS, [x], whitening="newton")
+    layer = surgery.replace_norm(whitened, PLACE, CONCEPTS, [x])
+    surgery.replace_norm(by_newton, PLACE, CONCEPTS, [x], whitening="newton")
     concepts = [x, x.flip(0)]
     rotation = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64))[0]
     gradient = torch.randn(CONCEPTS, D, dtype=torch.float64)
@@ -88,7 +88,7 @@ def main() -> None:
         "step, batch normalisation": (training_step(plain, x, y), 1),
         "step, concept whitening": (training_step(whitened, x, y), 1),
         "step, with newton": (training_step(by_newton, x, y), 1),
-        "rotation round": (lambda: whitening.align(whitened, concepts), 1),
+        "rotation round": (lambda: surgery.align(whitened, concepts), 1),
     }
     turns = {
         "turn, low rank": (lambda: whitening.cayley(rotation, gradient), TURNS),

@@ -21,7 +21,8 @@ DataFrames, arrays and models.
     morphometry  fibres one by one, and which are deficient
     plots      (data, *, ax) -> ax                 paper     the published numbers as data
     explain    saliency maps                       faithfulness  whether to believe them
-    resnet     ResNet-18 in PyTorch                whitening  concept whitening: layer, swap, alignment, fold
+    resnet     ResNet-18 in PyTorch                whitening  concept whitening: the layer
+    surgery    that layer in a model: swap, calibration, alignment, fold
     arms       trained with it and without         annotations  which patches show a concept, and who can tell
     viewers    pictures a reader can play with, as HTML
     diagrams   drawings of study and methods       toy       the made-up examples in them

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from mitolib import resnet, splits, whitening
+from mitolib import resnet, splits, surgery, whitening
 from mitolib.progress import track
 
 PLACE, BEFORE_HEAD = "last.1.bn1", "before the head"  # in a tail; the first is layer4.1.bn1 of the whole network
@@ -107,7 +107,7 @@ class Trained:
     """A trained arm: the model in evaluation, what each round found, and seconds of training."""
 
     model: nn.Module
-    rounds: tuple[whitening.Round, ...]
+    rounds: tuple[surgery.Round, ...]
     seconds: float
 
 
@@ -279,9 +279,9 @@ def train(
         given = dict(arm.settings) | {"n_concepts": len(names)}
         calibration = batches(inputs, rows) if arm.calibrated else None
         if arm.place == BEFORE_HEAD:
-            whitening.insert_before_head(model, batches=calibration, stage="last", **given)
+            surgery.insert_before_head(model, batches=calibration, stage="last", **given)
         else:
-            whitening.replace_norm(model, arm.place, batches=calibration, **given)
+            surgery.replace_norm(model, arm.place, batches=calibration, **given)
     size = min([budget.concept_batch, *(len(concepts[name]) for name in names)]) or 1  # `draw` names an empty concept
     opposed = min([size, *(len(without[name]) for name in names)])
     rounds = []
@@ -289,16 +289,16 @@ def train(
     def turn() -> None:
         if arm.calibrated:  # the running statistics lag behind training, and the axes are turned by them
             few = rng.permutation(rows)[: 4 * BATCH]
-            whitening.calibrate(model, batches(inputs, few))
+            surgery.calibrate(model, batches(inputs, few))
         shown = whitening.draw({name: concepts[name] for name in names}, size, rng=rng)
         against = [inputs(rng.choice(without[name], opposed, replace=False)) for name in names] if arm.against else None
         head = model.fc if arm.place == BEFORE_HEAD else None
-        rounds.append(whitening.align(model, [inputs(few) for few in shown.values()], against, head=head))
+        rounds.append(surgery.align(model, [inputs(few) for few in shown.values()], against, head=head))
 
     turning = turn if arm.place is not None and arm.turned else None
     fit(model, inputs, labels, rows, budget=budget, rng=rng, label=label, turn=turning)
     if arm.place is not None and arm.calibrated:
-        whitening.calibrate(model, batches(inputs, rows))
+        surgery.calibrate(model, batches(inputs, rows))
     return Trained(model.eval(), tuple(rounds), time.monotonic() - start)
 
 
@@ -325,7 +325,7 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     }
     if isinstance(layer := _norm(trained.model), whitening.ConceptWhitening):
         found["amplification"] = layer.largest_amplification or None
-        axes = whitening.concept_scores(trained.model, batches(inputs, rows))
+        axes = surgery.concept_scores(trained.model, batches(inputs, rows))
         found["auc"] = float(roc_auc_score(labels[rows] == labels.max(), axes[:, -1]))
     if trained.rounds:
         if len(gram := trained.rounds[-1].gram) > 1:
@@ -380,11 +380,11 @@ def placed(
     """A copy of a trained network with a layer at `place`, calibrated and turned on the patches `rows`, not trained."""
     model = copy.deepcopy(whole)
     few = rng.permutation(rows)[: 2 * BATCH]
-    whitening.replace_norm(model, place, len(concepts), batches(inputs, few))
+    surgery.replace_norm(model, place, len(concepts), batches(inputs, few))
     size = min([budget.concept_batch, *(len(own) for own in concepts.values())]) or 1  # `draw` names an empty concept
     for _ in range(n_rounds):
         drawn = whitening.draw(concepts, size, rng=rng)
-        whitening.align(model, [inputs(own) for own in drawn.values()])
+        surgery.align(model, [inputs(own) for own in drawn.values()])
     return model.eval()
 
 
@@ -396,13 +396,13 @@ def positions(
     rotated: the same positions on the first two axes. group: (N,) "concept 1", "concept 2" or "other pictures", n of
     each; concepts: the first two are taken.
     """
-    layer = whitening.layer_of(trained.model)
+    layer = surgery.layer_of(trained.model)
     shown = np.concatenate(list(concepts.values()))
     groups = dict(zip(("concept 1", "concept 2"), concepts.values(), strict=False))
     groups["other pictures"] = np.setdiff1d(rows, shown)
     raw, whitened, group = [], [], []
     for name, own in groups.items():
-        maps = whitening.layer_input(trained.model, inputs(rng.permutation(own)[:BATCH]))
+        maps = surgery.layer_input(trained.model, inputs(rng.permutation(own)[:BATCH]))
         chosen = rng.permutation(len(maps) * maps.shape[2] * maps.shape[3])[:n]
         for kept, stack in ((raw, maps), (whitened, layer.whiten(maps))):
             kept.append(stack.transpose(0, 1).flatten(1)[:, chosen].T.double())
@@ -428,10 +428,10 @@ def own_aucs(
     trained: Trained, inputs: Inputs, concepts: Mapping[str, np.ndarray], others: np.ndarray
 ) -> dict[str, float]:
     """concept -> AUC of its axis for its pictures against the rows `others`. concepts: in the order of the axes."""
-    against = whitening.concept_scores(trained.model, batches(inputs, others))
+    against = surgery.concept_scores(trained.model, batches(inputs, others))
     found = {}
     for j, (name, rows) in enumerate(concepts.items()):
-        own = whitening.concept_scores(trained.model, batches(inputs, rows))
+        own = surgery.concept_scores(trained.model, batches(inputs, rows))
         is_own = np.repeat([1, 0], [len(own), len(against)])
         found[name] = float(roc_auc_score(is_own, np.concatenate([own, against])[:, j]))
     return found
@@ -446,10 +446,10 @@ def geometry(
     p being the shares of the rows. reachable: the best cosine that each of two orthogonal axes can have with its own
     mean, cos((phi - 90) / 2) for means at the angle phi. reached: the least cosine of an axis with its own mean.
     """
-    layer = whitening.layer_of(trained.model)
+    layer = surgery.layer_of(trained.model)
 
     def mean(few: np.ndarray) -> Tensor:
-        maps = [layer.whiten(whitening.layer_input(trained.model, batch)) for batch in batches(inputs, few)]
+        maps = [layer.whiten(surgery.layer_input(trained.model, batch)) for batch in batches(inputs, few)]
         return torch.cat(maps).mean((0, 2, 3)).double()
 
     means = torch.stack([mean(np.intersect1d(few, rows)) for few in concepts.values()])
@@ -477,14 +477,14 @@ def _caught(layer: nn.Module, model: nn.Module, inputs: Inputs, rows: np.ndarray
 
     def catch(_: nn.Module, __: tuple[Tensor], output: Tensor) -> None:
         maps.append(output)
-        raise whitening.Reached
+        raise surgery.Reached
 
     hook = layer.register_forward_hook(catch)
     model.eval()
     try:
         with torch.no_grad():
             for batch in batches(inputs, rows):
-                with suppress(whitening.Reached):
+                with suppress(surgery.Reached):
                     model(batch)
     finally:
         hook.remove()

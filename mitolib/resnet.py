@@ -89,7 +89,7 @@ def divide(model: ResNet18) -> tuple[nn.Sequential, nn.Sequential]:
 
     The trunk ends with `layer4.0`, (N, 512, H / 32, W / 32): where it is frozen, its output can be computed once. The
     tail's first module, `last`, holds `layer4.1` and whatever follows it before the pooling, so a norm layer that
-    `whitening.replace_norm` has put into the model is in the tail as well.
+    `surgery.replace_norm` has put into the model is in the tail as well.
     """
     trunk = nn.Sequential(OrderedDict(conv1=model.conv1, bn1=model.bn1, relu=nn.ReLU(), maxpool=model.maxpool))
     for name in ("layer1", "layer2", "layer3"):

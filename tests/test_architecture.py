@@ -27,7 +27,8 @@ PARTS = {  # a module, and what it is made of
     "execute": {"paper"},
     "ledger": {"paper"},
     "faithfulness": {"metrics"},
-    "arms": {"whitening", "resnet", "splits"},
+    "surgery": {"whitening"},
+    "arms": {"whitening", "surgery", "resnet", "splits"},
     "evaluation": {"models", "splits", "training"},
 }
 
@@ -81,7 +82,8 @@ def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
 
 
 def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
-    heavy = {"models", "features", "training", "explain", "execute", "whitening", "resnet", "arms", "evaluation"}
+    torch_modules = {"whitening", "surgery", "resnet", "arms"}
+    heavy = {"models", "features", "training", "explain", "execute", "evaluation"} | torch_modules
     light = ", ".join(path.stem for path in MODULES if path.stem not in heavy | {"__init__"})
     script = f"import sys; from mitolib import {light}; print({{'tensorflow', 'keras', 'torch'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "set()"

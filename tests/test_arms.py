@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mitolib import arms, resnet, whitening
+from mitolib import arms, resnet, surgery
 from mitolib.whitening import ConceptWhitening
 
 pytestmark = [  # two classes that are all the data, and few channels, make the layer warn; its own tests hold that
@@ -236,8 +236,8 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(name):
 
 
 def whitened_covariance(one: arms.Trained) -> np.ndarray:
-    maps = whitening.layer_input(one.model, see(ROWS))
-    return np.cov(whitening.layer_of(one.model).whiten(maps).transpose(0, 1).flatten(1).numpy(), bias=True)
+    maps = surgery.layer_input(one.model, see(ROWS))
+    return np.cov(surgery.layer_of(one.model).whiten(maps).transpose(0, 1).flatten(1).numpy(), bias=True)
 
 
 def test_a_calibrated_arm_ends_with_the_moments_of_all_training_maps_and_another_lags():
@@ -249,7 +249,7 @@ def test_a_calibrated_arm_ends_with_the_moments_of_all_training_maps_and_another
 def test_the_layer_before_the_head_stands_behind_the_last_block_and_keeps_the_logits():
     tail = toy_tail().eval()
     before = logits(tail)
-    whitening.insert_before_head(tail, 2, [MAPS], stage="last")
+    surgery.insert_before_head(tail, 2, [MAPS], stage="last")
     assert [type(module) for module in tail.last] == [resnet.BasicBlock, ConceptWhitening]
     assert_allclose(logits(tail), before, atol=1e-5)
 
@@ -261,13 +261,13 @@ def test_before_the_head_turning_leaves_the_logits_if_the_head_follows(monkeypat
     for module in tail.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
-    align = whitening.align
+    align = surgery.align
     if not head_follows:
-        monkeypatch.setattr(whitening, "align", lambda *given, head: align(*given))
+        monkeypatch.setattr(surgery, "align", lambda *given, head: align(*given))
     still = replace(BUDGET, learning_rate=0.0)
     rng = np.random.default_rng(0)
     one = arms.train(arms.ARMS["F"], tail, see, LABELS, ROWS, CLASSES, budget=still, rng=rng, label="")
-    layer = whitening.layer_of(one.model)
+    layer = surgery.layer_of(one.model)
     assert len(one.rounds) == 3 and (layer.rotation - eye(layer)).abs().max() > 0.1
     change = (logits(one.model) - logits(tail)).abs().max()
     assert change < 1e-5 if head_follows else change > 0.01
@@ -289,13 +289,13 @@ def rows_in(batch: Tensor) -> list[int]:
 @pytest.fixture
 def rounds(monkeypatch) -> list[tuple[list[list[int]], list[list[int]] | None]]:
     """What each round of turning is given: row numbers per concept, and against them."""
-    caught, align = [], whitening.align
+    caught, align = [], surgery.align
 
     def spy(model, shown, against=None, **more):
         caught.append(([rows_in(b) for b in shown], against and [rows_in(b) for b in against]))
         return align(model, shown, against, **more)
 
-    monkeypatch.setattr(whitening, "align", spy)
+    monkeypatch.setattr(surgery, "align", spy)
     return caught
 
 
@@ -439,7 +439,7 @@ def test_a_layer_is_placed_and_turned_in_a_copy_that_is_not_trained(patches, n_r
     before = copy.deepcopy(known.state_dict())
     given = {"budget": BUDGET, "n_rounds": n_rounds, "rng": np.random.default_rng(0)}
     model = arms.placed(known, "layer2.0.bn2", arms.pictures(patches), ROWS, FEW, **given)
-    layer = whitening.layer_of(model)
+    layer = surgery.layer_of(model)
     assert layer is model.layer2[0].bn2 and layer.n_concepts == 2 and not model.training
     assert torch.equal(layer.rotation, eye(layer)) == (n_rounds == 0)
     after = known.state_dict()
@@ -603,8 +603,8 @@ def test_over_the_calibration_set_positions_are_standardised_whitened_and_turned
 
 def test_positions_are_on_the_two_most_correlated_channels_and_on_the_first_two_axes():
     one = trained("E2", FEW)
-    found, layer = all_positions(one), whitening.layer_of(one.model)
-    maps = whitening.layer_input(one.model, see(ROWS))
+    found, layer = all_positions(one), surgery.layer_of(one.model)
+    maps = surgery.layer_input(one.model, see(ROWS))
     raw = maps.transpose(0, 1).flatten(1).numpy()
     correlation = np.triu(np.abs(np.corrcoef(raw)), 1)
     pair = np.unravel_index(correlation.argmax(), correlation.shape)
@@ -617,7 +617,7 @@ def test_a_picture_is_of_its_group_at_every_position():
     shown = {"large": CLASSES["patient"][:10], "pale": CLASSES["control"][:10]}
     one = trained("E2", shown)
     found = arms.positions(one, see, shown, ROWS, n=10**6, rng=np.random.default_rng(0))
-    maps = whitening.layer_input(one.model, see(shown["large"])).transpose(0, 1).flatten(1).numpy()
+    maps = surgery.layer_input(one.model, see(shown["large"])).transpose(0, 1).flatten(1).numpy()
     own = found["raw"][found["group"] == "concept 1"]
     assert len(own) == 10 * SIDE**2
     assert all(any(np.allclose(np.sort(column), np.sort(channel), atol=1e-5) for channel in maps) for column in own.T)

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mitolib import resnet, whitening
+from mitolib import resnet, surgery, whitening
 from mitolib.whitening import ConceptWhitening
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -215,7 +215,7 @@ def measured() -> tuple[Tensor, dict[str, ConceptWhitening]]:
     layers = {}
     for mode in MODES:
         layers[mode] = turned(ConceptWhitening(6, 2, activation=mode).double()).eval()
-        whitening.calibrate(layers[mode], [x])
+        surgery.calibrate(layers[mode], [x])
         layers[mode].rotation.copy_(layers["mean"].rotation)
     return x, layers
 
@@ -392,9 +392,9 @@ def aligned(shares: tuple[float, ...], n: int, kind: str, rounds: int = 10) -> T
     """Cosine between each axis and the whitened mean of its own group."""
     x, groups = three_groups(shares, n)
     model = nn.Sequential(ConceptWhitening(n, 2, rotation=kind))
-    whitening.calibrate(model, [x])
+    surgery.calibrate(model, [x])
     for _ in range(rounds):
-        whitening.align(model, [x[groups == j] for j in range(2)])
+        surgery.align(model, [x[groups == j] for j in range(2)])
     means = torch.stack([model[0].whiten(x[groups == j]).mean((0, 2, 3)) for j in range(2)])
     return (functional.normalize(means, dim=1) * model[0].rotation[:2]).sum(1)
 
@@ -417,11 +417,11 @@ def test_two_concepts_that_are_all_the_data_cannot_both_have_an_axis(kind):
 def test_one_signed_axis_follows_where_two_could_not():
     x, groups = three_groups((0.5, 0.5))
     model = nn.Sequential(ConceptWhitening(8, 1))
-    whitening.calibrate(model, [x])
+    surgery.calibrate(model, [x])
     for _ in range(5):
-        report = whitening.align(model, [x[groups == 1]])
+        report = surgery.align(model, [x[groups == 1]])
     assert report.alignment > 0.999 and report.gram.tolist() == [[pytest.approx(1)]]
-    means = [float(whitening.concept_scores(model, [x[groups == j]]).mean()) for j in range(2)]
+    means = [float(surgery.concept_scores(model, [x[groups == j]]).mean()) for j in range(2)]
     # The class means are 4 |u0 - u1| = 3.58 apart in units of the spread within a class.
     assert means[1] == pytest.approx(-means[0], rel=1e-3)
     assert means[1] == pytest.approx(1.79 / math.hypot(1, 1.79), abs=0.02)
@@ -430,14 +430,14 @@ def test_one_signed_axis_follows_where_two_could_not():
 def test_the_class_difference_gives_both_axes_directions_of_one_length():
     x, groups = three_groups((0.75, 0.25))
     model = nn.Sequential(ConceptWhitening(8, 2))
-    whitening.calibrate(model, [x])
+    surgery.calibrate(model, [x])
     control, patient = x[groups == 0], x[groups == 1]
     with pytest.warns(RuntimeWarning, match="opposite"):
-        whitening.align(model, [control, patient], against=[patient, control])
+        surgery.align(model, [control, patient], against=[patient, control])
         lengths = model[0].gradient.norm(dim=1)
         assert lengths[0] == pytest.approx(float(lengths[1]))
         model[0].gradient.zero_()
-        whitening.align(model, [control, patient])
+        surgery.align(model, [control, patient])
     lengths = model[0].gradient.norm(dim=1)
     assert lengths[1] == pytest.approx(3 * float(lengths[0]), rel=1e-3), "else the rarer class pulls harder"
 
@@ -458,9 +458,9 @@ def cosine_with_localised_concepts(seed: int, mode: str, *, official_mask: bool 
     torch.manual_seed(seed)
     x, groups, directions = localised(600)
     model = nn.Sequential(ConceptWhitening(64, 2, activation=mode, official_mask=official_mask))
-    whitening.calibrate(model, [x])
+    surgery.calibrate(model, [x])
     for _ in range(rounds):
-        whitening.align(model, [x[groups == j][torch.randperm(120)[:32]] for j in range(2)])
+        surgery.align(model, [x[groups == j][torch.randperm(120)[:32]] for j in range(2)])
     whitened = model[0].whiten(directions[..., None, None]) - model[0].whiten(torch.zeros(2, 64, 1, 1))
     truth = functional.normalize(whitened[..., 0, 0], dim=1)
     return float((truth * model[0].rotation[:2]).sum(1).mean())
@@ -531,7 +531,7 @@ def digits_net() -> nn.Module:
 
 def swapped(model: nn.Module, calibrated: bool = True, **settings: object) -> nn.Module:
     model = copy.deepcopy(model)
-    whitening.replace_norm(model, "bn2", 2, [digits()[0]] if calibrated else None, **settings)
+    surgery.replace_norm(model, "bn2", 2, [digits()[0]] if calibrated else None, **settings)
     return model
 
 
@@ -541,7 +541,7 @@ def test_a_calibrated_swap_costs_little_and_training_brings_it_back(digits_net):
     assert accuracy(model) >= before - 0.10
     assert accuracy(swapped(digits_net, calibrated=False, affine=False)) < before - 0.10, "the public code's swap"
     train(model, 100)
-    whitening.calibrate(model, [digits()[0]])
+    surgery.calibrate(model, [digits()[0]])
     assert accuracy(model) >= before - 0.01
 
 
@@ -549,7 +549,7 @@ def test_running_statistics_lag_and_calibration_makes_up_for_it(digits_net):
     model = swapped(digits_net, calibrated=False)
     train(model, 19)
     lagging = accuracy(model)
-    whitening.calibrate(model, [digits()[0]])
+    surgery.calibrate(model, [digits()[0]])
     assert accuracy(model) > lagging + 0.1
 
 
@@ -559,13 +559,13 @@ def test_before_the_head_swap_and_alignment_leave_the_logits():
     x = torch.randn(80, 3, 96, 96)
     with torch.no_grad():
         before = model(x)
-        layer = whitening.insert_before_head(model, 2, [x])
+        layer = surgery.insert_before_head(model, 2, [x])
         after = model(x)
         assert (after - before).abs().max() < 1e-4
-        whitening.align(model, [x[:8], x[8:16]], head=model.fc)
+        surgery.align(model, [x[:8], x[8:16]], head=model.fc)
         assert (model(x) - before).abs().max() < 1e-4
         assert whitening.orthogonality_error(layer.rotation) < 1e-12
-        whitening.align(model, [x[16:24], x[24:32]])
+        surgery.align(model, [x[16:24], x[24:32]])
         assert (model(x) - before).abs().max() > 1e-3, "a head that is not turned along does not fit any more"
 
 
@@ -578,7 +578,7 @@ def test_evaluation_does_not_depend_on_the_batch_and_changes_nothing(digits_net)
         together = model(x)
         assert torch.equal(model(x), together)
         assert (torch.cat([model(x[i : i + 1]) for i in range(20)]) - together[:20]).abs().max() < 1e-5
-    whitening.concept_scores(model, [x])
+    surgery.concept_scores(model, [x])
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     model.train()(x)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, state[key])}
@@ -598,7 +598,7 @@ def test_a_round_in_training_touches_no_statistic_and_leaves_every_module_in_its
     state = copy.deepcopy(model.state_dict())
     x, y, _, _ = digits()
     augmented = [x[y == label].flip(3) + 0.1 for label in (0, 1)]
-    whitening.align(model, augmented)
+    surgery.align(model, augmented)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, state[key])}
     assert changed == {"bn2.gradient", "bn2.rotation"}
     assert model.training and model.bn2.training and not model.bn1.training
@@ -620,7 +620,7 @@ def test_a_saved_layer_gives_the_same_outputs_bit_for_bit(digits_net, kind):
     turned(model.bn2)
     train(model, 3)
     again = copy.deepcopy(digits_net)
-    whitening.replace_norm(again, "bn2", 2, None, whitening=kind)
+    surgery.replace_norm(again, "bn2", 2, None, whitening=kind)
     x = digits()[2]
     stale = again.eval()(x)
     again.load_state_dict(model.state_dict(), strict=True)
@@ -640,14 +640,14 @@ def test_a_checkpoint_with_batch_normalisation_names_what_is_missing(digits_net)
 def test_a_resumed_training_is_the_uninterrupted_one(digits_net):
     def go_on(model: nn.Module) -> Tensor:
         x, y, test, _ = digits()
-        whitening.align(model, [x[y == label][:16] for label in (0, 1)])
+        surgery.align(model, [x[y == label][:16] for label in (0, 1)])
         train(model, 5, seed=1)
         return model.eval()(test)
 
     model = swapped(digits_net)
     x, y, _, _ = digits()
     train(model, 5)
-    whitening.align(model, [x[y == label][:16] for label in (2, 3)])
+    surgery.align(model, [x[y == label][:16] for label in (2, 3)])
     resumed = swapped(digits_net, calibrated=False)
     resumed.load_state_dict(model.state_dict())
     forgetful = copy.deepcopy(resumed)
@@ -664,7 +664,7 @@ def test_folding_into_the_convolution_changes_nothing(digits_net, kind, bias):
     turned(model.bn2)
     if bias:
         model.conv2.bias = nn.Parameter(torch.randn(32))
-    folded = whitening.fold(model)
+    folded = surgery.fold(model)
     x = digits()[2]
     with torch.no_grad():
         assert (folded(x) - model.eval()(x)).abs().max() < 1e-5 * float(model(x).abs().max())
@@ -674,7 +674,7 @@ def test_folding_into_the_convolution_changes_nothing(digits_net, kind, bias):
 
 def test_a_layer_that_follows_no_convolution_is_not_folded():
     with pytest.raises(ValueError, match=r"follows ReLU; wanted a Conv2d of 8 channels"):
-        whitening.fold(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), ConceptWhitening(8, 2)))
+        surgery.fold(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), ConceptWhitening(8, 2)))
 
 
 @over_whitenings
@@ -700,8 +700,8 @@ def test_a_gpu_gives_the_same(kind):
     layer = turned(ConceptWhitening(16, 2, whitening=kind)).to(dtype)
     there = copy.deepcopy(layer).cuda()
     assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
-    whitening.align(layer.eval(), [x[:8], x[8:16]])
-    whitening.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
+    surgery.align(layer.eval(), [x[:8], x[8:16]])
+    surgery.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
     assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
 
 
@@ -712,7 +712,7 @@ def test_a_gpu_that_is_the_default_device_turns_the_axes(kind):
     with torch.device("cuda"):
         layer = turned(ConceptWhitening(16, 2, rotation=kind))
         layer(x)
-        found = whitening.align(layer.eval(), [x[:8], x[8:16]])
+        found = surgery.align(layer.eval(), [x[:8], x[8:16]])
     assert found.line_search_failures == 0 and found.orthogonality_error < 1e-10
 
 
@@ -783,26 +783,26 @@ def test_pictures_are_left_as_they_are_and_may_be_turned_views_or_read_only():
 def test_the_published_place_is_reached_at_7_by_7_and_the_tail_is_the_rest_of_the_model():
     model = resnet.ResNet18(n_classes=2).eval()
     x = torch.randn(11, 3, 224, 224)
-    whitening.replace_norm(model, "layer4.1.bn1", 2, [x], activation="pool_max")
-    assert whitening.layer_input(model, x).shape == (11, 512, 7, 7)
+    surgery.replace_norm(model, "layer4.1.bn1", 2, [x], activation="pool_max")
+    assert surgery.layer_input(model, x).shape == (11, 512, 7, 7)
     trunk, tail = resnet.divide(model)
     with torch.no_grad():
         features = trunk(x)
         assert features.shape == (11, 512, 7, 7)
         assert torch.equal(tail.eval()(features), model(x))
-    whitening.align(tail, [features[:4], features[4:8]])
+    surgery.align(tail, [features[:4], features[4:8]])
     assert not torch.equal(model.layer4[1].bn1.rotation, torch.eye(512, dtype=torch.float64)), "one layer, two views"
 
 
 def test_what_reaches_the_layer_is_found_without_computing_what_lies_behind(digits_net):
     model, x, passed = copy.deepcopy(digits_net), digits()[0][:64], []
-    whitening.replace_norm(model, "bn1", 2, [x])
+    surgery.replace_norm(model, "bn1", 2, [x])
     with torch.no_grad():
         expected = model.conv1(x)
     model.train()
     model.bn2.register_forward_hook(lambda *_: passed.append(1))
-    assert torch.equal(whitening.layer_input(model, x), expected)
-    assert not passed and model.bn2.training and not whitening.layer_of(model)._forward_pre_hooks
+    assert torch.equal(surgery.layer_input(model, x), expected)
+    assert not passed and model.bn2.training and not surgery.layer_of(model)._forward_pre_hooks
     model(x)
     assert passed, "the model itself still runs to its end"
 
@@ -813,7 +813,7 @@ def test_what_reaches_the_layer_is_found_without_computing_what_lies_behind(digi
 def test_a_name_that_is_no_batch_normalisation_lists_those_that_are(digits_net):
     for name in ("conv1", "layer9.bn1", ""):
         with pytest.raises(ValueError, match=r"is no BatchNorm2d of Net; these are: bn1, bn2\."):
-            whitening.replace_norm(copy.deepcopy(digits_net), name, 2, None)
+            surgery.replace_norm(copy.deepcopy(digits_net), name, 2, None)
 
 
 def test_more_concepts_than_channels_or_none_are_refused():
@@ -840,9 +840,9 @@ def test_no_more_positions_than_channels_is_refused_in_training_and_calibration_
     with pytest.raises(ValueError, match=r"49 positions \(1 maps of 7 x 7\) for 64 channels.*larger batches"):
         layer(one)
     with pytest.raises(ValueError, match=r"49 positions to calibrate 64 channels"):
-        whitening.calibrate(layer, [one])
+        surgery.calibrate(layer, [one])
     with pytest.raises(ValueError, match=r"0 positions to calibrate"):
-        whitening.calibrate(layer, [])
+        surgery.calibrate(layer, [])
     assert layer.eval()(one).isfinite().all()
     assert layer.train()(torch.randn(2, 64, 7, 7)).isfinite().all()
 
@@ -880,9 +880,9 @@ def test_nan_in_a_concept_batch_or_in_calibration_is_refused():
     good, bad = torch.randn(8, 4, 3, 3), torch.full((8, 4, 3, 3), math.nan)
     rotation = layer.rotation.clone()
     with pytest.raises(FloatingPointError, match="batch of concept 1 after step 0; no axis was turned"):
-        whitening.align(layer, [good, bad])
+        surgery.align(layer, [good, bad])
     with pytest.raises(FloatingPointError, match="to calibrate with"):
-        whitening.calibrate(layer, [good, bad])
+        surgery.calibrate(layer, [good, bad])
     assert torch.equal(layer.rotation, rotation) and not layer.gradient.any() and layer.running_mean.isfinite().all()
 
 
@@ -892,29 +892,29 @@ def test_a_map_too_small_for_pool_max_is_refused_and_the_other_activations_take_
         batches = [torch.randn(8, 4, 2, 5)] * 2
         if mode == "pool_max":
             with pytest.raises(ValueError, match="a map of 2 x 5 positions; wanted 3 x 3"):
-                whitening.align(layer, batches)
+                surgery.align(layer, batches)
         else:
-            whitening.align(layer, batches)
+            surgery.align(layer, batches)
 
 
 def test_a_round_wants_a_batch_for_each_concept():
     layer = ConceptWhitening(4, 2)
     maps = torch.randn(8, 4, 3, 3)
     with pytest.raises(ValueError, match="batches of 8 pictures for 2 concepts"):
-        whitening.align(layer, [maps])
+        surgery.align(layer, [maps])
     with pytest.raises(ValueError, match="batches of 8, 0 pictures for 2 concepts"):
-        whitening.align(layer, [maps, maps[:0]])
+        surgery.align(layer, [maps, maps[:0]])
     with pytest.raises(ValueError, match="batches of 8, 8, 8 pictures"):
-        whitening.align(layer, [maps, maps], against=[maps] * 3)
+        surgery.align(layer, [maps, maps], against=[maps] * 3)
 
 
 def test_a_model_with_no_whitening_layer_or_several_is_refused(digits_net):
     with pytest.raises(ValueError, match=r"has 0 whitening layers \(none\).*replace_norm"):
-        whitening.layer_of(digits_net)
+        surgery.layer_of(digits_net)
     model = swapped(digits_net)
-    whitening.replace_norm(model, "bn1", 2, None)
+    surgery.replace_norm(model, "bn1", 2, None)
     with pytest.raises(ValueError, match=r"has 2 whitening layers \(bn1, bn2\)"):
-        whitening.layer_of(model)
+        surgery.layer_of(model)
 
 
 def test_concept_batches_are_distinct_rows_of_their_concept_and_differ_from_round_to_round(rng):
