@@ -23,6 +23,7 @@ DataFrames, arrays and models.
     explain    saliency maps                       faithfulness  whether to believe them
     resnet     ResNet-18 in PyTorch                whitening  concept whitening: the layer
     surgery    that layer in a model: swap, calibration, alignment, fold
+    passes     forward passes that leave a model as it was, and what a batch is
     arms       trained with it and without         annotations  which patches show a concept, and who can tell
     viewers    pictures a reader can play with, as HTML
     diagrams   drawings of study and methods       toy       the made-up examples in them

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from mitolib import resnet, splits, surgery, whitening
+from mitolib import passes, resnet, splits, surgery, whitening
 from mitolib.progress import track
 
 PLACE, BEFORE_HEAD = "last.1.bn1", "before the head"  # in a tail; the first is layer4.1.bn1 of the whole network
@@ -290,7 +290,7 @@ def train(
         if arm.calibrated:  # the running statistics lag behind training, and the axes are turned by them
             few = rng.permutation(rows)[: 4 * BATCH]
             surgery.calibrate(model, batches(inputs, few))
-        shown = whitening.draw({name: concepts[name] for name in names}, size, rng=rng)
+        shown = surgery.draw({name: concepts[name] for name in names}, size, rng=rng)
         against = [inputs(rng.choice(without[name], opposed, replace=False)) for name in names] if arm.against else None
         head = model.fc if arm.place == BEFORE_HEAD else None
         rounds.append(surgery.align(model, [inputs(few) for few in shown.values()], against, head=head))
@@ -383,7 +383,7 @@ def placed(
     surgery.replace_norm(model, place, len(concepts), batches(inputs, few))
     size = min([budget.concept_batch, *(len(own) for own in concepts.values())]) or 1  # `draw` names an empty concept
     for _ in range(n_rounds):
-        drawn = whitening.draw(concepts, size, rng=rng)
+        drawn = surgery.draw(concepts, size, rng=rng)
         surgery.align(model, [inputs(own) for own in drawn.values()])
     return model.eval()
 
@@ -477,14 +477,14 @@ def _caught(layer: nn.Module, model: nn.Module, inputs: Inputs, rows: np.ndarray
 
     def catch(_: nn.Module, __: tuple[Tensor], output: Tensor) -> None:
         maps.append(output)
-        raise surgery.Reached
+        raise passes.Reached
 
     hook = layer.register_forward_hook(catch)
     model.eval()
     try:
         with torch.no_grad():
             for batch in batches(inputs, rows):
-                with suppress(surgery.Reached):
+                with suppress(passes.Reached):
                     model(batch)
     finally:
         hook.remove()

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -23,6 +22,7 @@ from torch.nn import functional
 
 NEWTON_STEPS, REFERENCE_STEPS = 15, 10
 AMPLIFICATION = 1e-2  # of rounding errors; beyond it the reference recursion is not to be trusted
+LEAST = {"rotation": torch.float64, "gradient": torch.float64}  # precision of a buffer; float32 for any other
 
 # Of the public code but for its line search, which starts at a step that fits no scale and can hang.
 REFERENCE = {"whitening": "newton-reference", "activation": "pool_max", "official_mask": True, "affine": False}
@@ -233,10 +233,11 @@ class ConceptWhitening(nn.Module):
     the public code takes, the winners of each channel on its own instead of those of the concept's axis. affine: a
     gain and a shift per channel, as batch normalisation has; the public code has none.
 
-    Computes in float32 at least, also under autocast, and returns the type it was given. `rotation`, R, is a buffer in
-    float64 and changes in `align` only. `line_search_failures` and `num_batches_tracked` count from the start of
-    training. All channels form one group.
-    Raises ValueError for settings or maps that do not fit, FloatingPointError for NaN or infinity in a training batch.
+    Computes in float32 at least, also under autocast and in a model cast to half precision, and returns the type it was
+    given. `rotation`, R, is a buffer in float64 and changes in `surgery.align` only. `line_search_failures` and
+    `num_batches_tracked` count from the start of training. All channels form one group.
+    Raises ValueError for settings or maps that do not fit, TypeError for maps of integers, FloatingPointError for NaN
+    or infinity in a training batch.
     """
 
     def __init__(
@@ -266,10 +267,10 @@ class ConceptWhitening(nn.Module):
         self.official_mask, self.momentum, self.eps = official_mask, momentum, eps
         self.weight = nn.Parameter(torch.ones(n_channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(n_channels)) if affine else None
-        reference = whitening == "newton-reference"
-        self.register_buffer("running_mean", torch.zeros(n_channels))
-        self.register_buffer("running_covariance", None if reference else torch.eye(n_channels))
-        self.register_buffer("running_whitener", torch.eye(n_channels) if reference else None)
+        reference, wide = whitening == "newton-reference", at_least_float32(torch.get_default_dtype())
+        self.register_buffer("running_mean", torch.zeros(n_channels, dtype=wide))
+        self.register_buffer("running_covariance", None if reference else torch.eye(n_channels, dtype=wide))
+        self.register_buffer("running_whitener", torch.eye(n_channels, dtype=wide) if reference else None)
         self.register_buffer("rotation", torch.eye(n_channels, dtype=torch.float64))
         self.register_buffer("gradient", torch.zeros(n_concepts, n_channels, dtype=torch.float64))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
@@ -281,23 +282,45 @@ class ConceptWhitening(nn.Module):
         settings = ("whitening", "turn", "activation", "official_mask")
         return f"{self.n_channels}, {self.n_concepts}, " + ", ".join(f"{s}={getattr(self, s)}" for s in settings)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConceptWhitening:
+        """What `to`, `half`, `bfloat16` and `cuda` of any model around call: a buffer moves, but keeps its precision.
+
+        In half precision no eigenvalue could be computed, and the rotation would not be orthogonal any more.
+        """
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        self._widen(before)
+        return self
+
+    def _load_from_state_dict(self, *given: object) -> None:
+        super()._load_from_state_dict(*given)
+        self._widen(self._buffers)  # with assign=True the tensors of a checkpoint are taken as they are
+
+    def _widen(self, values: Mapping[str, Tensor | None]) -> None:
+        """Put `values` in the place of buffers that are too narrow."""
+        for name, buffer in self._buffers.items():
+            bits = torch.finfo(least := LEAST.get(name, torch.float32)).bits
+            if buffer is not None and buffer.is_floating_point() and torch.finfo(buffer.dtype).bits < bits:
+                self._buffers[name] = values[name].to(buffer.device, least)
+
     def forward(self, x: Tensor) -> Tensor:
-        self._check(x)
+        self.check(x)
         if self.training:
             self._check_positions(x)
         with torch.autocast(x.device.type, enabled=False):
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            wide = x.to(at_least_float32(x.dtype))
             mean, whitener = self._batch_statistics(wide) if self.training else self._running_statistics(wide.dtype)
             y = at_each_position(self.rotation.to(wide.dtype) @ whitener, wide - mean[:, None, None])
             if self.weight is not None:
-                y = torch.addcmul(self.bias[:, None, None], self.weight[:, None, None], y)
+                gain, shift = self.weight.to(y.dtype), self.bias.to(y.dtype)
+                y = torch.addcmul(shift[:, None, None], gain[:, None, None], y)
             return y.to(x.dtype)
 
     def whiten(self, x: Tensor) -> Tensor:
         """(N, C, H, W), with the running statistics, before rotation, gain and shift."""
-        self._check(x)
+        self.check(x)
         with torch.autocast(x.device.type, enabled=False):
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            wide = x.to(at_least_float32(x.dtype))
             mean, whitener = self._running_statistics(wide.dtype)
             return at_each_position(whitener, wide - mean[:, None, None])
 
@@ -330,11 +353,13 @@ class ConceptWhitening(nn.Module):
 
     def set_statistics(self, mean: Tensor, covariance: Tensor) -> None:
         """Put mean (C,) and covariance (C, C) in place of the running ones."""
+        running, latest = (
+            (self.running_covariance, covariance)
+            if self.running_whitener is None
+            else (self.running_whitener, self._whitener(covariance))
+        )
         self.running_mean.copy_(mean)
-        if self.running_whitener is None:
-            self.running_covariance.copy_(covariance)
-        else:
-            self.running_whitener.copy_(self._whitener(covariance))
+        running.copy_(latest)
 
     def matrix(self) -> tuple[Tensor, Tensor]:
         """((C, C), (C,)) float64: evaluation as y = matrix x + offset at every position, gain and shift included."""
@@ -346,9 +371,12 @@ class ConceptWhitening(nn.Module):
             matrix, offset = gain[:, None] * matrix, gain * offset + self.bias.detach().double()
         return matrix, offset
 
-    def _check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError for a map that is not (N, n_channels, H, W), TypeError for one of integers."""
         if x.ndim != 4 or x.shape[1] != self.n_channels:
             raise ValueError(f"a map of shape {tuple(x.shape)}; wanted (N, {self.n_channels}, H, W).")
+        if not x.is_floating_point():
+            raise TypeError(f"a map of {x.dtype}; wanted floating point. Convert it first: x.float() / 255 for bytes.")
 
     def _check_positions(self, x: Tensor) -> None:
         n_positions = x.numel() // self.n_channels
@@ -409,6 +437,10 @@ class ConceptWhitening(nn.Module):
         return f"step {int(self.num_batches_tracked)}"
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
 def samples_of(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (C, N H W)."""
     return x.transpose(0, 1).flatten(1)
@@ -424,24 +456,3 @@ def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
 def at_each_position(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix (c, C) at every position: (N, C, H, W) -> (N, c, H, W)."""
     return (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
-
-
-def draw(concepts: Mapping[str, Sequence[int]], n: int, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """For one round, n distinct rows of each concept's pictures, in the order of the concepts.
-
-    concepts: name -> row numbers of its pictures. Raises ValueError for a concept with fewer than n pictures, or
-    none, and for a picture in two concepts: it would pull two orthogonal axes towards itself.
-    """
-    owner: dict[int, str] = {}
-    for name, rows in concepts.items():
-        if len(rows) < n or n < 1:
-            raise ValueError(
-                f"concept {name!r} has {len(rows)} pictures, a batch takes {n}; wanted that many at least, and one. "
-                "Give it more pictures, take smaller batches, or leave it out."
-            )
-        if twice := [row for row in rows if owner.setdefault(row, name) != name]:
-            raise ValueError(
-                f"{len(twice)} pictures are in two concepts, picture {twice[0]} in {owner[twice[0]]!r} and {name!r}. "
-                "Keep each in one of them, or leave it out."
-            )
-    return {name: rng.choice(np.asarray(rows), n, replace=False) for name, rows in concepts.items()}

@@ -27,8 +27,8 @@ PARTS = {  # a module, and what it is made of
     "execute": {"paper"},
     "ledger": {"paper"},
     "faithfulness": {"metrics"},
-    "surgery": {"whitening"},
-    "arms": {"whitening", "surgery", "resnet", "splits"},
+    "surgery": {"passes", "whitening"},
+    "arms": {"whitening", "surgery", "passes", "resnet", "splits"},
     "evaluation": {"models", "splits", "training"},
 }
 
@@ -82,7 +82,7 @@ def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
 
 
 def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
-    torch_modules = {"whitening", "surgery", "resnet", "arms"}
+    torch_modules = {"whitening", "surgery", "passes", "resnet", "arms"}
     heavy = {"models", "features", "training", "explain", "execute", "evaluation"} | torch_modules
     light = ", ".join(path.stem for path in MODULES if path.stem not in heavy | {"__init__"})
     script = f"import sys; from mitolib import {light}; print({{'tensorflow', 'keras', 'torch'}} & set(sys.modules))"
