@@ -2,10 +2,11 @@
 
 Each chapter gets its takeaways below the first cell, from `takeaways/<chapter>.md`, and after its last cell how to
 run it, its environment, its references, and what comes next. They are added while a page is read; the notebooks
-in `chapters/`, which a reader can download, stay as they were executed.
+in `chapters/`, which a reader can download, stay as they were executed. A chapter whose notebook has other code by
+now, or is gone, says so above its takeaways, with the commit that made it.
 
     {found-figure}              the score as published, ours, and of people not seen, with its caption
-    {status-table}              each chapter: profile, date, minutes and machine of the run that is shown
+    {status-table}              each chapter: profile, date, minutes, machine and commit of the run that is shown
     {citation}                  how to cite, from CITATION.cff and references.bib
     {versus}`exp1 models.VGG16.accuracy models.VGG16.majority_baseline .1%`   "88.5%, more than the 73.0%"
 
@@ -19,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import textwrap
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -37,6 +39,9 @@ from sphinx.util.docutils import SphinxDirective
 
 from mitolib.settings import ROOT
 
+NOTEBOOKS = ROOT / "notebooks"
+CHANGED, GONE = "changed", "gone"  # how a page lags behind its notebook
+CALLED = ("mitolib", "data/*.json")  # what the code of a chapter calls and reads
 CITE = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 QUESTION = re.compile(r"\*\*Question\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", re.S)
 UNSEEN = "leave-one-control-one-patient-out"
@@ -53,15 +58,18 @@ def frame(app: Sphinx, docname: str, content: list[str]) -> None:
     chapter, notebook = docname.removeprefix("chapters/"), json.loads(content[0])
     source = Path(app.srcdir)
     takeaways = source / f"takeaways/{chapter}.md"
-    for path in (takeaways, source / f"results/{chapter}.json", source / "references.bib", ROOT / "requirements.lock"):
+    files = [takeaways, source / f"results/{chapter}.json", source / "references.bib", ROOT / "requirements.lock"]
+    for path in [*files, NOTEBOOKS / f"{chapter}.ipynb", *git_log()]:
         app.env.note_dependency(str(path))
     if not takeaways.exists():
         raise FileNotFoundError(f"{takeaways}: not found. Write the takeaways of {chapter} there, or drop the chapter.")
     told = f":::{{admonition}} Key takeaways\n:class: important\n\n{takeaways.read_text(encoding='utf8').strip()}\n:::"
     record = json.loads((source / f"results/{chapter}.json").read_text(encoding="utf8"))
-    cells = [notebook["cells"][0], _cell(told, "takeaways"), *notebook["cells"][1:]]
+    lag = behind(chapter, notebook)
+    head = "\n\n".join(filter(None, [older(chapter, lag, record), told]))
+    cells = [notebook["cells"][0], _cell(head, "takeaways"), *notebook["cells"][1:]]
     used = _cited([*_markdown(notebook), told])
-    parts = [try_it(chapter, record), environment(record), references(used, source), _next(app, docname)]
+    parts = [try_it(chapter, record, lag), environment(record), references(used, source), _next(app, docname)]
     content[0] = json.dumps(notebook | {"cells": [*cells, _cell("\n\n".join(filter(None, parts)), "frame")]})
 
 
@@ -82,21 +90,77 @@ def _cited(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def try_it(chapter: str, record: Mapping[str, Any]) -> str:
+def behind(chapter: str, page: Mapping[str, Any]) -> str:
+    """CHANGED where the notebook of a page has other code by now, GONE where there is none, else nothing."""
+    path = NOTEBOOKS / f"{chapter}.ipynb"
+    if not path.exists():
+        return GONE
+    return CHANGED if _code(page) != _code(json.loads(path.read_text(encoding="utf8"))) else ""
+
+
+def _code(notebook: Mapping[str, Any]) -> list[str]:
+    """Sources of the code cells as their author wrote them: without the parameters that papermill puts in."""
+    return [
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]
+
+
+def older(chapter: str, lag: str, record: Mapping[str, Any]) -> str:
+    """The note at the top of a page that lags: which code it shows, how to get that, how to make the page anew."""
+    if not lag:
+        return ""
+    commit, executed = record["provenance"]["commit"], record["provenance"]["created"][:10]
+    if not commit:
+        made = f"It was executed on {executed} outside git, so that no commit can be named."
+        back = ""
+    elif commit.endswith("+"):
+        commit = commit.removesuffix("+")
+        made = f"It was executed on {executed}, at commit `{commit}` with changes that had not been committed."
+        back = f"`git checkout {commit}` comes nearest to its source, without those changes."
+    else:
+        made = f"It was executed on {executed}, at commit `{commit}`."
+        back = f"`git checkout {commit}` brings its source back."
+    path = f"`notebooks/{chapter}.ipynb`"
+    if lag == GONE:
+        title, since, anew = "The notebook of this page is gone", f"{path} has been removed or renamed since.", ""
+    else:
+        title, since = "This page is older than its notebook", f"The code of {path} has changed since."
+        profile = "" if record["profile"] == "paper" else f" PROFILE={record['profile']}"
+        anew = f"`make paper CHAPTER={chapter}{profile}` makes the page anew, from the notebook of today."
+    text = f"{made} {since} The code on this page, and what it computed, are of that run."
+    ways = "\n\n".join(filter(None, [text, " ".join(filter(None, [back, anew]))]))
+    return f":::{{admonition}} {title}\n:class: note\n\n{ways}\n:::"
+
+
+def try_it(chapter: str, record: Mapping[str, Any], lag: str = "") -> str:
     """The command that makes this page again; links to hosted machines where the repository has an address."""
     command = f"papermill notebooks/{chapter}.ipynb out.ipynb -p profile {record['profile']}"
     commit = record["provenance"]["commit"]
     before = f"git checkout {commit}" if commit and not commit.endswith("+") else ""
-    text = f"## Try it\n\n```bash\n{command}\n```\n\nThat is the run shown here"
-    text += f"; after `{before}` it is the very code. " if before else ". "
+    if lag == GONE and not before:
+        return f"## Try it\n\nThere is no command for the run shown here: `notebooks/{chapter}.ipynb` is gone."
+    if lag and before:
+        command, is_run = f"{before}\n{command}", "That is the run shown here. "
+    elif lag:
+        is_run = "That runs the notebook of today, whose code is not that of this page. "
+    elif before:
+        is_run = f"That is the run shown here; after `{before}` it is the very code. {called_since(commit)}"
+    else:
+        is_run = "That is the run shown here. "
+    text = f"## Try it\n\n```bash\n{command}\n```\n\n{is_run}"
     text += "With `-p profile smoke` it only shows that everything runs. [](../running) tells the rest."
-    if repository := os.environ.get("GITHUB_REPOSITORY"):
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    if repository and lag != GONE:
         path = f"notebooks/{chapter}.ipynb"
         colab = f"https://colab.research.google.com/github/{repository}/blob/main/{path}"
         binder = f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{path}"
         name = repository.split("/")[1]
+        which = ", the notebook of today" if lag else ""
         text += (
-            f" Without installing anything: [Binder]({binder}), or [Colab]({colab}) with this as a new first cell:\n\n"
+            f" Without installing anything{which}: [Binder]({binder}), or [Colab]({colab}) with this as a new first "
+            "cell:\n\n"
             f"```\n!git clone -q https://github.com/{repository}\n!pip install -q -r {name}/requirements.lock\n"
             f"%cd {name}\n```"
         )
@@ -104,6 +168,39 @@ def try_it(chapter: str, record: Mapping[str, Any]) -> str:
     if smoke:
         text += f"\n\nLast run from the clean source, profile smoke: **{smoke['message']}**."
     return text
+
+
+def called_since(commit: str) -> str:
+    """How many commits since then changed the package or its data; nothing where none did or git cannot tell.
+
+    Such changes get no note at the top: hardly a page would be without one.
+    """
+    whole = _git("rev-parse", "--is-shallow-repository") == "false"  # of a history cut short the count would be too low
+    if not whole or _git("merge-base", "--is-ancestor", commit, "HEAD") is None:
+        return ""
+    if not _git("diff", "--name-only", commit, "HEAD", "--", *CALLED):
+        return ""
+    n = int(_git("rev-list", "--count", f"{commit}..HEAD", "--", *CALLED))
+    changes = "one commit has changed" if n == 1 else f"{n} commits have changed"
+    return (
+        f"Since then {changes} the package or its data, so that numbers made today may differ: "
+        f"`git log {commit}.. -- {' '.join(CALLED)}`. "
+    )
+
+
+def git_log() -> list[Path]:
+    """The file to which git adds a line at every commit and checkout, if there is one: pages tell of commits."""
+    found = _git("rev-parse", "--git-path", "logs/HEAD")
+    return [ROOT / found] if found and (ROOT / found).exists() else []
+
+
+def _git(*words: str) -> str | None:
+    """What git says in the checkout; None where it cannot say: no git, not in git, no such commit."""
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def environment(record: Mapping[str, Any]) -> str:
@@ -329,10 +426,20 @@ class StatusTable(TableDirective):
             record, _ = self.results(chapter)
             p = record["provenance"]
             row = [f"[](/{page})", record["profile"], p["created"][:10], f"{p['seconds'] / 60:.1f}"]
-            row += [f"{p['device']}, {p['cores']} cores", p["commit"] or "outside git"]
+            row += [f"{p['device']}, {p['cores']} cores", (p["commit"] or "outside git") + self.lag(page)]
             rows.append(row + ([smoke.get(chapter, {}).get("message", "not run")] if smoke else []))
         header = ["Chapter", "Profile", "Executed", "Minutes", "Machine", "Commit"]
         return header + (["Smoke run, clean source"] if smoke else []), rows
+
+    def lag(self, page: str) -> str:
+        """In words whether a page lags behind its notebook."""
+        path, chapter = Path(self.env.srcdir) / f"{page}.ipynb", page.removeprefix("chapters/")
+        for file in (path, NOTEBOOKS / f"{chapter}.ipynb"):
+            self.env.note_dependency(str(file))
+        if not path.exists():
+            raise LookupError(f"{page}.ipynb: not found; `make paper CHAPTER={chapter}` makes it")
+        words = {CHANGED: "; **its notebook has changed since**", GONE: "; **its notebook is gone**"}
+        return words.get(behind(chapter, json.loads(path.read_text(encoding="utf8"))), "")
 
 
 class Citation(Parsed):
