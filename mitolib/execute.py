@@ -156,8 +156,16 @@ def render(book: Path) -> Path:
 
 
 def _copy_book(book: Path) -> None:
-    """A fresh copy of the prose; chapters and results of an earlier run stay until new ones replace them."""
+    """A fresh copy of the prose; chapters and results of an earlier run stay until new ones replace them.
+
+    A published chapter whose notebook is gone cannot be executed here: it is copied as it is.
+    """
     shutil.copytree(BOOK, book, dirs_exist_ok=True, ignore=shutil.ignore_patterns("chapters", "results", "_build"))
+    for page in (BOOK / "chapters").glob("*.ipynb"):
+        if not (NOTEBOOKS / page.name).exists():
+            for name in (f"chapters/{page.name}", f"results/{page.stem}.json"):
+                (book / name).parent.mkdir(exist_ok=True)
+                shutil.copy2(BOOK / name, book / name)
 
 
 def _expected_seconds(chapter: str, profile: str) -> float | None:

@@ -94,6 +94,20 @@ def test_a_notebook_that_fails_leaves_the_chapter_that_was_there(tmp_path, monke
     assert (book / "chapters" / "exp1.ipynb").read_text() == "the last good run"
 
 
+def test_a_published_chapter_whose_notebook_is_gone_stays_in_the_book_that_is_made_here(tmp_path, monkeypatch):
+    published, sources = tmp_path / "published", tmp_path / "notebooks"
+    for name in ("chapters/kept.ipynb", "chapters/gone.ipynb", "results/kept.json", "results/gone.json", "intro.md"):
+        (published / name).parent.mkdir(parents=True, exist_ok=True)
+        (published / name).write_text(name)
+    sources.mkdir()
+    (sources / "kept.ipynb").write_text("executed here")
+    monkeypatch.setattr(execute, "BOOK", published)
+    monkeypatch.setattr(execute, "NOTEBOOKS", sources)
+    execute._copy_book(tmp_path / "book")
+    copied = {path.relative_to(tmp_path / "book").as_posix() for path in (tmp_path / "book").rglob("*.*")}
+    assert copied == {"chapters/gone.ipynb", "results/gone.json", "intro.md"}
+
+
 def test_the_readme_shows_the_scores_of_the_published_edition():
     begin, end = execute.README_MARKS
     shown = execute.README.read_text().split(begin)[1].split(end)[0]
