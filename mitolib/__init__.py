@@ -21,6 +21,7 @@ DataFrames, arrays and models.
     morphometry  fibres one by one, and which are deficient
     plots      (data, *, ax) -> ax                 paper     the published numbers as data
     explain    saliency maps                       faithfulness  whether to believe them
+    heads      where the scores of a network are
     resnet     ResNet-18 in PyTorch                whitening  concept whitening: the layer
     surgery    that layer in a model: swap, calibration, alignment, fold
     passes     forward passes that leave a model as it was, and what a batch is

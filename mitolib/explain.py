@@ -2,6 +2,7 @@
 
 A map is (N, h, w), never negative, in the resolution of the layer it was read from, and raw: not stretched, so that
 two maps can be compared. A score is a class's value *before* the softmax: behind it the two classes share one number.
+`mitolib.heads` finds it, also where one output stands for two classes.
 `mitolib.faithfulness` tests whether maps mean anything.
 
 Grad-CAM here is one compiled pass: the network up to a layer, then the gradient through the few layers above it.
@@ -30,6 +31,7 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
+from mitolib.heads import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
 from mitolib.settings import LABELS
 
 # Each network gets a camera of its own, compiled once; TensorFlow takes that for a mistake and says so on the page.
@@ -42,29 +44,28 @@ LAYERS = {  # network -> the layer explained: the last map that still has places
 BATCH = 8  # patches at a time: tf-keras-vis keeps all of VGG16's maps for the way back, 0.1 GB each
 
 
-def with_logits(model: keras.Model) -> keras.Model:
-    """The same network without its softmax: (N, H, W, C) -> (N, 2) scores. The last layer is copied, others shared."""
-    last = model.layers[-1]
-    linear = type(last).from_config(last.get_config() | {"activation": "linear", "name": "logits"})
-    scores = linear(last.input)
-    linear.set_weights(last.get_weights())
-    return keras.Model(model.input, scores, name=model.name)
-
-
 def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """A compiled function: patches uint8 (N, H, W, C) -> (N,) score of patient minus score of control.
 
-    Its logistic function is p(patient), which rounds to 0 or 1 where this still tells patches apart.
+    Its logistic function is p(patient), which rounds to 0 or 1 where this still tells patches apart. Of a network with
+    one output it is that output before the sigmoid. Raises ValueError for a network that knows other classes.
     """
+    head = head_of(model)
+    if head.n_outputs > 2 or (head.n_outputs, head.activation) == (2, "sigmoid"):
+        raise ValueError(
+            f"{model.name} has {head.n_outputs} outputs by {head.activation}; wanted {' and '.join(LABELS)}: two by "
+            "softmax, or one by sigmoid. Train such a head."
+        )
     logits = with_logits(model)
     forward = tf.function(
-        lambda batch: logits(batch, training=False), input_signature=[tf.TensorSpec(model.input_shape, tf.float32)]
+        lambda batch: logits(batch, training=False), input_signature=[tf.TensorSpec(logits.input_shape, tf.float32)]
     )
 
     def evidence(patches_nhwc: np.ndarray) -> np.ndarray:
         parts = [patches_nhwc[i : i + BATCH] for i in range(0, len(patches_nhwc), BATCH)]
         scores = np.concatenate([forward(prepare(part)).numpy() for part in parts])
-        return scores[:, LABELS.index("patient")] - scores[:, LABELS.index("control")]
+        patient, control = scores[:, LABELS.index("patient")], scores[:, LABELS.index("control")]
+        return patient if head.n_outputs == 1 else patient - control
 
     return evidence
 
@@ -73,25 +74,35 @@ class GradCAM:
     """Grad-CAM of a flat model at one layer (Selvaraju et al. 2020, doi:10.1007/s11263-019-01228-7, eqs 1 and 2).
 
     Weights of the model may change afterwards; the maps follow them.
-    Raises ValueError for a layer that does not exist, FloatingPointError for weights that are not finite.
+    Raises ValueError for a layer that does not exist or beside which a shortcut passes, and what `head_of` raises;
+    FloatingPointError for weights that are not finite.
     """
 
     def __init__(self, model: keras.Model, layer: str) -> None:
+        head, cut = head_of(model), map_of(model, layer)
         check_weights(model)
-        cut, last = _layer(model, layer), model.layers[-1]
-        self.input_shape, self.n_classes = model.input_shape, model.output_shape[-1]
-        below, above = keras.Model(model.input, cut.output), keras.Model(cut.output, last.input)
+        if passed(cut, head.reads):
+            whole = [name for name, cuts in maps_of(model).items() if not passed(cuts[0], head.reads)]
+            raise ValueError(
+                f"{model.name}: a shortcut leads to the scores beside {layer}; wanted a layer without one. "
+                f"Take the one where the ways meet again, of these: {', '.join(whole)}."
+            )
+        self.input_shape, self.n_classes = model.inputs[0].shape, max(2, head.n_outputs)
+        below, above = keras.Model(model.inputs[0], cut), keras.Model(cut, head.reads)
 
         def weigh(features: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
+            features = tf.cast(features, tf.float32)
             with tf.GradientTape(watch_accessed_variables=False) as tape:  # no gradient of any weight
                 tape.watch(features)
-                scores = tf.matmul(above(features, training=False), last.kernel) + last.bias
-                score = tf.gather(scores, class_index, axis=1)
-            weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
+                score = tf.gather(head.scores(above(features, training=False)), class_index, axis=1)
+            gradient = tape.gradient(score, features)
+            if gradient is None:
+                raise ValueError(f"{model.name}: no gradient leads from the scores to {layer}; take a later layer.")
+            weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
             return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
 
         index = tf.TensorSpec((), tf.int32)
-        self._from_features = tf.function(weigh, input_signature=[tf.TensorSpec(cut.output.shape, tf.float32), index])
+        self._from_features = tf.function(weigh, input_signature=[tf.TensorSpec(cut.shape, tf.float32), index])
         self._from_patches = tf.function(
             lambda batch, class_index: weigh(below(batch, training=False), class_index),
             input_signature=[tf.TensorSpec(self.input_shape, tf.float32), index],
@@ -104,6 +115,7 @@ class GradCAM:
 
     def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """The same from the layer's output, for instance out of a `features.Bank`: no frozen pass at all."""
+        _check_class(class_index, self.n_classes)
         return self._in_batches(self._from_features, np.asarray(features_nhwc, np.float32), class_index)
 
     def _in_batches(self, compiled: Callable, array: np.ndarray, class_index: int) -> np.ndarray:
@@ -142,10 +154,18 @@ def _score_cam(
 ) -> np.ndarray:
     """Wang et al. 2020, arXiv:1910.01279, over the `samples` channels that vary most (Faster Score-CAM).
 
-    One patch at a time, so that each has channels of its own.
+    One patch at a time, so that each has channels of its own. The library weighs channels by the softmax of the scores,
+    so a score s that goes through a sigmoid is given as (-s / 2, s / 2), of which that is the softmax.
     """
-    options = _cam(model, layer) | {"max_N": samples}
-    return _by_library(Scorecam, model, patches_nhwc, class_index, batch=1, **options)
+    options, head = _cam(model, layer) | {"max_N": samples, "batch": 1}, head_of(model)
+    if head.n_outputs > 1 and head.activation != "sigmoid":
+        return _by_library(Scorecam, model, patches_nhwc, class_index, **options)
+
+    def halves(scores: keras.KerasTensor) -> keras.KerasTensor:
+        half = scores[:, class_index : class_index + 1] / 2
+        return keras.ops.concatenate([-half, half], axis=1)
+
+    return _by_library(Scorecam, model, patches_nhwc, class_index, CategoricalScore(1), change=halves, **options)
 
 
 def _saliency(
@@ -175,7 +195,8 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 
 def _cam(model: keras.Model, layer: str) -> dict[str, Any]:
     """Options that all CAM methods of tf-keras-vis share: the layer as named, its own resolution, raw values."""
-    _layer(model, layer)
+    head_of(model)  # names what is wrong with the model, before the layer is looked for in it
+    map_of(model, layer)
     return {
         "penultimate_layer": layer,
         "seek_penultimate_conv_layer": False,
@@ -191,12 +212,13 @@ def _by_library(
     class_index: int,
     score: Callable | None = None,
     batch: int = BATCH,
+    change: Callable[[keras.KerasTensor], keras.KerasTensor] = lambda scores: scores,
     **options: Any,
 ) -> np.ndarray:
-    check_weights(model)
-    _check(patches_nhwc, model.input_shape, class_index, model.output_shape[-1])
     logits = with_logits(model)
-    explain = method(keras.Model([logits.input], logits.output))  # a list, as tf-keras-vis calls it with one
+    check_weights(model)
+    _check(patches_nhwc, logits.input_shape, class_index, logits.output_shape[-1])
+    explain = method(keras.Model([logits.input], change(logits.output)))  # a list, as tf-keras-vis calls it with one
     score = score or CategoricalScore(class_index)
     with contextlib.redirect_stdout(io.StringIO()):  # Score-CAM lets Keras draw a progress bar for every patch
         parts = [
@@ -214,7 +236,8 @@ def cascade(
     The test of Adebayo et al. 2018, arXiv:1810.03292: a map that explains the model has to change. Yields first
     ("trained", maps), then the name of the last stage drawn anew and maps: the head's layers one by one, then blocks.
     """
-    working, fresh = keras.models.clone_model(model), keras.models.clone_model(model)
+    head_of(model)
+    working, fresh = (keras.models.clone_model(model, clone_function=_anew) for _ in range(2))
     working.set_weights(model.get_weights())
     camera = GradCAM(working, layer)
     yield "trained", camera(patches_nhwc, class_index)
@@ -255,15 +278,17 @@ def check_weights(model: keras.Model) -> None:
         )
 
 
-def _layer(model: keras.Model, name: str) -> keras.Layer:
-    places = [one.name for one in model.layers if len(one.output.shape) == 4]
-    if name not in places:
-        raise ValueError(f"{model.name} has no map {name!r}; layers with maps are {', '.join(places)}.")
-    return model.get_layer(name)
+def _anew(layer: keras.Layer) -> keras.Layer:
+    """A layer of the same settings; Keras could not find tf.nn.softmax again by the name that it notes."""
+    config = layer.get_config()
+    if config.get("activation") is not None and activation_of(layer) in ACTIVATIONS.values():
+        config["activation"] = activation_of(layer)
+    return type(layer).from_config(config)
 
 
 def _check(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_classes: int) -> None:
-    if np.ndim(patches_nhwc) != 4 or patches_nhwc.shape[1:] != input_shape[1:]:
+    sides = zip(np.shape(patches_nhwc)[1:], input_shape[1:], strict=False)
+    if np.ndim(patches_nhwc) != 4 or any(wanted not in (side, None) for side, wanted in sides):
         wanted = ", ".join(map(str, input_shape[1:]))
         raise ValueError(
             f"patches of shape {np.shape(patches_nhwc)}, wanted (N, {wanted}). "
@@ -271,8 +296,13 @@ def _check(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_cla
         )
     if not np.isfinite(patches_nhwc).all():
         raise FloatingPointError("patches hold values that are not finite. Check the pictures they were cut from.")
+    _check_class(class_index, n_classes)
+
+
+def _check_class(class_index: int, n_classes: int) -> None:
     if not 0 <= class_index < n_classes:
-        raise ValueError(f"class_index={class_index} is not in 0 to {n_classes - 1}: {', '.join(LABELS)}.")
+        names = f": {', '.join(LABELS)}" if n_classes == len(LABELS) else ", the outputs of this network"
+        raise ValueError(f"class_index={class_index} is not in 0 to {n_classes - 1}{names}.")
 
 
 def _finite(maps_nhw: np.ndarray, name: str) -> np.ndarray:

@@ -26,6 +26,7 @@ PARTS = {  # a module, and what it is made of
     "diagrams": {"plots", "toy"},
     "execute": {"paper"},
     "ledger": {"paper"},
+    "explain": {"heads"},
     "faithfulness": {"metrics"},
     "surgery": {"passes", "whitening"},
     "arms": {"whitening", "surgery", "passes", "resnet", "splits"},
@@ -83,7 +84,7 @@ def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
 
 def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
     torch_modules = {"whitening", "surgery", "passes", "resnet", "arms"}
-    heavy = {"models", "features", "training", "explain", "execute", "evaluation"} | torch_modules
+    heavy = {"models", "features", "training", "explain", "heads", "execute", "evaluation"} | torch_modules
     light = ", ".join(path.stem for path in MODULES if path.stem not in heavy | {"__init__"})
     script = f"import sys; from mitolib import {light}; print({{'tensorflow', 'keras', 'torch'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "set()"

@@ -11,7 +11,7 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 from tf_keras_vis.utils.scores import CategoricalScore
 
-from mitolib import explain
+from mitolib import explain, heads
 
 LAYER = "block2_conv"
 
@@ -92,7 +92,7 @@ def test_grad_cam_plus_plus_survives_a_score_whose_exponential_does_not_fit(mode
 
 def test_the_logits_are_those_of_the_network_and_the_network_stays_as_it_was(model, patches_nhwc):
     before = model(patches_nhwc, training=False).numpy()
-    logits = explain.with_logits(model)(patches_nhwc, training=False).numpy()
+    logits = heads.with_logits(model)(patches_nhwc, training=False).numpy()
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), before, rtol=1e-4)
     assert model.layers[-1].activation is keras.activations.softmax
     evidence = explain.log_odds(model, lambda patches: patches)(patches_nhwc)
