@@ -105,7 +105,10 @@ def outputs_of(model: nn.Module, pictures: Tensor) -> list[Tensor]:
 
 def change_between(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """The largest difference of two results of `outputs_of`, relative to the largest value; NaN if none is finite."""
-    pairs = [(one - other).abs().max() / one.abs().max() for one, other in zip(before, after, strict=True)]
+    least = torch.finfo(torch.float64).tiny  # of results that are zero in both
+    pairs = [
+        (one - other).abs().max() / one.abs().max().clamp_min(least) for one, other in zip(before, after, strict=True)
+    ]
     return float(torch.stack(pairs).max()) if pairs else float("nan")
 
 

@@ -190,7 +190,7 @@ ONE_OUTPUT = {
 
 @pytest.mark.parametrize(
     ("name", "end"),
-    [*((name, "sigmoid") for name in explain.METHODS), ("Score-CAM", "logit"), ("Grad-CAM++", "sigmoid behind")],
+    [*((name, "sigmoid") for name in explain.METHODS), ("saliency", "logit"), ("Grad-CAM++", "sigmoid behind")],
 )
 def test_every_method_takes_one_output_for_two_classes(name, end):
     model = network(ONE_OUTPUT[end])

@@ -127,6 +127,7 @@ FOLDED = {
         "0.downsample.1",
     ),
     "several outputs": (lambda: Net(lambda m, x: {"maps": [m.bn(m.conv(x))], "raw": (x, 3)}), "bn"),
+    "an output that is zero": (lambda: Net(lambda m, x: (m.bn(m.conv(x)), 0 * x)), "bn"),
     "dropout that never stops": (lambda: Net(lambda m, x: functional.dropout(m.bn(m.conv(x)))), "bn"),
     "a conv of its name, but not the one before": (
         lambda: Net(lambda m, x: m.bn(m.second(functional.relu(m.conv(x)))), second=same_size()),
