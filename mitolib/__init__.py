@@ -6,7 +6,10 @@ DataFrames, arrays and models.
 
     settings   profiles and paths                  progress  a line about long steps
     registry   public files that are not here: address, digest, licence
-    cohort     sections of a cohort, the reader of images: files by formats, names by panel, greys by intensity
+    images     files and folders of a laboratory: formats, names, tables, greys
+    cohort     sections of a cohort                study     the paper's two experiments
+    own_data   what a chapter needs of a data folder, and what it leaves out
+    pictures   pictures read whole: what a network could learn of them beside the disease
     intake     a folder of your own: check it, convert it (python -m mitolib, __main__)
     phantom    the embedded, synthetic cohort: drawn from fibres (geometry) and staining (pixels)
     realism    how far the phantom is from a real section

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mitolib import intake, registry
-from mitolib.intensity import INTENSITIES, STRETCHED
+from mitolib import intake
+from mitolib.images import INTENSITIES, STRETCHED, CohortError
 from mitolib.progress import say
-from mitolib.settings import PROFILES, PROTEINS
+from mitolib.settings import PROFILES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,14 +21,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check = commands.add_parser("check", help="read all that a run would read; list every problem and what a run costs")
     convert = commands.add_parser("convert", help="write 8-bit TIFFs in the paper's layout, without other metadata")
     for command in (check, convert):
-        command.add_argument("folder", type=Path, metavar="FOLDER")
-        command.add_argument("--proteins", default=",".join(PROTEINS), help="a comma between them; default: all ten")
+        command.add_argument("folder", type=_path, metavar="FOLDER")
+        command.add_argument("--proteins", help="names with a comma between them; default: all that there are")
+    check.add_argument("--protein", help="the one of experiment 1; default: SDHA")
+    check.add_argument("--patch-px", type=int, metavar="PX", help="size of a patch; default: 512")
+    check.add_argument("--stride-px", type=int, metavar="PX", help="between neighbouring patches")
     check.add_argument("--profile", default="paper", choices=list(PROFILES))
-    convert.add_argument("new", type=Path, metavar="NEW_FOLDER")
+    convert.add_argument("new", type=_path, metavar="NEW_FOLDER")
     convert.add_argument("--intensity", choices=list(INTENSITIES), help="how counts become 8 bits")
     convert.add_argument("--hot-pixels", type=float, metavar="COUNTS", help="may exceed all neighbours by, e.g. 50")
     convert.add_argument(
-        "--pseudonymise", type=Path, metavar="KEY.csv", help="rename to C01, P01, ...; the key goes here"
+        "--pseudonymise", type=_path, metavar="KEY.csv", help="rename to C01, P01, ...; the key goes here"
     )
     fetch = commands.add_parser("fetch", help="bring a public file here; without a name, list them")
     fetch.add_argument("name", nargs="?", metavar="NAME")
@@ -35,28 +39,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command == "fetch":
         _fetch(options.name)
         return
-    proteins = [name.strip() for name in options.proteins.split(",")]
-    if options.command == "check":
-        text, whole = intake.check(options.folder, PROFILES[options.profile], proteins)
-        print(text)
-        sys.exit(0 if whole else 1)
     try:
+        if options.command == "check":
+            _check(options)
+            return
         intake.convert(
             options.folder,
             options.new,
-            proteins=proteins,
+            proteins=options.proteins,
             intensity=options.intensity,
             hot_pixels=options.hot_pixels,
             key=options.pseudonymise,
         )
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit("\n".join([str(error), *getattr(error, "__notes__", [])]))
     if options.intensity in (None, *STRETCHED):
         say("Each picture with counts was stretched on its own: brightness cannot be compared between sections.")
     print(f"{options.new}: written")
 
 
+def _path(text: str) -> Path:
+    """A path as an argument. An empty one is refused: pathlib takes it for the folder one is in, and it is what a
+    shell makes of a variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; wanted a path. A shell variable that is not set is empty")
+    return Path(text)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Prints each part of the report when it is known. A reader who has seen enough (`| head`) ends it quietly."""
+    problems: list[CohortError] = []
+    parts = intake.report(
+        options.folder,
+        PROFILES[options.profile],
+        problems,
+        options.proteins,
+        protein=options.protein,
+        patch_px=options.patch_px,
+        stride_px=options.stride_px,
+    )
+    try:
+        for number, part in enumerate(parts):
+            print(("\n" if number else "") + part, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
+        sys.exit(1)
+    sys.exit(bool(problems))
+
+
 def _fetch(name: str | None) -> None:
+    from mitolib import registry  # a moment, which the other commands need not wait for
+
     try:
         if name:
             print(registry.fetch(name))

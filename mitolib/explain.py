@@ -33,6 +33,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 
 from mitolib.heads import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
 from mitolib.settings import LABELS
+from mitolib.study import EXP1, EXP2
 
 # Each network gets a camera of its own, compiled once; TensorFlow takes that for a mistake and says so on the page.
 tf.get_logger().setLevel(logging.ERROR)
@@ -252,11 +253,18 @@ def cascade(
 
 
 def saved_head(
-    results: Path, chapter: str, network: str, *, parameters: dict[str, Any], data_sha256: str
+    results: Path,
+    chapter: str,
+    network: str,
+    *,
+    parameters: dict[str, Any],
+    data_sha256: str,
+    experiment: dict[str, Any],
 ) -> dict[str, Any] | None:
     """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
 
-    parameters: the fields of the profile on which the head depends, as the results file holds them.
+    parameters: the fields of the profile on which the head depends, as the results file holds them. experiment: the
+    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's.
     """
     try:
         record = json.loads((results / f"{chapter}.json").read_text())
@@ -264,6 +272,9 @@ def saved_head(
         recorded = record["provenance"]["parameters"]
         same = {name: recorded[name] for name in parameters} == json.loads(json.dumps(parameters))
         same = same and record["provenance"]["data"]["sha256"] == data_sha256
+        papers = {"exp1": EXP1, "exp2": EXP2}[chapter]
+        cut = record.get("experiment") or vars(papers)
+        same = same and json.loads(json.dumps(cut)) == json.loads(json.dumps(experiment))
     except (OSError, ValueError, KeyError):
         return None
     path = results / head["file"]

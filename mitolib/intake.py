@@ -3,28 +3,30 @@
     python -m mitolib check FOLDER                 reads all that a run would read and lists every problem
     python -m mitolib convert FOLDER NEW_FOLDER    writes 8-bit TIFFs in the paper's layout
 
-What `convert` writes carries no metadata of the files it was made from.
+`check` never writes. What `convert` writes carries no metadata of the files it was made from.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import tifffile
 
-from mitolib import patches, results
-from mitolib.cohort import CohortError, Section, read_cohort, survey, table
-from mitolib.intensity import to_8_bit, without_hot_pixels
+from mitolib import own_data, patches, pictures, results
+from mitolib.cohort import Section, read_cohort, table
+from mitolib.images import CohortError, to_8_bit, without_hot_pixels
 from mitolib.progress import track
-from mitolib.settings import LABELS, PROTEINS, ROOT, Profile
+from mitolib.settings import LABELS, ROOT, Profile
+from mitolib.splits import plural
+from mitolib.study import EXP1, EXP2, Experiment
 
 PUBLISHED = ROOT / "book" / "results"
-STRIDES = {"exp1": 224, "exp2": 256}  # px, as in the notebooks
 FEATURES = {"exp1": 7 * 7 * (512 + 2048), "exp2": 7 * 7 * 512}  # of a patch: VGG16 and ResNet-50, VGG16 alone
 FEATURE_BYTES = 2  # a bank keeps float16
 TRAINED_SHARE = 0.8  # of all patches, about
@@ -32,122 +34,182 @@ COUNTS_NOTE = """Counts are shown to the networks as 8 bits, each picture stretc
 as in the paper. That removes the level between subjects. `python -m mitolib convert` offers other ways."""
 
 
-def panel(sections: Sequence[Section], problems: list[CohortError]) -> pd.DataFrame:
-    """One row per picture, read whole: section, file, channel, isotope, protein, kind, range, share saturated.
-
-    A picture that cannot be decoded, or shows one value only, goes to `problems`. A pixel is saturated at the greatest
-    value of 8 or 16 bits, where the picture reaches it.
-    """
-    rows = []
-    for section in track(sections, "pictures", len(sections)):
-        for protein, channel in section.channels.items():
-            try:
-                raw_yx = channel.raw_yx()
-            except CohortError as problem:
-                problems.append(problem)
-                continue
-            low, high = float(raw_yx.min()), float(raw_yx.max())
-            if low == high:
-                remedy = "Export it again, or leave the section out."
-                problems.append(CohortError(f"{channel.path}: {protein} is {high:g} at every pixel. {remedy}"))
-            is_8_bit = raw_yx.dtype == np.uint8
-            rows.append(
-                {
-                    "section": section.section,
-                    "file": channel.path.name,
-                    "channel": channel.label or f"number {channel.index + 1}",
-                    "isotope": channel.metal or "",
-                    "taken for": protein,
-                    "kind": "8 bit" if is_8_bit else "counts",
-                    "lowest": low,
-                    "highest": high,
-                    "saturated": float((raw_yx == high).mean()) if high == (255 if is_8_bit else 65535) else 0.0,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def cost(sections: Sequence[Section], profile: Profile) -> pd.DataFrame:
+def cost(
+    sections: Sequence[Section], profile: Profile, experiments: Sequence[Experiment] = (EXP1, EXP2)
+) -> pd.DataFrame:
     """Per experiment: patches, GB that the features of the frozen backbones take on disk, minutes of a run.
 
     Minutes are those of the published run, patch by patch, on the machine that its page names; a profile with fewer
     epochs or augmented copies takes less. CohortError for a section smaller than a patch.
     """
     rows = {}
-    for chapter, stride_px in STRIDES.items():
-        record = results.read(PUBLISHED, chapter)
+    for experiment in experiments:
+        record = results.read(PUBLISHED, experiment.name)
         n_published = sum(sum(counts.values()) for counts in record["split"].values())
-        n_patches = len(patches.grid(sections, stride_px=stride_px))
+        n_patches = len(patches.grid(sections, size_px=experiment.patch_px, stride_px=experiment.stride_px))
         n_features = n_patches * (1 + TRAINED_SHARE * profile.views)
-        rows[chapter] = {
+        rows[experiment.name] = {
             "patches": n_patches,
-            "disk, GB": n_features * FEATURES[chapter] * FEATURE_BYTES / 1e9,
+            "disk, GB": n_features * FEATURES[experiment.name] * FEATURE_BYTES / 1e9,
             f"minutes, profile {record['profile']}": record["provenance"]["seconds"] / 60 * n_patches / n_published,
         }
     return pd.DataFrame(rows).T
 
 
-def check(root: Path, profile: Profile, proteins: Sequence[str] = PROTEINS) -> tuple[str, bool]:
-    """A report on a data folder, every problem in it, and whether a run can start."""
-    sections, problems = survey(root, proteins)
-    parts = []
-    if sections:
-        found = panel(sections, problems)
-        parts += [f"{root}: sections {len(sections)}, subjects {len({s.subject for s in sections})}"]
-        parts += [table(sections).to_string(index=False)]
-        parts += [found.to_string(index=False, formatters={"saturated": "{:.2%}".format})] if len(found) else []
-        if "counts" in set(found.get("kind", ())):
-            parts += [COUNTS_NOTE]
-        try:
-            parts += [
-                f"A run in profile {profile.name}:\n{cost(sections, profile).to_string(float_format='{:.2g}'.format)}"
-            ]
-        except CohortError as problem:
-            problems.append(problem)
-    people = Counter({s.subject: s.label for s in sections}.values())
-    for label in (label for label in LABELS if sections and not people[label]):
-        problems.append(CohortError(f"{root}: no {label} that can be read. Add one: two classes are to be told apart."))
-    parts += [f"Problem {number}: {problem}" for number, problem in enumerate(problems, start=1)]
-    who = " and ".join(f"{people[label]} {label}{'s' if people[label] != 1 else ''}" for label in LABELS)
-    parts += [f"{len(problems)} to mend; then check again." if problems else f"Nothing to mend: {who} can be read."]
+def check(
+    root: Path,
+    profile: Profile,
+    proteins: Sequence[str] | None = None,
+    *,
+    protein: str | None = None,
+    patch_px: int | None = None,
+    stride_px: int | None = None,
+) -> tuple[str, bool]:
+    """A report on a data folder, every problem in it, and whether a run can start: see `report`."""
+    problems: list[CohortError] = []
+    parts = report(root, profile, problems, proteins, protein=protein, patch_px=patch_px, stride_px=stride_px)
     return "\n\n".join(parts), not problems
+
+
+def report(
+    root: Path,
+    profile: Profile,
+    problems: list[CohortError],
+    proteins: Sequence[str] | None = None,
+    *,
+    protein: str | None = None,
+    patch_px: int | None = None,
+    stride_px: int | None = None,
+) -> Iterator[str]:
+    """The parts of a report, as they are known; all that is to mend is in `problems` when the last is given.
+
+    proteins: all of these have to be there, and chapters of several proteins take them; None takes what there is.
+    protein: the one of experiment 1; None takes the paper's where it is there.
+    """
+    grid = {"patch_px": patch_px, "stride_px": stride_px}
+    one, several, asked = own_data.experiments(protein=protein, proteins=proteins, **grid)
+    found = own_data.surveyed(root, asked, patch_px=one.patch_px)
+    problems += found.problems
+    sections = found.sections if proteins is None else _with_these(found.sections, asked)
+    read: list[pictures.Picture] = []
+    notes = list(found.notes)
+    if sections:
+        yield f"{root}: sections {len(sections)}, people {len({s.subject for s in sections})}"
+        yield table(sections).to_string(index=False)
+        read = pictures.read(sections, problems, notes)
+        problems += [*pictures.same_twice(read), *pictures.told_by_kind(read)]
+        if read:
+            yield pictures.as_table(read).to_string(index=False, formatters={"saturated": "{:.2%}".format})
+        if any(not picture.kind.startswith("8 bit") for picture in read):
+            yield COUNTS_NOTE
+        costs = cost(sections, profile, (one, several)).to_string(float_format="{:.2g}".format)
+        yield f"A run in profile {profile.name}:\n{costs}"
+    known: dict[str, str] = {}
+    verdicts = [own_data.judge(name, found, one, several, splits_known=known) for name in own_data.CHAPTERS]
+    now = " (now: until the problems below are mended)" if found.problems else ""
+    yield "\n".join([f"Chapters on this folder{now}:", *_lines(verdicts, may_start=not found.problems)])
+    for label in (label for label in LABELS if sections and not any(s.label == label for s in sections)):
+        problems.append(CohortError(f"{root}: no {label} that can be read. Add one: two classes are to be told apart."))
+    yield from (f"Note: {note}." for note in (*notes, *pictures.partly_told(read)))
+    yield from (f"Problem {number}: {problem}" for number, problem in enumerate(problems, start=1))
+    if sections:
+        yield _understood(read, sections, found.classes)
+    if problems:
+        yield f"{len(problems)} to mend; then check again."
+        return
+    refused = [verdict.chapter for verdict in verdicts if verdict.refusal]
+    last = f" {', '.join(refused)} cannot run on them, for the reasons above." if refused else ""
+    yield f"Nothing to mend: {_people(sections)} can be read.{last}"
+
+
+def _with_these(sections: Sequence[Section], proteins: Sequence[str]) -> list[Section]:
+    return [replace(s, channels={name: s.channels[name] for name in proteins if name in s.channels}) for s in sections]
+
+
+def _lines(verdicts: Sequence[own_data.Verdict], *, may_start: bool) -> Iterator[str]:
+    """One line for each chapter; a reason is told once. With problems of the folder no chapter may start."""
+    first: dict[str, str] = {}
+    for verdict in verdicts:
+        same = first.setdefault(verdict.refusal, verdict.chapter)
+        known = verdict.refusal and same != verdict.chapter
+        outcome = f"refuses, for the reason of {same}" if known else verdict.outcome
+        yield f"  {verdict.chapter}: {outcome}" if may_start else f"  {verdict.chapter}: refuses now; then {outcome}"
+
+
+def _people(sections: Sequence[Section]) -> str:
+    people = Counter({s.subject: s.label for s in sections}.values())
+    return " and ".join(f"{people[label]} {label}{plural(people[label])}" for label in LABELS)
+
+
+def _understood(read: Sequence[pictures.Picture], sections: Sequence[Section], classes: dict[str, str]) -> str:
+    """What the check took the folder for, in words: people, classes, kinds of file and of values."""
+    lines = [f"Understood: {len(sections)} section{plural(len(sections))} of {_people(sections)}."]
+    lines += [f"  {own} is taken for {label}." for own, label in classes.items()]
+    for label in LABELS:
+        of_class = [picture for picture in read if picture.section.label == label]
+        kinds = Counter(picture.kind for picture in of_class)
+        endings = Counter(Path(picture.path).suffix.lower() for picture in of_class)
+        if of_class:
+            lines.append(
+                f"  {label}s: {', '.join(f'{n} pictures {kind}' for kind, n in kinds.items())}, from "
+                f"{', '.join(endings)} files."
+            )
+    return "\n".join(lines)
 
 
 def convert(
     root: Path,
     new: Path,
     *,
-    proteins: Sequence[str] = PROTEINS,
+    proteins: Sequence[str] | None = None,
     intensity: str | None = None,
     hot_pixels: float | None = None,
     key: Path | None = None,
 ) -> None:
     """Write the cohort to the folder `new` in the paper's layout, 8-bit TIFFs and cohort.csv, whole or not at all.
 
-    intensity: see `mitolib.intensity.to_8_bit`. hot_pixels: counts by which a pixel may exceed its neighbours, None for
-    any. key: a file outside `new` for the names that C01, P01, ... replace; None keeps the names.
-    Raises CohortError for what cannot be read, FileExistsError if `new` or `key` is there, ValueError for a key inside.
+    proteins: None takes those that there are. intensity: see `mitolib.images.intensity.to_8_bit`. hot_pixels: counts by
+    which a pixel may exceed its neighbours, None for any. key: a file outside `new` for the names that C01, P01, ...
+    replace; None keeps the names.
+    Raises CohortError for what cannot be read, and, with all of them, for pictures that would show nothing;
+    FileExistsError if `new` or `key` is there, ValueError for a key inside `new`, or `new` inside `root`.
     """
     for path in filter(None, (new, key)):
         if path.exists():
             raise FileExistsError(f"{path}: is there already. Give another name, or move it away.")
     if key and key.resolve().is_relative_to(new.resolve()):
         raise ValueError(f"{key}: lies in the folder that is to name nobody. Keep the key elsewhere.")
-    sections = read_cohort(root, proteins)
+    if new.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{new}: lies in {root}, which would then hold every section twice. Give a folder beside it.")
+    if hot_pixels is not None and not 0 < hot_pixels < math.inf:
+        raise ValueError(f"--hot-pixels {hot_pixels:g}: wanted counts above 0. Write 50, or leave it out.")
+    sections = read_cohort(root, own_data.experiments(proteins=proteins)[2] or None)
     names = pseudonyms(sections) if key else {s.section: (s.section, s.subject) for s in sections}
     new.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=new.parent, prefix=f".{new.name}-") as aside:
         whole = Path(aside) / new.name
+        worthless: list[str] = []
+        before: list[pictures.Picture] = []
+        after: list[pictures.Picture] = []
         for section in track(sections, "sections", len(sections)):
             folder = whole / section.label.capitalize() / names[section.section][0]
             folder.mkdir(parents=True)
-            for protein in proteins:
+            for protein in section.channels:
                 raw_yx = section.raw_yx(protein)
                 raw_yx = raw_yx if hot_pixels is None else without_hot_pixels(raw_yx, hot_pixels)
                 picture_yx = to_8_bit(raw_yx, intensity)
+                cause = pictures.unfit_for(intensity, raw_yx) or pictures.shows_nothing(picture_yx, raw_yx, intensity)
+                if cause:
+                    worthless.append(f"{section.channels[protein].path}: {protein}, as it would be written: {cause}")
+                before.append(pictures.measured(section, protein, raw_yx))
+                after.append(pictures.measured(section, protein, picture_yx))
                 tifffile.imwrite(
                     folder / f"{protein}.tif", picture_yx, compression="zlib", metadata=None, software=False
                 )
+        # What tells the classes apart in the files, no conversion can mend; what does so in the new ones, another may.
+        told = list(pictures.told_by_source(before)) or list(pictures.told_by_range(after))
+        if worthless or told:
+            raise CohortError("\n".join([*worthless, *map(str, told), f"{new}: nothing was written."]))
         rows = table(sections).drop(columns=["width_px", "height_px"])
         rows[["section", "subject"]] = [names[name] for name in rows["section"]]
         rows.to_csv(whole / "cohort.csv", index=False)

@@ -96,6 +96,12 @@ def split_table(experiment: str) -> pd.DataFrame:
     return with_totals(_of(SPLITS, experiment))
 
 
+def compare_splits(counts: Mapping[str, Mapping[str, int]], experiment: str, *, published: bool = True) -> pd.DataFrame:
+    """Patch counts of a run, with totals, below those of Table 1 or 2 where they are of the paper's cohort."""
+    ours = {"this run": with_totals(counts)}
+    return pd.concat(({"published": split_table(experiment)} if published else {}) | ours)
+
+
 def backbone(model: str) -> str:
     """The network whose weights a model of SCORES starts from: "ResNet18+CW" -> "ResNet18"."""
     return model.removesuffix("+CW")
@@ -116,14 +122,15 @@ def scores(experiment: str) -> pd.DataFrame:
     return table.assign(majority_baseline=majority_baseline(experiment)).rename_axis("model")
 
 
-def compare_scores(results: Mapping[str, Any], experiment: str) -> pd.DataFrame:
+def compare_scores(results: Mapping[str, Any], experiment: str, *, published: bool = True) -> pd.DataFrame:
     """Published scores above those of a results file, index (model, source), columns METRICS.
 
     `results` is the content of `results/<experiment>.json`. `source` is "paper" or "this run". A model
-    that only one side has gets one row.
+    that only one side has gets one row. published: whether the paper's scores are shown, which are of its own cohort.
     """
     ours = pd.DataFrame(dict(results["models"])).T.reindex(columns=list(METRICS)).astype(float)
-    both = pd.concat({"paper": scores(experiment), "this run": ours}, names=["source", "model"]).swaplevel()
+    sides = ({"paper": scores(experiment)} if published else {}) | {"this run": ours}
+    both = pd.concat(sides, names=["source", "model"]).swaplevel()
     models = dict.fromkeys([*_of(SCORES, experiment), *results["models"]])  # each once, in this order
     rows = [(model, source) for model in models for source in ("paper", "this run")]
     return both.loc[[row for row in rows if row in both.index]]

@@ -1,4 +1,8 @@
-"""The patch grid as a table, the pixels behind it, and augmentation."""
+"""The patch grid as a table, the pixels behind it, and augmentation.
+
+Libraries of image processing are imported where they are used: the grid alone, which a check of a folder draws, waits
+for none of them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from patchify import patchify
-from PIL import Image
-from scipy.ndimage import affine_transform
-from skimage.filters import threshold_otsu
-from skimage.measure import block_reduce
 
-from mitolib.cohort import CohortError, Section
+from mitolib.cohort import Section
+from mitolib.images import CohortError
 from mitolib.progress import track
 from mitolib.settings import DATA
 
@@ -37,7 +37,7 @@ def grid(sections: Sequence[Section], *, size_px: int = 512, stride_px: int) -> 
             raise CohortError(
                 f"{files}: section {section.section} is "
                 f"{section.height_px} x {section.width_px} px (height x width), wanted at least one patch of "
-                f"{size_px} px. Leave the section out or set a smaller patch size."
+                f"{size_px} px. Leave the section out, or take smaller patches: -p patch_px."
             )
         rows += [
             (section.section, section.subject, section.label, y, x, size_px)
@@ -52,6 +52,9 @@ def tissue(table: pd.DataFrame, sections: Sequence[Section], protein: str) -> pd
 
     A cell of 16 x 16 px is tissue where its mean lies above Otsu's threshold of the section's cells.
     """
+    from skimage.filters import threshold_otsu
+    from skimage.measure import block_reduce
+
     shares = pd.Series(0.0, index=table.index, name="tissue")
     for section in track(sections, "tissue", len(sections)):
         cells_yx = block_reduce(section.image_yx(protein), TISSUE_CELL_PX, np.mean)
@@ -64,6 +67,8 @@ def tissue(table: pd.DataFrame, sections: Sequence[Section], protein: str) -> pd
 
 def cut(image_yxc: np.ndarray, rows: pd.DataFrame, *, stride_px: int) -> np.ndarray:
     """(N, size, size, C) uint8: the patches of one section's picture, by patchify, in the order of `rows`."""
+    from patchify import patchify
+
     size_px = int(rows["size"].iloc[0])
     windows = patchify(image_yxc, (size_px, size_px, image_yxc.shape[-1]), step=stride_px)  # a view, (Y, X, 1, s, s, C)
     return windows[rows["y"].to_numpy() // stride_px, rows["x"].to_numpy() // stride_px, 0]
@@ -71,6 +76,8 @@ def cut(image_yxc: np.ndarray, rows: pd.DataFrame, *, stride_px: int) -> np.ndar
 
 def resize(patch_yxc: np.ndarray, size_px: int) -> np.ndarray:
     """(size_px, size_px, C) uint8, bilinear over the whole source area, so that fine texture does not alias."""
+    from PIL import Image
+
     channels = np.moveaxis(patch_yxc, -1, 0)
     resized = [Image.fromarray(channel).resize((size_px, size_px), Image.Resampling.BILINEAR) for channel in channels]
     return np.stack([np.asarray(channel) for channel in resized], axis=-1)
@@ -113,6 +120,8 @@ def augment(patches_nhwc: np.ndarray, *, zoom: tuple[float, float], rng: np.rand
     in `zoom` along each axis (below 1 enlarges). Pixels from outside repeat the nearest edge: all as in
     Keras' ImageDataGenerator, which the paper names, where zoom_range=0.2 means (0.8, 1.2).
     """
+    from scipy.ndimage import affine_transform
+
     turned_nhwc = np.empty_like(patches_nhwc)
     for patch_yxc, turned_yxc in zip(patches_nhwc, turned_nhwc, strict=True):
         angle = rng.uniform(0, np.pi)

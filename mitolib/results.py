@@ -27,7 +27,7 @@ except ImportError:  # not on Windows; two runs in one folder are then not kept 
     fcntl = None
 
 from mitolib import __version__
-from mitolib.settings import ROOT, Profile
+from mitolib.settings import ROOT, Profile, folder_parameter
 
 STARTED = time.monotonic()
 DEFAULT = ROOT / "build" / "results"
@@ -35,6 +35,7 @@ WAIT_S = 30  # for a run that is about to end
 PACKAGES = ("numpy", "pandas", "scikit-learn", "patchify", "tifffile", "tensorflow", "keras", "torch")
 
 
+_started_at: str | None = None  # the commit when the run began: by its end the checkout may have moved on
 _held: dict[Path, int] = {}  # results folders of this process: path -> file descriptor that holds the lock
 
 
@@ -49,8 +50,10 @@ def folder(results: str | Path | None, profile: Profile) -> Path:
     names, else `build/results/<profile>` of the checkout. The folder is this process's until it has written its results
     or ends; ResultsError if another run keeps it for half a minute, or if it cannot be written.
     """
-    results = results or os.environ.get("MITOLIB_RESULTS")
-    path = Path(results).resolve() if results else DEFAULT / profile.name
+    global _started_at
+    _started_at = _commit()
+    own = folder_parameter("results", results) or os.environ.get("MITOLIB_RESULTS")
+    path = Path(own).resolve() if own else DEFAULT / profile.name
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -103,7 +106,7 @@ def provenance(
     `seconds` counts from the import of this module, which a notebook does at its top.
     """
     return {
-        "commit": _commit(),
+        "commit": _started_at or _commit(),
         "mitolib": __version__,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": round(time.monotonic() - STARTED, 1),
@@ -188,14 +191,24 @@ def read(results: Path, chapter: str) -> dict[str, Any]:
 
 
 def banner(profile: Profile, data_name: str) -> str:
-    """Markdown for the top of a chapter: which kind of run the reader is looking at."""
+    """Markdown for the top of a chapter: which kind of run the reader is looking at, on which data.
+
+    data_name: as `own_data.name` has it; the published protocol and the size of the phantom say nothing of "your own".
+    """
     kind = {
         "paper": "This page was executed with the published protocol.",
         "quick": "This page was executed in the quick profile: smaller sections and fewer epochs than published. "
         "Its numbers show that the pipeline runs; they are not the reproduction.",
         "smoke": "This page was executed in the smoke profile, a test of the machinery. Its numbers mean nothing.",
     }[profile.name]
-    return f":::{{admonition}} How this page was made\n:class: note\n{kind} {profile.summary} Data: {data_name}.\n:::"
+    text = f"{kind} {profile.summary} Data: {data_name}."
+    if data_name.startswith("your own"):
+        worth = {"quick": " Its numbers show that the pipeline runs.", "smoke": " Its numbers mean nothing."}
+        text = (
+            f"This page was executed on data of its reader: {data_name}. Profile {profile.name}: {profile.budget}."
+            f"{worth.get(profile.name, '')}"
+        )
+    return f":::{{admonition}} How this page was made\n:class: note\n{text}\n:::"
 
 
 def box(record: Mapping[str, Any]) -> str:

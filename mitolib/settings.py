@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,17 @@ class Profile:
         return DATA / "phantom" / f"scale-{self.scale:g}"
 
     @property
-    def summary(self) -> str:
-        """One sentence for the top of a page."""
+    def budget(self) -> str:
+        """What a training may take, as one clause."""
         augmented = (
             f"augmented copies per training patch: {self.views}" if self.views else "augmented anew at every epoch"
         )
-        return (
-            f"Profile {self.name}: sections at {self.scale:g} of the published length and width; at most {self.epochs} "
-            f"epochs, patience {self.patience}; batches of {self.batch_size}; {augmented}."
-        )
+        return f"at most {self.epochs} epochs, patience {self.patience}; batches of {self.batch_size}; {augmented}"
+
+    @property
+    def summary(self) -> str:
+        """One sentence for the top of a page on the phantom, whose size follows the profile."""
+        return f"Profile {self.name}: sections at {self.scale:g} of the published length and width; {self.budget}."
 
 
 PROFILES = {
@@ -86,16 +89,77 @@ def mirrored(*file_names: str) -> Path | None:
     return next((path for name in file_names for path in sorted(folder.rglob(name))), None)
 
 
-def read_parameters(namespace: Mapping[str, Any], known: tuple[str, ...] = ()) -> Profile:
+def folder_parameter(name: str, value: object) -> Path | None:
+    """A notebook's parameter that names a folder, as a path; None, the default, stays None.
+
+    An empty one is refused, not taken for None: it is what a shell makes of a variable that is not set. So is what
+    papermill makes of a folder called 2024, 007 or True, which is another word than was written.
+    Raises ValueError with the name of the parameter.
+    """
+    if value is None or isinstance(value, Path):
+        return value
+    if isinstance(value, (bool, int, float)):
+        raise ValueError(
+            f"{name} is {value!r}, a {'truth value' if isinstance(value, bool) else 'number'} to papermill. Write "
+            f"`-r {name} FOLDER`, which keeps it text, or put ./ before the folder."
+        )
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}; wanted the path of a folder. Write `-p {name} FOLDER`.")
+    if not value.strip():
+        raise ValueError(
+            f"{name} is empty. Give a folder, or leave it out for the default; a shell variable that is not set is "
+            "empty."
+        )
+    return Path(value).expanduser()
+
+
+PARAMETERS = {  # of chapters, beside the fields of a profile: what each has to be
+    **{"profile": "str", "data": "folder", "results": "folder", "concepts": "folder"},
+    **{"protein": "str", "proteins": "names", "patch_px": "int", "stride_px": "int"},
+    **{"steps": "int", "trunk_steps": "int", "tail_steps": "int", "n_folds": "int"},
+}
+# Lowest value allowed of what is counted or measured; a learning rate or scale of 0 is none.
+LOWEST = {"seed": 0, "views": 0}
+KINDS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str, "bool": bool}
+
+
+def _checked(name: str, value: object, kind: str) -> Any:
+    """The value, if it is of the kind that a field has. ValueError with name, finding and want otherwise."""
+    if kind.startswith("tuple"):
+        pair = value if isinstance(value, (list, tuple)) else ()
+        if len(pair) != 2 or not all(map(_is_number, pair)) or not 0 < pair[0] <= pair[1]:
+            raise ValueError(f"{name} is {value!r}; wanted two numbers, the smaller first, both above 0.")
+        return tuple(pair)
+    wanted = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[kind]
+    is_number = kind not in ("int", "float") or _is_number(value)
+    if isinstance(value, bool) != (kind == "bool") or not isinstance(value, KINDS[kind]) or not is_number:
+        raise ValueError(f"{name} is {value!r}; wanted {wanted}. Correct it, or leave it out.")
+    if kind == "str" and not value.strip():
+        raise ValueError(f"{name} is empty; wanted {wanted}. Correct it, or leave it out.")
+    lowest = LOWEST.get(name, 1 if kind == "int" else 0)
+    if kind in ("int", "float") and (value < lowest or (kind == "float" and value <= 0)):
+        raise ValueError(f"{name} is {value!r}; wanted {'above 0' if kind == 'float' else f'{lowest} or more'}.")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    """A finite one: nothing is greater or less than what is none, so that no bound would refuse it."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_parameters(namespace: Mapping[str, Any], known: Sequence[str] = ()) -> Profile:
     """The profile of a notebook run, from the notebook's own variables.
 
     Call it right below the parameters cell, with `globals()`. Every variable there must be `profile`,
     `data`, `results`, a field of `Profile`, or one of `known`: papermill only warns about a misspelt
     `-p` and then runs the default. A field left at None keeps the profile's value; with `profile` None
     the environment variable MITOLIB_PROFILE decides, else "quick".
+
+    known: further names, out of PARAMETERS. Raises ValueError that names the parameter for what is unknown, empty, of
+    another kind or out of range.
     """
-    overridable = {field.name for field in fields(Profile)} - {"name"}
-    allowed = overridable | {"profile", "data", "results", *known}
+    fields_of_profile = {field.name: str(field.type) for field in fields(Profile) if field.name != "name"}
+    allowed = fields_of_profile | {name: PARAMETERS[name] for name in ("profile", "data", "results", *known)}
     given = {
         name: value
         for name, value in namespace.items()
@@ -104,14 +168,24 @@ def read_parameters(namespace: Mapping[str, Any], known: tuple[str, ...] = ()) -
         and (value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)))
     }
     again = any(isinstance(value, Profile) for value in namespace.values())  # by hand, with later variables there
-    if (unknown := sorted(set(given) - allowed)) and not again:
+    if (unknown := sorted(set(given) - set(allowed))) and not again:
         near = difflib.get_close_matches(unknown[0], allowed, n=1)
         raise ValueError(
             f"unknown parameter {', '.join(unknown)}; known are {', '.join(sorted(allowed))}. "
             + (f"Did you mean {near[0]}?" if near else "Leave it out.")
         )
-    name = given.get("profile") or os.environ.get("MITOLIB_PROFILE") or "quick"
+    checked = {}
+    for name in (name for name, value in given.items() if name in allowed and value is not None):
+        kind = allowed[name]
+        if kind == "folder":
+            folder_parameter(name, given[name])
+        elif kind == "names" and not isinstance(given[name], str):
+            words = given[name] if isinstance(given[name], (list, tuple)) else ()
+            if not words or not all(isinstance(word, str) and word.strip() for word in words):
+                raise ValueError(f"{name} is {given[name]!r}; wanted names with a comma between them.")
+        else:
+            checked[name] = _checked(name, given[name], "str" if kind == "names" else kind)
+    name = checked.get("profile") or os.environ.get("MITOLIB_PROFILE") or "quick"
     if name not in PROFILES:
         raise ValueError(f"profile={name!r} is not one of {', '.join(PROFILES)}.")
-    changed = {key: value for key, value in given.items() if key in overridable and value is not None}
-    return replace(PROFILES[name], **changed)
+    return replace(PROFILES[name], **{key: checked[key] for key in checked.keys() & fields_of_profile.keys()})

@@ -18,7 +18,6 @@ from math import gcd
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from sklearn.model_selection import train_test_split
 
 from mitolib.settings import LABELS
 
@@ -50,6 +49,8 @@ def published(table: pd.DataFrame, experiment: str) -> pd.Series:
             f"{(labels == short[0]).sum()} patches of class {short[0]}, wanted at least {len(SETS)} to share out "
             f"among {', '.join(SETS)}. Add sections of that class, or use a smaller stride."
         )
+
+    from sklearn.model_selection import train_test_split  # a second, which a check of a folder need not wait for
 
     def deal(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         stratify = labels[rows] if protocol.stratified else None
@@ -96,6 +97,64 @@ def by_subject(table: pd.DataFrame, *, n_folds: int, fold: int, seed: int) -> pd
     )
     sets = {fold % n_folds: "test", (fold + 1) % n_folds: "validation"}
     return table["subject"].map(folds).map(lambda own: sets.get(own, "train")).rename("split")
+
+
+def by_person(table: pd.DataFrame, *, seed: int = 127) -> pd.Series:
+    """'train', 'validation' or 'test' for each row of a patch table; who is tested has no patch in the two others.
+
+    A fifth of the people of each class are tested and as many validate, one at least. Where a class has two people
+    only, one is tested, and a fifth of the patches of those who train validate. Raises ValueError with fewer than two
+    people of a class, or too few patches for that.
+    """
+    people = table.drop_duplicates("subject").set_index("subject")["label"]
+    _two_of_each(table)
+    sets: dict[str, str] = {}
+    few_people = people.value_counts().min() < 3
+    rng = np.random.default_rng(seed)
+    for label in LABELS:
+        mixed = rng.permutation(people.index[people == label])
+        n = max(1, round(len(mixed) / 5))
+        sets |= dict.fromkeys(mixed[:n], "test")
+        sets |= dict.fromkeys(mixed[n : n if few_people else 2 * n], "validation")
+    split = table["subject"].map(sets).fillna("train").rename("split")
+    for label in LABELS if few_people else ():
+        rows = table.index[(split == "train") & (table["label"] == label)]
+        if len(rows) < 2:
+            raise ValueError(
+                f"{len(rows)} patch of the {label}s to train and to validate on; wanted two at least. Take smaller "
+                "patches or a smaller stride (-p patch_px, -p stride_px), or add people."
+            )
+        split[rng.choice(rows, max(1, round(len(rows) / 5)), replace=False)] = "validation"
+    return split
+
+
+def described(table: pd.DataFrame) -> str:
+    """Markdown: how many people are in each set of a split, and so what a score on its test set can say.
+
+    table: with columns split, subject and label.
+    """
+    whose = {part: table[table["split"] == part].drop_duplicates("subject") for part in SETS}
+    told = []
+    for part in SETS:
+        counts = whose[part]["label"].value_counts().reindex(LABELS, fill_value=0)
+        told.append(f"{part} {' and '.join(f'{n} {label}{plural(n)}' for label, n in counts.items())}")
+    text = f"People whose patches are in each set: {'; '.join(told)}. "
+    people = {part: set(rows["subject"]) for part, rows in whose.items()}
+    if people["test"] & people["train"]:
+        return text + (
+            "Patches were dealt out, not people, so the same people are in training and test set, and so are patches "
+            "that overlap. A score says how well a patch is recognised whose neighbours were seen, not how well a new "
+            "person is diagnosed."
+        )
+    if people["validation"] & people["train"]:
+        text += "The people who validate also train, since there are too few for three sets. "
+    return (
+        text + "Nobody who is tested was trained on: a score says how well patches of these new people are recognised."
+    )
+
+
+def plural(n: int) -> str:
+    return "" if n == 1 else "s"
 
 
 def no_overlap(table: pd.DataFrame, *, seed: int = 127, fraction: float = 0.1) -> pd.Series:
@@ -147,8 +206,8 @@ def _two_of_each(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     controls, patients = (table["subject"][table["label"] == label].unique() for label in LABELS)
     if min(len(controls), len(patients)) < 2:
         raise ValueError(
-            f"{len(controls)} controls and {len(patients)} patients; wanted two of each at least, one to be tested and "
-            "one to train on. Add subjects."
+            f"{len(controls)} control{plural(len(controls))} and {len(patients)} patient{plural(len(patients))}; "
+            "wanted two of each at least, one to be tested and one to train on. Add people."
         )
     return controls, patients
 

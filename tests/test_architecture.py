@@ -13,20 +13,19 @@ import yaml
 from mitolib.settings import ROOT
 
 MODULES = sorted((ROOT / "mitolib").glob("*.py"))
-SHARED = {"settings", "progress", "cohort", "registry", "linear"}  # what any module may import
+IMAGES = sorted((ROOT / "mitolib" / "images").glob("*.py"))
+SHARED = {"settings", "progress", "cohort", "registry", "linear", "images"}  # what any module may import
 PARTS = {  # a module, and what it is made of
-    "cohort": {"formats", "intensity", "panel"},
-    "panel": {"formats"},
-    "annotations": {"formats"},
-    "intake": {"intensity", "patches", "results"},
-    "__main__": {"intake", "intensity"},
+    "own_data": {"patches", "splits", "study"},
+    "explain": {"heads", "study"},
+    "intake": {"own_data", "patches", "pictures", "results", "splits", "study"},
+    "__main__": {"intake", "study"},
     "phantom": {"fibres", "staining"},
     "staining": {"fibres"},
     "results": {"__version__"},
     "diagrams": {"plots", "toy"},
     "execute": {"paper"},
     "ledger": {"paper"},
-    "explain": {"heads"},
     "faithfulness": {"metrics"},
     "surgery": {"passes", "whitening"},
     "arms": {"whitening", "surgery", "passes", "resnet", "splits"},
@@ -82,6 +81,11 @@ def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
     assert imported(path) <= SHARED | PARTS.get(path.stem, set())
 
 
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
+def test_the_reader_of_images_imports_nothing_else_of_the_package(path):
+    assert imported(path) <= {"images", "settings"}
+
+
 def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
     torch_modules = {"whitening", "surgery", "passes", "resnet", "arms"}
     heavy = {"models", "features", "training", "explain", "heads", "execute", "evaluation"} | torch_modules
@@ -110,7 +114,7 @@ def test_what_would_run_code_in_data_is_recognised(text, found):
     assert running_data(text) == found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*MODULES, *IMAGES], ids=lambda path: path.stem)
 def test_no_module_runs_what_a_file_holds(path):
     assert running_data(path.read_text()) == []
 

@@ -29,8 +29,10 @@ def test_toc_names_every_page_and_only_pages_that_exist():
 
 
 def test_every_module_of_the_package_is_documented():
-    modules = {path.stem for path in (ROOT / "mitolib").glob("*.py")} - {"__init__", "__main__"}
-    assert set(re.findall(r"automodule:: mitolib\.(\w+)", (BOOK / "api.md").read_text())) == modules
+    package = ROOT / "mitolib"
+    paths = [path.relative_to(package).with_suffix("") for path in package.rglob("*.py")]
+    names = {".".join(path.parts).removesuffix(".__init__") for path in paths} - {"__init__", "__main__"}
+    assert set(re.findall(r"automodule:: mitolib\.([\w.]+)", (BOOK / "api.md").read_text())) == names
 
 
 SCORES = dict.fromkeys(paper.METRICS, 0.625)

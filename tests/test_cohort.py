@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from mitolib import cohort
-from mitolib.cohort import CohortError
+from mitolib.images import CohortError
 from mitolib.settings import PROTEINS
 
 

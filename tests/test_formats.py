@@ -6,8 +6,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from mitolib import cohort, formats
-from mitolib.formats import CohortError
+from mitolib import cohort
+from mitolib.images import CohortError, formats, hyperion, names
+from mitolib.images.tiff import PAGE_NAME
 from mitolib.settings import mirrored
 
 NAMES = ["SDHA", "NDUFB8", "Dystrophin"]
@@ -95,7 +96,7 @@ def write_mcd_viewer(path, image_cyx, names):
     )
     with tifffile.TiffWriter(path) as tiff:
         for image_yx, name in zip(image_cyx, names, strict=True):
-            page_name = (formats.PAGE_NAME, "s", 0, name, True)
+            page_name = (PAGE_NAME, "s", 0, name, True)
             tiff.write(image_yx, description=xml, metadata=None, extratags=[page_name], photometric="minisblack")
             xml = None
 
@@ -236,7 +237,7 @@ METALS = {
 
 @pytest.mark.parametrize("text", METALS)
 def test_an_isotope_is_an_element_with_one_of_its_masses(text):
-    assert formats.metal(text) == METALS[text]
+    assert names.metal(text) == METALS[text]
 
 
 def test_a_label_of_imagej_or_ome_that_does_not_count_the_channels_is_not_believed(tmp_path):
@@ -335,24 +336,34 @@ def in_tables(old, new):
     [
         (lambda raw: raw[: len(raw) // 2], "start of XML document"),
         (lambda raw: raw[: raw.rindex("</MCDSchema>".encode("utf-16-le"))], "end of XML document"),
-        (in_tables("<MaxX>60<", "<MaxX>99<"), "broken off"),
-        (in_tables("<MaxX>60<", "<MaxX>-1<"), "acquisition 1 has no MaxX"),
-        (in_tables("<ValueBytes>4<", "<ValueBytes>8<"), "values of 8 bytes"),
-        (in_tables("<AcquisitionROIID>1<", "<AcquisitionROIID>7<"), "list 3 acquisitions, of which 2"),
     ],
 )
 def test_a_spoilt_mcd_is_refused_before_a_pixel_is_read(tmp_path, real, change, finding):
     path = spoilt_mcd(tmp_path, real, change)
-    assert path.read_bytes() != (real / FILES[0]).read_bytes()
     with pytest.raises(CohortError, match=rf"a\.mcd: cannot be read .*{finding}"):
         formats.channels(path)
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "finding"),
+    [
+        ("<MaxX>60<", "<MaxX>99<", "acquisition 1 holds 3600 of its 5940 pixels: it was broken off"),
+        ("<MaxX>60<", "<MaxX>-1<", "acquisition 1 has no MaxX"),
+        ("<ValueBytes>4<", "<ValueBytes>8<", "acquisition 1 has values of 8 bytes"),
+        ("<AcquisitionROIID>1<", "<AcquisitionROIID>7<", "1 acquisitions belong to no slide"),
+    ],
+)
+def test_a_spoilt_acquisition_is_left_out_and_named_and_the_others_are_read(tmp_path, real, old, new, finding):
+    found = formats.contents(spoilt_mcd(tmp_path, real, in_tables(old, new)))
+    assert any(finding in reason for reason in found.left_out), found.left_out
+    assert {channel.acquisition for channel in found.channels} == {2, 3} and found.n_acquisitions == 3
+
+
+@pytest.mark.parametrize(
     ("reader", "file_name", "content"),
     [
-        (formats.TXTFile, "a.txt", b"Start_push\tEnd_push\tPushes_duration\tX\tY\tarea\n0\t1\t1\t0\t0\t0\n"),
-        (formats.MCDFile, "a.mcd", b"no tables"),
+        (hyperion.TXTFile, "a.txt", b"Start_push\tEnd_push\tPushes_duration\tX\tY\tarea\n0\t1\t1\t0\t0\t0\n"),
+        (hyperion.MCDFile, "a.mcd", b"no tables"),
     ],
 )
 def test_a_file_refused_while_it_is_opened_is_closed(tmp_path, monkeypatch, reader, file_name, content):
@@ -367,7 +378,7 @@ def test_a_file_refused_while_it_is_opened_is_closed(tmp_path, monkeypatch, read
 @pytest.mark.parametrize("place", [-1.0, 59.0, 60.0, np.nan, 1e30])
 def test_a_pixel_of_an_mcd_that_lies_elsewhere_is_refused(tmp_path, real, place):
     def change(raw):
-        start = formats._acquisitions(real / FILES[0])[0].metadata["DataStartOffset"]
+        start = hyperion._acquisitions(real / FILES[0])[0][0].metadata["DataStartOffset"]
         return raw[: int(start)] + np.float32(place).tobytes() + raw[int(start) + 4 :]
 
     channel = formats.channels(spoilt_mcd(tmp_path, real, change))[0]

@@ -28,13 +28,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mitolib import cohort, formats
-from mitolib.cohort import CohortError
+from mitolib import cohort
+from mitolib.images import CohortError, formats
 from mitolib.settings import ROOT
 
 ASKED = ("SDHA", "COX4")
 HEIGHT, WIDTH = 6, 7
-VERBS = "Add|Allow|Copy|Correct|Cut|Export|Fill|Give|Keep|Move|Put|Remove|Rename|Save|Unpack|Write"
+VERBS = "Add|Allow|Copy|Correct|Cut|Export|Fill|Give|Keep|Leave|Move|Put|Remove|Rename|Save|Unpack|Write"
 
 
 def greys(seed: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, asked: tuple[str, ...] = ASKED) -> dict[str, np.ndarray]:
-    """The counts of every section as they are: see `mitolib.intensity` for "none"."""
+    """The counts of every section as they are: see `mitolib.images.intensity` for "none"."""
     sections = cohort.read_cohort(folder, asked, intensity="none")
     return {section.section: section.stack_yxc(asked) for section in sections}
 
@@ -251,6 +251,7 @@ IN_FOLDER = {
         ome(f'<!DOCTYPE OME [<!ENTITY x SYSTEM "file:///etc/passwd">]><OME>{CHANNELS}&x;</OME>'),
         "declares entities",
     ),
+    "a set of OME files": ("a.ome.tif", ome(FOREIGN), r"its planes lie in .*secret\.tif"),
     "OME cut short": ("a.ome.tif", ome(f"<OME><Image>{CHANNELS}"), "cannot be read"),
     "stack without names or panel": ("a.tif", ome("", 2), "2 channels without names. Add a panel.csv"),
     "text without a coordinate": ("a.txt", hyperion(header=[*HEADER[:4], *HEADER[5:]]), "XYZ channels not found"),
@@ -266,7 +267,7 @@ IN_FOLDER = {
     "text broken off in a line": ("a.txt", hyperion()[:-8], "last line has no end"),
     "text broken off in a number": ("a.txt", hyperion([[0, 1, 1, 0, 0, 0, 1, 1234]])[:-3], "last line"),
     "text of 300 channels": ("a.txt", hyperion(header=HEADER + ["A(Eu153Di)"] * 300), "302 channels"),
-    "text in UTF-16": ("a.txt", hyperion().decode().encode("utf-16"), "no Hyperion text file"),
+    "text in UTF-16": ("a.txt", hyperion().decode().encode("utf-16"), "UTF-16"),
     ".mcd cut short": ("a.mcd", mcd()[:-20], "end of XML document"),
     ".mcd without tables": ("a.mcd", mcd()[:400], "start of XML document"),
     ".mcd broken off": ("a.mcd", mcd(lambda text: text.replace("<MaxY>6<", "<MaxY>8<")), "broken off"),
@@ -330,7 +331,8 @@ def test_a_bad_file_is_refused_by_name_and_the_other_sections_are_read(root, cas
     with pytest.raises(CohortError) as caught:
         read(root)
     assert_helpful(caught.value, name, finding)
-    sections, problems = cohort.survey(root, ASKED, intensity="none")
+    found = cohort.survey(root, ASKED, intensity="none")
+    sections, problems = found.sections, found.problems
     found = {section.section: section for section in sections}
     for good in ("C01", "P01"):
         assert_healthy(found[good].stack_yxc(ASKED))
@@ -354,7 +356,7 @@ def test_a_bomb_takes_no_memory(tmp_path):
         (tmp_path / f"bomb {bomb}{Path(name).suffix}").write_bytes(content)
     script = (
         "import json, sys, pathlib\n"
-        "from mitolib import formats, intensity\n"
+        "from mitolib.images import CohortError, formats, intensity\n"
         "def peak():\n"  # not ru_maxrss, which a child inherits from the process that tests
         "    status = pathlib.Path('/proc/self/status').read_text()\n"
         "    return int(status.split('VmHWM:')[1].split()[0])\n"
@@ -363,7 +365,7 @@ def test_a_bomb_takes_no_memory(tmp_path):
         "    try:\n"
         "        grey = intensity.to_8_bit(formats.channels(path)[-1].raw_yx(), 'percentiles')\n"
         "        found[path.name] = [grey.shape, peak()]\n"
-        "    except formats.CohortError:\n"
+        "    except CohortError:\n"
         "        found[path.name] = ['refused', peak()]\n"
         "print(json.dumps(found))\n"
     )
@@ -394,7 +396,6 @@ EXACT = {
         picture(Image.new("RGB", (9, 8), (5, 5, 5)), "JPEG"),
         np.full((8, 9), 5, "u1"),
     ),
-    "a set of OME files, of which none is opened": ("a.ome.tif", ome(FOREIGN), greys(0)),
     "OME with namespaces": (
         "a.tif",
         ome(f'<ome:OME xmlns:ome="x">{CHANNELS.replace("<", "<ome:")}</ome:OME>'),
@@ -539,7 +540,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no subject": (lambda r: declare(r, BOTH[0], "P01,,patient"), "cohort.csv", "a row without subject"),
     "a row that ends early": (lambda r: declare(r, BOTH[0], "P01"), "cohort.csv", "a row without subject"),
     "a row that goes on": (
-        lambda r: declare(r, *(f"{row}," for row in BOTH)),
+        lambda r: declare(r, *(f"{row},more" for row in BOTH)),
         "cohort.csv",
         "cannot be read as a table",
     ),
@@ -547,7 +548,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "another class": (lambda r: declare(r, BOTH[0], "P01,P01,carrier"), "cohort.csv", "label carrier"),
     "the other class": (lambda r: declare(r, BOTH[0], "P01,P01,control"), "P01", "lies in the patient folder"),
     "a row twice": (lambda r: declare(r, *BOTH, BOTH[1]), "cohort.csv", "section P01 stands twice"),
-    "semicolons": (lambda r: declare(r, "C01;C01;control", header="section;subject;label"), "cohort.csv", "semicolons"),
+    "semicolons and a row missing": (
+        lambda r: declare(r, "C01;C01;control", header="section;subject;label"),
+        "P01",
+        "section P01 is not in cohort.csv",
+    ),
     "no column": (lambda r: declare(r, "C01,control", header="section,label"), "cohort.csv", "no column subject"),
     "UTF-16": (
         lambda r: (r / "cohort.csv").write_text("section,subject,label\n", "utf-16"),
@@ -559,7 +564,6 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "table of bytes": (lambda r: (r / "cohort.csv").write_bytes(bytes(range(256))), "cohort.csv", "cohort.csv: "),
     "table that is a folder": (lambda r: (r / "cohort.csv").mkdir(), "cohort.csv", "cannot be read as a table"),
     "panel of bytes": (lambda r: (r / "panel.csv").write_bytes(bytes(range(256))), "panel.csv", "panel.csv: "),
-    "panel with semicolons": (lambda r: (r / "panel.csv").write_text("channel;name\nA;B\n"), "panel.csv", "semicolons"),
 }
 
 
@@ -570,7 +574,8 @@ def test_a_bad_folder_is_refused_by_name_and_what_is_good_in_it_is_read(root, ca
     with pytest.raises(CohortError) as caught:
         read(root)
     assert_helpful(caught.value, name, finding)
-    sections, problems = cohort.survey(root, ASKED, intensity="none")
+    found = cohort.survey(root, ASKED, intensity="none")
+    sections, problems = found.sections, found.problems
     assert problems
     for section in sections:
         assert_healthy(section.stack_yxc(ASKED))
@@ -597,7 +602,7 @@ def test_a_root_that_holds_no_cohort_is_refused(tmp_path, case):
     with pytest.raises(CohortError) as caught:
         read(tmp_path / "root")
     assert_helpful(caught.value, "root", finding)
-    assert cohort.survey(tmp_path / "root", ASKED)[0] == ()
+    assert cohort.survey(tmp_path / "root", ASKED).sections == ()
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
@@ -620,7 +625,7 @@ def test_a_folder_that_may_not_be_read_is_named(root, monkeypatch, which):
     with pytest.raises(CohortError) as caught:
         read(root)
     assert_helpful(caught.value, which or "root", r"cannot be read \(Permission denied\)")
-    assert [s.section for s in cohort.survey(root, ASKED, intensity="none")[0]] == (["C01"] if which else [])
+    assert [s.section for s in cohort.survey(root, ASKED, intensity="none").sections] == (["C01"] if which else [])
 
 
 def beside(root: Path) -> None:
@@ -667,6 +672,7 @@ GOOD_FOLDERS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a section as .mcd": (lambda r: (r / "Patient" / "P02.mcd").write_bytes(mcd()), ["P02"]),
     "a section as text": (lambda r: (r / "Patient" / "P02.txt").write_bytes(hyperion()), ["P02"]),
     "a label with other case": (lambda r: declare(r, "C01,C01, Control", "P01,P01,PATIENT"), []),
+    "a panel with semicolons": (lambda r: (r / "panel.csv").write_text("channel;name\nA;B\n"), []),
     "a table with spaces": (lambda r: declare(r, "C01 , C01,control", " P01,P01,patient"), []),
     "a table with a byte order mark": (lambda r: declare(r, *BOTH, header="\ufeffsection,subject,label"), []),
     "classes in lower case": (lambda r: (r / "Patient").rename(r / "patients"), []),

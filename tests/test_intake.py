@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from mitolib import cohort, intake, intensity
+from mitolib import cohort, intake
+from mitolib.images import intensity
 from mitolib.settings import PROFILES, PROTEINS
 
 PAPER = PROFILES["paper"]
@@ -38,7 +39,7 @@ def run(*words) -> subprocess.CompletedProcess:
 def test_a_sound_folder_is_told_with_its_panel_and_what_a_run_costs(counts):
     text, whole = intake.check(counts, PAPER, ["SDHA", "COX4"])
     assert whole
-    assert "sections 3, subjects 2" in text and "1 control and 1 patient can be read" in text
+    assert "sections 3, people 2" in text and "1 control and 1 patient can be read" in text
     assert "168Er_Cox4" in text and "stretched from its 5th to its 95th" in text
     costs = intake.cost(cohort.read_cohort(counts, ["SDHA"]), PAPER)
     assert costs["patches"].tolist() == [3, 3]
@@ -82,15 +83,6 @@ def test_what_only_the_pixels_show_is_found_too(make_cohort):
 def test_a_section_smaller_than_a_patch_is_found_before_the_run(make_cohort):
     text, whole = intake.check(make_cohort(proteins=("SDHA",), shape=(511, 900)), PAPER, ["SDHA"])
     assert not whole and "511 x 900 px" in text
-
-
-def test_the_share_of_saturated_pixels_is_shown(make_cohort):
-    root = make_cohort(proteins=("SDHA",), shape=(520, 520))
-    pixels = np.zeros((520, 520), np.uint8)
-    pixels[:130] = 255
-    tifffile.imwrite(root / "Patient" / "P01" / "SDHA.tif", pixels)
-    found = intake.panel(cohort.read_cohort(root, ["SDHA"]), []).set_index("section")
-    assert found.loc["P01", "saturated"] == 0.25
 
 
 @pytest.mark.parametrize(("folder", "code"), [("raw", 0), ("nowhere", 1)])
@@ -145,7 +137,9 @@ def test_nothing_is_overwritten_and_no_key_lies_in_the_folder_it_opens(counts, t
         intake.convert(counts, tmp_path / "new", proteins=["SDHA"], key=tmp_path / "new" / "key.csv")
 
 
-def test_all_ten_proteins_are_asked_for_unless_told_otherwise(make_cohort):
-    root = make_cohort(proteins=PROTEINS[:9], shape=(520, 520))
-    text, whole = intake.check(root, PAPER)
-    assert not whole and text.count("no image of Dystrophin") == 3
+def test_the_proteins_that_are_there_are_taken_unless_others_are_asked_for(make_cohort):
+    root = make_cohort({"Control": ["C01", "C02"], "Patient": ["P01", "P02"]}, PROTEINS[:9], (70, 80))
+    text, whole = intake.check(root, PAPER, patch_px=64)
+    assert whole and "exp2: refuses, because no image of Dystrophin" in text
+    text, whole = intake.check(root, PAPER, PROTEINS, patch_px=64)
+    assert not whole and text.count("no image of Dystrophin; found ") == 4

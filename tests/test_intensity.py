@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mitolib.intensity import ARCSINH_WHITE, INTENSITIES, STRETCHED, to_8_bit, without_hot_pixels
+from mitolib.images.intensity import ARCSINH_WHITE, INTENSITIES, STRETCHED, to_8_bit, without_hot_pixels
 
 SIDES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=6)
 COUNTS = st.one_of(

@@ -30,7 +30,7 @@ def test_every_notebook_is_a_chapter():
 def test_a_notebook_is_thin(path):
     for cell in code_cells(path):
         assert not re.search(r"^\s*(def|class) |sys\.path|^\s*[!%]", cell.source, re.M), cell.source
-        assert len(cell.source.splitlines()) <= 15, cell.source
+        assert len(cell.source.splitlines()) <= 30, cell.source
 
 
 @over_notebooks
@@ -50,26 +50,16 @@ def test_a_network_is_seeded_where_it_is_built(path):
         assert not built or "set_random_seed(" in before, "without ImageNet weights another network in every run"
 
 
-def test_exp2_runs_from_any_folder_and_writes_the_contract(tmp_path):
-    command = [sys.executable, "-m", "papermill", str(execute.NOTEBOOKS / "exp2.ipynb"), "out.ipynb"]
-    command += ["-p", "profile", "smoke", "-p", "results", "out", "--no-progress-bar"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    record = json.loads((tmp_path / "out" / "exp2.json").read_text())
-    assert record["chapter"] == "exp2" and record["profile"] == "smoke"
-    assert {"commit", "created", "seconds", "device", "data", "weights"} <= record["provenance"].keys()
-    assert sum(sum(counts.values()) for counts in record["split"].values()) == 56
-    scores = record["models"]["VGG16"]
-    assert sum(map(sum, scores["confusion"])) == sum(record["split"]["test"].values())
-    assert scores["epochs"] == len(scores["history"]["val_accuracy"]) <= settings.PROFILES["smoke"].epochs
-    assert not list(tmp_path.glob("out/*.partial"))
-
-
-def test_a_killed_run_goes_on_and_writes_the_results_of_an_unbroken_one(tmp_path):
+def test_a_killed_run_goes_on_and_writes_the_results_of_an_unbroken_one(make_cohort, tmp_path):
+    """Of experiment 2, on a few patches of one's own, from another folder than the checkout."""
+    root = make_cohort({"Control": ["A", "B"], "Patient": ["C", "D"]}, ("COX4", "VDAC1", "MTCO1"), (96, 160))
+    parameters = {"profile": "smoke", "results": "out", "data": str(root), "patch_px": 96, "stride_px": 64}
+    parameters |= {"proteins": "COX4,VDAC1,MTCO1"}
     script = "from pathlib import Path\nfrom mitolib import features\nfeatures.FOLDER = Path('banks').resolve()\n"
     for cell in code_cells(execute.NOTEBOOKS / "exp2.ipynb"):
         script += cell.source + "\n"
         if "parameters" in cell.metadata.get("tags", []):
-            script += "profile, results = 'smoke', 'out'\n"
+            script += "".join(f"{name} = {value!r}\n" for name, value in parameters.items())
     quiet = os.environ | {"MPLBACKEND": "agg"}
     start = partial(subprocess.Popen, [sys.executable, "-c", script], env=quiet)
     broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
@@ -93,6 +83,14 @@ def test_a_killed_run_goes_on_and_writes_the_results_of_an_unbroken_one(tmp_path
         records.append(record)
     assert written == {path: path.stat().st_mtime_ns for path in chunks}, "what was there was computed again"
     assert records[0] == records[1]
+    assert not list(unbroken.glob("out/*.partial"))
+    record = records[0]  # and the contract of a results file
+    assert record["chapter"] == "exp2" and record["profile"] == "smoke"
+    assert {"commit", "device", "data", "weights"} <= record["provenance"].keys()
+    assert sum(sum(counts.values()) for counts in record["split"].values()) == 4 * 2
+    scores = record["models"]["VGG16"]
+    assert sum(map(sum, scores["confusion"])) == sum(record["split"]["test"].values())
+    assert scores["epochs"] == len(scores["history"]["val_accuracy"]) <= settings.PROFILES["smoke"].epochs
 
 
 def test_the_published_maps_have_a_score_of_each_kind_for_each_method():
@@ -124,5 +122,5 @@ def test_bad_data_end_the_run_with_the_reason_and_write_nothing(tmp_path):
     command += ["-p", "profile", "smoke", "-p", "data", "nowhere", "-p", "results", "out", "--no-progress-bar"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "nowhere: no such folder" in done.stderr
+    assert "data is 'nowhere': no such folder" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from mitolib import cohort, formats, panel
-from mitolib.formats import Channel, CohortError
-from mitolib.panel import Panel
+from mitolib import cohort
+from mitolib.images import Channel, CohortError, names
+from mitolib.images.panel import Panel
 from mitolib.settings import PROTEINS
 
 PROTEIN = {  # what a channel is called, and what is meant
@@ -30,19 +30,19 @@ PROTEIN = {  # what a channel is called, and what is meant
 
 @pytest.mark.parametrize("label", PROTEIN)
 def test_the_fields_spellings_are_understood(label):
-    assert panel.protein(label) == PROTEIN[label]
+    assert names.protein(label) == PROTEIN[label]
 
 
 @pytest.mark.parametrize(("one", "other"), [("α-SMA", "SMA"), ("β", "γ"), ("SDHA", "SDHB"), ("IL-1", "IL-11")])
 def test_two_proteins_are_not_taken_for_one(one, other):
-    assert panel.plain(one) != panel.plain(other)
+    assert names.plain(one) != names.plain(other)
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("MT-CO1", "mtco1"), ("γH2AX", "ΓH2AX"), ("Größe", "GRO\u0308SSE"), ("µ", "μ")]
 )
 def test_two_spellings_are_taken_for_one(one, other):
-    assert panel.plain(one) == panel.plain(other)
+    assert names.plain(one) == names.plain(other)
 
 
 def channel(tmp_path, label, metal=None, index=0):
@@ -57,6 +57,9 @@ PANELS = {
     "with a byte order mark": "\ufeff" + STEINBOCK,
     "with Windows line ends": STEINBOCK.replace("\n", "\r\n"),
     "isotopes as MCD Viewer has them": STEINBOCK.replace("Eu153", "153Eu").replace("Gd160", "160Gd"),
+    "with semicolons": STEINBOCK.replace(",", ";"),
+    "with tabs": STEINBOCK.replace(",", "\t"),
+    "with a line that names the separator": "sep=;\n" + STEINBOCK.replace(",", ";"),
     "with spaces and capitals": STEINBOCK.replace(",", " , ").replace("channel", "Channel"),
     "keep as software with gaps writes it": STEINBOCK.replace("SDHA,1", "SDHA,1.0").replace("NDUFB8,0", "NDUFB8,0.0"),
     "keep as words": STEINBOCK.replace("SDHA,1", "SDHA,TRUE").replace("NDUFB8,0", "NDUFB8,FALSE"),
@@ -86,14 +89,15 @@ def test_a_panel_names_channels_by_their_names_too(tmp_path):
 
 
 BAD_PANELS = {
-    "semicolons": (STEINBOCK.replace(",", ";"), "cannot be read.*separated by semicolons.*Save it as comma-separated"),
-    "tabs": (STEINBOCK.replace(",", "\t"), "cannot be read.*separated by tabs.*Save it as comma-separated"),
     "no name": ("channel,keep\nEu153,1\n", "columns channel, keep; wanted channel .* and name .*Rename or add"),
     "an isotope twice": ("channel,name\nEu153,SDHA\n153Eu,COX4\n", "channel 153Eu stands twice. Keep one row"),
     "a name twice": ("channel,name\nMT-CO1,SDHA\nmtco1,COX4\n", "channel mtco1 stands twice. Keep one row"),
     "keep is a word": ("channel,name,keep\nEu153,SDHA,maybe\n", "keep is maybe in a row. Write 1"),
-    "a cell too many": ("channel,name\nEu153,SDHA,\nGd160,NDUFB8,\n", "cannot be read as a table.*Save it"),
-    "a ragged row": ("channel,name\nEu153,SDHA\nGd160,NDUFB8,1,1\n", "cannot be read as a table.*Save it"),
+    "a cell too many": (
+        "channel,name\nEu153,SDHA,1\nGd160,NDUFB8,1\n",
+        "cannot be read as a table.*row 2 has 3.*Remove",
+    ),
+    "a ragged row": ("channel,name\nEu153,SDHA\nGd160,NDUFB8,1,1\n", "cannot be read as a table.*row 3 has 4.*Remove"),
     "empty": ("", "cannot be read as a table.*Save it"),
 }
 
@@ -114,7 +118,7 @@ def test_one_marker_on_two_isotopes_is_an_error_that_names_both(tmp_path, labels
     with pytest.raises(CohortError) as caught:
         cohort.read_cohort(tmp_path, ["SDHA"])
     assert all(label in str(caught.value) for label in labels) and "set keep to 0" in str(caught.value)
-    kept, dropped = (formats.metal(label.replace("SDHA", "").strip("_()")) for label in labels)
+    kept, dropped = (names.metal(label.replace("SDHA", "").strip("_()")) for label in labels)
     (tmp_path / "panel.csv").write_text(f"channel,name,keep\n{kept},SDHA,1\n{dropped},SDHA,0\n")
     assert cohort.read_cohort(tmp_path, ["SDHA"])[0].channels["SDHA"].metal == kept
 

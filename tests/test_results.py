@@ -151,3 +151,19 @@ def test_the_box_says_where_weights_came_from_and_when_they_are_random():
 @pytest.mark.parametrize("name", settings.PROFILES)
 def test_the_banner_names_the_profile(name):
     assert f"Profile {name}:" in results.banner(settings.PROFILES[name], "the phantom")
+
+
+@pytest.mark.parametrize("name", settings.PROFILES)
+def test_a_page_of_ones_own_data_claims_neither_the_published_protocol_nor_the_phantoms_size(name):
+    banner = results.banner(settings.PROFILES[name], "your own, from the folder sections")
+    assert "your own, from the folder sections" in banner and "epochs" in banner
+    assert "published" not in banner and "reproduction" not in banner
+
+
+def test_the_commit_is_that_of_the_beginning_of_a_run(tmp_path, monkeypatch):
+    commits = iter(["first", "later"])
+    monkeypatch.setattr(results, "_commit", lambda: next(commits))
+    monkeypatch.setattr(results, "_started_at", None)
+    results.folder(tmp_path, settings.PROFILES["smoke"])
+    results._release(tmp_path)
+    assert results.provenance(settings.PROFILES["smoke"], data={})["commit"] == "first"

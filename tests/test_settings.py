@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,75 @@ def test_an_unknown_profile_is_an_error_that_lists_the_profiles():
 def test_a_notebooks_own_names_are_no_parameters():
     namespace = {"In": [""], "Out": {}, "_i": "x", "get_ipython": print, "settings": settings, "stride_px": 224}
     assert settings.read_parameters({**namespace, "profile": "smoke"}, known=("stride_px",)).name == "smoke"
+
+
+BAD_VALUES = {  # what papermill may pass on, and what no bound would refuse
+    "epochs": ["", "10", 0, -3, 1.5, True, False, float("nan"), [3]],
+    "n_seeds": [0, -1, 2.0, "3", True],
+    "batch_size": [0, -8, "8", 8.0, float("inf")],
+    "seed": ["", "127", "text", -1, 1.5, True],
+    "views": [-1, "0", 0.5, False],
+    "learning_rate": ["", "1e-3", 0, -1e-3, True, float("nan"), float("inf")],
+    "scale": [0, -1, "", "big", False, float("nan"), float("inf"), float("-inf")],
+    "zoom": [
+        "",
+        "(0.8, 1.2)",
+        [],
+        [1],
+        [1, 2, 3],
+        [1.2, 0.8],
+        [0, 1],
+        [float("nan"), 1],
+        [1, float("inf")],
+        [True, True],
+    ],
+    "profile": ["", "  ", 0, 2024, False, ["quick"], "nosuch"],
+    "data": ["", "  ", 0, 2024, 1e3, 7, False, True, float("nan"), [], ["a"], {}],
+    "results": ["", " ", 0, 7, True, [], 1.5],
+    "concepts": ["", " ", 0, False, 2024, ["a"]],
+    "protein": ["", "  ", 0, True, ["SDHA"]],
+    "proteins": ["", "  ", [], 0, [1, 2], ["SDHA", ""], False, {}],
+    "patch_px": [0, -1, "512", 1.5, True, float("nan")],
+    "stride_px": [0, "", False],
+    "steps": [0, "many", 2.5],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_VALUES.items() for value in values])
+def test_a_parameter_that_is_empty_or_odd_is_an_error_that_names_it(monkeypatch, name, value):
+    monkeypatch.delenv("MITOLIB_PROFILE", raising=False)
+    known = tuple(settings.PARAMETERS.keys() - {"profile", "data", "results"})
+    with pytest.raises(ValueError, match=rf"^{name}\b.*(wanted|is empty|to papermill|is not one of)"):
+        settings.read_parameters({name: value}, known=known)
+
+
+GOOD_VALUES = {
+    "epochs": [1, 100],
+    "seed": [0, 7],
+    "views": [0],
+    "learning_rate": [1, 1e-4],
+    "scale": [1, 0.5],
+    "zoom": [[0.8, 1.2], (1, 1)],
+    "data": ["2024", "./007", "a folder"],
+    "results": ["there"],
+    "proteins": ["SDHA,COX4", ["SDHA", "COX4"]],
+    "protein": ["SDHA"],
+    "patch_px": [256],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in GOOD_VALUES.items() for value in values])
+def test_a_parameter_that_says_something_is_taken(name, value):
+    run = settings.read_parameters({"profile": "smoke", name: value}, known=("proteins", "protein", "patch_px"))
+    if hasattr(run, name):
+        assert getattr(run, name) == (tuple(value) if name == "zoom" else value)
+
+
+@pytest.mark.parametrize("name", ["2024", "007", "0", "True", "None", "1e3"])
+def test_a_folder_called_by_a_number_is_text_when_it_is_passed_on_as_advised(name):
+    """papermill's `-r data 2024` and `-p data ./2024`."""
+    for value in (name, f"./{name}"):
+        assert settings.folder_parameter("data", value) == Path(name)
 
 
 def test_the_paper_profile_is_the_published_protocol():

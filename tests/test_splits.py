@@ -293,7 +293,7 @@ def test_two_sections_of_a_subject_stay_together(split):
 @pytest.mark.parametrize(("control", "patient"), [(1, 5), (5, 1), (0, 5)])
 @pytest.mark.parametrize("split", [splits.leave_one_subject_out, splits.leave_one_control_one_patient_out])
 def test_nobody_is_left_out_when_nobody_of_the_class_remains(split, control, patient):
-    with pytest.raises(ValueError, match=f"{control} controls and {patient} patients; wanted two of each"):
+    with pytest.raises(ValueError, match=rf"{control} controls? and {patient} patients?; wanted two of each"):
         split(people(control, patient))
 
 
@@ -324,3 +324,40 @@ def test_a_split_that_cannot_be_had_is_told_with_its_reason_and_stops_no_other()
 def test_an_unknown_experiment_is_an_error_and_no_split_that_cannot_be_had():
     with pytest.raises(ValueError, match="'exp3' is not one of exp1, exp2"):
         splits.possible(strip("C", "control", 9), "exp3")
+
+
+@pytest.mark.parametrize(("control", "patient"), [(2, 2), (2, 9), (3, 3), (4, 10), (11, 3), (20, 20)])
+@pytest.mark.parametrize("seed", [127, 3])
+def test_who_is_tested_by_person_was_never_trained_on(control, patient, seed):
+    table = people(control, patient)
+    table = pd.concat([table] * 5, ignore_index=True).assign(x=range(5 * len(table)))
+    split = splits.by_person(table, seed=seed)
+    assert (split == splits.by_person(table, seed=seed)).all() and set(split) == set(splits.SETS)
+    of = {part: set(table["subject"][split == part]) for part in splits.SETS}
+    assert not of["test"] & (of["train"] | of["validation"])
+    few = min(control, patient) < 3
+    assert bool(of["validation"] & of["train"]) == few
+    for part in splits.SETS:
+        assert set(table["label"][split == part]) == {"control", "patient"}
+    for label, n in (("control", control), ("patient", patient)):
+        tested = table["subject"][(split == "test") & (table["label"] == label)].nunique()
+        assert tested == max(1, round(n / 5))
+    told = splits.described(table.assign(split=split))
+    assert told.endswith("how well patches of these new people are recognised.")
+    assert ("The people who validate also train" in told) == few
+    assert f"test {max(1, round(control / 5))} control" in told
+
+
+def test_by_person_there_have_to_be_two_people_of_each_class_and_patches_to_share_out():
+    for control, patient, words in ((1, 4, "1 control and 4 patients"), (3, 1, "3 controls and 1 patient;")):
+        with pytest.raises(ValueError, match=f"{words}.*wanted two of each"):
+            splits.by_person(people(control, patient))
+    with pytest.raises(ValueError, match=r"1 patch of the controls to train and to validate on; .*-p stride_px"):
+        splits.by_person(people(2, 2).drop_duplicates("subject"))
+
+
+def test_a_split_that_deals_out_patches_is_described_as_one():
+    table = people(3, 3)
+    table = pd.concat([table] * 9, ignore_index=True)
+    told = splits.described(table.assign(split=(["train", "validation", "test"] * len(table))[: len(table)]))
+    assert "the same people are in training and test set" in told

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage as ndi
 
 ARCSINH_WHITE = 1000  # counts shown as 255: fixed, so that one grey is one count in every section
 STRETCHED = ("percentiles", "top-percentile")  # each picture to its own range: the level between subjects goes
@@ -55,6 +54,8 @@ def to_8_bit(raw_yx: np.ndarray, intensity: str | None = None) -> np.ndarray:
 
 def without_hot_pixels(raw_yx: np.ndarray, excess: float) -> np.ndarray:
     """A pixel more than `excess` counts above the greatest of its 8 neighbours takes their value, as in steinbock."""
+    from scipy import ndimage as ndi  # a quarter of a second, which a check need not wait for
+
     around = np.ones((3, 3), bool)
     around[1, 1] = False
     highest_yx = ndi.maximum_filter(raw_yx, footprint=around, mode="mirror")

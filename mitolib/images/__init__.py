@@ -1,0 +1,26 @@
+"""Image files and data folders of a laboratory -> named channels with the counts that were measured, or a refusal.
+
+This wing imports nothing of mitolib but `settings`; `cohort` and `own_data` of the core read through it.
+"""
+
+from mitolib.images.channel import Channel, CohortError
+from mitolib.images.folder import read_folder
+from mitolib.images.formats import PICTURES, channels, contents
+from mitolib.images.intensity import INTENSITIES, STRETCHED, to_8_bit, without_hot_pixels
+from mitolib.images.names import protein
+from mitolib.images.summary import summary
+
+__all__ = [
+    "INTENSITIES",
+    "PICTURES",
+    "STRETCHED",
+    "Channel",
+    "CohortError",
+    "channels",
+    "contents",
+    "protein",
+    "read_folder",
+    "summary",
+    "to_8_bit",
+    "without_hot_pixels",
+]

@@ -1,0 +1,314 @@
+"""A chapter's data: the phantom or a folder of one's own, what the chapter needs of it, and what it leaves out.
+
+`CHAPTERS` says it once, for the chapters themselves and for `python -m mitolib check`, so that the check refuses what a
+chapter would refuse later. On data of one's own the split is by person: the published split belongs to the paper's
+cohort, and says nothing of other people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from mitolib import cohort, patches, splits
+from mitolib.cohort import Section, Survey
+from mitolib.images import CohortError
+from mitolib.images import protein as protein_of
+from mitolib.settings import LABELS, PROTEINS, folder_parameter
+from mitolib.study import EXP1, EXP2, LEAST_CHANNELS, Experiment
+
+TRUTH = "what needs the truth of the fibres"
+SEVERAL = "the network of several proteins"
+PUBLISHED = "the published split and the published scores, which belong to the paper's cohort"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a chapter asks of a data folder; a part whose proteins are not all there is left out."""
+
+    one: bool = True  # a network of one protein, the paper's unless another is chosen
+    several: str = ""  # what the chapter shows of several proteins; "" for nothing
+    needs_several: bool = False  # it has nothing else to show
+    people: int = 2  # of each class
+    own: tuple[str, ...] = ()  # left out on all data of one's own
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # part -> the proteins it needs
+    parts_by_people: Mapping[str, int] = field(default_factory=dict)  # part -> people of each class that it needs
+
+
+FIBRES = "the fibre baseline (mass marker VDAC1; NDUFB8, MTCO1; Dystrophin for the outlines)"
+MARKER = "the marker map (NDUFB8 against the mass marker VDAC1)"
+COMPOSITE = "the composite picture (NDUFB8, MTCO1, VDAC1)"
+BY_PEOPLE = "people whom the network has not seen, and the concepts tested on them"
+CHAPTERS = {
+    "data_engineering": Needs(one=False, people=1, own=("the comparison with real muscle and the deficient fibres",)),
+    "exp1": Needs(own=(PUBLISHED,)),
+    "exp2": Needs(one=False, several="its network", needs_several=True, own=(PUBLISHED,)),
+    "freezing": Needs(),
+    "gradcam": Needs(
+        several=SEVERAL,
+        own=("scores against the deficient fibres, and what restoring them does",),
+        parts={MARKER: ("NDUFB8", "VDAC1")},
+    ),
+    "concept_whitening": Needs(
+        own=(PUBLISHED, "concepts of fibres"),
+        parts={COMPOSITE: ("NDUFB8", "MTCO1", "VDAC1")},
+        parts_by_people={BY_PEOPLE: 3},
+    ),
+    "patient_level": Needs(
+        several=SEVERAL,
+        own=("twins, and fibres from the truth",),
+        parts={FIBRES: ("VDAC1", "NDUFB8", "MTCO1", "Dystrophin")},
+    ),
+    "look": Needs(several="the colour picture of three proteins", own=("the layer of deficient fibres",)),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a chapter runs on a data folder."""
+
+    chapter: str
+    refusal: str = ""  # why not, and what helps
+    without: tuple[str, ...] = ()  # what it leaves out, each with the reason
+
+    def __str__(self) -> str:
+        return f"{self.chapter}: {self.outcome}"
+
+    @property
+    def outcome(self) -> str:
+        if self.refusal:
+            return f"refuses, because {self.refusal}"
+        left_out = "; ".join(self.without)
+        return f"runs without {left_out}" if left_out else "runs"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a chapter works on."""
+
+    root: Path
+    is_phantom: bool
+    sections: tuple[Section, ...]
+    one: Experiment
+    several: Experiment | None  # None where the proteins are not there
+    verdict: Verdict
+    notes: tuple[str, ...] = ()
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def people(self) -> int:
+        """In the smaller class."""
+        return _people(self.sections)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the deficient fibres are known."""
+        return cohort.read_truth(self.root, self.sections[0].section) is not None
+
+    def has(self, part: str) -> bool:
+        """Whether a part of the chapter (a key of its `Needs.parts`) can be shown."""
+        needs = CHAPTERS[self.verdict.chapter]
+        there = set(self.sections[0].channels)
+        return set(needs.parts.get(part, ())) <= there and _people(self.sections) >= needs.parts_by_people.get(part, 0)
+
+    def table(self, experiment: Experiment) -> pd.DataFrame:
+        """The patches of an experiment, one row each, with a column `split`: see `deal`."""
+        table = patches.grid(self.sections, size_px=experiment.patch_px, stride_px=experiment.stride_px)
+        return table.assign(split=self.deal(table, experiment))
+
+    def deal(self, table: pd.DataFrame, experiment: Experiment) -> pd.Series:
+        """As published on the phantom; by person on all other data."""
+        return splits.published(table, experiment.name) if self.is_phantom else splits.by_person(table)
+
+    def record(self, proteins: Iterable[str]) -> dict[str, str | int]:
+        """For the provenance: name, number of sections, digest of the pictures that were read."""
+        return {
+            "name": "phantom" if self.is_phantom else self.root.name,
+            "sections": len(self.sections),
+            "sha256": cohort.digest(self.sections, list(proteins)),
+        }
+
+    @property
+    def note(self) -> str:
+        """Markdown for the top of a chapter on data of one's own: what is read and what is left out; "" otherwise."""
+        if self.is_phantom:
+            return ""
+        people = pd.Series({s.subject: s.label for s in self.sections}).value_counts()
+        counted = " and ".join(f"{people[label]} {label}{splits.plural(people[label])}" for label in LABELS)
+        lines = [f"Your folder {self.root.name}: {len(self.sections)} sections of {counted}."]
+        lines += [f"Classes: {', '.join(f'{own} is {label}' for own, label in self.classes.items())}."] * bool(
+            self.classes
+        )
+        lines += ["Left out on it:", *(f"- {part}" for part in self.verdict.without)] if self.verdict.without else []
+        lines += ["Not read:", *(f"- {note}" for note in self.notes)] if self.notes else []
+        body = "\n".join(f"\n{line}" if not line.startswith("- ") else line for line in lines)
+        return f":::{{admonition}} Data of your own\n:class: important\n{body}\n:::"
+
+
+def folder(data: object) -> Path | None:
+    """The parameter `data` of a chapter: None, the default, is the phantom.
+
+    Raises ValueError that names the parameter for what is given and empty, a number, or no folder.
+    """
+    path = folder_parameter("data", data)
+    if path is not None and not path.is_dir():
+        finding = "is a file, not a folder" if path.exists() else "no such folder"
+        raise ValueError(
+            f"data is {str(data)!r}: {finding}. Give the folder that holds Control/ and Patient/, or leave data out "
+            "for the phantom."
+        )
+    return path
+
+
+def name(own: Path | None) -> str:
+    """What a page calls its data."""
+    return "the phantom" if own is None else f"your own, from the folder {own.name}"
+
+
+def experiments(
+    *,
+    protein: str | None = None,
+    proteins: str | Sequence[str] | None = None,
+    patch_px: int | None = None,
+    stride_px: int | None = None,
+) -> tuple[Experiment, Experiment, tuple[str, ...]]:
+    """Both experiments as the parameters of a chapter or of the check have them, and the proteins that these name.
+
+    None is the paper's. Raises ValueError that names the parameter for what is empty or of another kind.
+    """
+    for parameter, value in {"patch_px": patch_px, "stride_px": stride_px}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(
+                f"{parameter} is {value!r}; wanted a whole number, 1 or more. Correct it, or leave it out."
+            )
+    one, several = (_names(p, value) for p, value in {"protein": protein, "proteins": proteins}.items())
+    grid = {"patch_px": patch_px, "stride_px": stride_px}
+    return (
+        EXP1.adapted(protein=one[0] if one else None, **grid),
+        EXP2.adapted(proteins=several or None, **grid),
+        tuple(dict.fromkeys([*one, *several])),
+    )
+
+
+def _names(parameter: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The proteins of a parameter in the paper's spelling; none for None."""
+    if value is None:
+        return ()
+    words = value.split(",") if isinstance(value, str) else value
+    is_text = isinstance(words, Sequence) and all(isinstance(word, str) and word.strip() for word in words)
+    asked = [protein_of(word.strip()) for word in words] if is_text else []
+    if not asked or len(set(map(str.casefold, asked))) < len(asked) or (parameter == "protein" and len(asked) > 1):
+        wanted = "the name of one protein" if parameter == "protein" else "names with a comma between them, each once"
+        example = "SDHA" if parameter == "protein" else "NDUFB8,MTCO1,VDAC1"
+        raise ValueError(f"{parameter} is {value!r}; wanted {wanted}. Write {example}, or leave it out.")
+    return tuple(asked)
+
+
+def surveyed(root: Path, asked: Sequence[str], *, patch_px: int) -> Survey:
+    """What a folder holds. Where that is not whole, and proteins were asked for, those alone: what is wrong with
+    others stops nothing."""
+    survey = cohort.survey(root, None, patch_px=patch_px)
+    if not survey.problems and (more := [name for name in asked if name not in survey.proteins]):
+        survey = cohort.survey(root, [*survey.proteins, *more], patch_px=patch_px)
+    return cohort.survey(root, asked, patch_px=patch_px) if asked and survey.problems else survey
+
+
+def read(
+    chapter: str,
+    root: Path,
+    *,
+    own: bool,
+    protein: str | None = None,
+    proteins: str | Sequence[str] | None = None,
+    patch_px: int | None = None,
+    stride_px: int | None = None,
+) -> Data:
+    """The sections that a chapter reads, and its experiments fitted to them.
+
+    root: the phantom, or with `own` a folder of one's own. The other parameters are those of the chapter, None for the
+    paper's. Raises CohortError for the first problem of the folder, and for what the chapter cannot do without.
+    """
+    one, several, asked = experiments(protein=protein, proteins=proteins, patch_px=patch_px, stride_px=stride_px)
+    if not own:
+        sections = cohort.read_cohort(root, list(dict.fromkeys([*one.proteins, *PROTEINS, *several.proteins])))
+        if CHAPTERS[chapter].needs_several and (reason := _no_several(several, PROTEINS)):
+            raise ValueError(f"{chapter} cannot run, because {reason}")
+        return Data(root, True, sections, one, several, Verdict(chapter))
+    survey = cohort.whole(surveyed(root, asked, patch_px=one.patch_px))
+    verdict = judge(chapter, survey, one, several)
+    if verdict.refusal:
+        raise CohortError(f"{root}: {chapter} cannot run, because {verdict.refusal}")
+    there = set(several.proteins) <= set(survey.proteins) and len(several.proteins) >= LEAST_CHANNELS
+    if not set(one.proteins) <= set(survey.proteins):  # a chapter that shows what there is
+        one = one.adapted(protein=survey.proteins[0])
+    return Data(root, False, survey.sections, one, several if there else None, verdict, survey.notes, survey.classes)
+
+
+def judge(
+    chapter: str, survey: Survey, one: Experiment, several: Experiment, *, splits_known: dict[str, str] | None = None
+) -> Verdict:
+    """Whether a chapter runs on a data folder that could be read, and what it leaves out.
+
+    splits_known: why no split can be had, by experiment; filled, for who asks about several chapters.
+    """
+    needs, there = CHAPTERS[chapter], survey.proteins
+    people = _people(survey.sections)
+    if people < needs.people:
+        counts = pd.Series({s.subject: s.label for s in survey.sections}).value_counts()
+        counted = " and ".join(
+            f"{counts.get(label, 0)} {label}{splits.plural(counts.get(label, 0))}" for label in LABELS
+        )
+        wanted = "one of each" if needs.people == 1 else "two of each at least, one to train on and one to be tested"
+        return Verdict(chapter, f"there are {counted}; wanted {wanted}. Add people.")
+    if needs.one and not set(one.proteins) <= set(there):
+        return Verdict(chapter, f"no image of {one.proteins[0]}. Choose with -p protein one of {', '.join(there)}.")
+    without = list(needs.own)
+    if needs.several and (reason := _no_several(several, there)):
+        if needs.needs_several:
+            return Verdict(chapter, reason)
+        without.append(f"{needs.several} ({reason.rstrip('.')})")
+    for part, proteins in needs.parts.items():
+        if missing := [name for name in proteins if name not in there]:
+            without.append(f"{part}: no image of {', '.join(missing)}")
+    without += [
+        f"{part}: {people} people in the smaller class, wanted {least}"
+        for part, least in needs.parts_by_people.items()
+        if people < least
+    ]
+    trained = [one] * needs.one + [several] * (bool(needs.several) and not _no_several(several, there))
+    known = {} if splits_known is None else splits_known
+    for experiment in trained if needs.people > 1 else ():
+        if experiment.name not in known:
+            known[experiment.name] = _no_split(survey.sections, experiment)
+        if known[experiment.name]:
+            return Verdict(chapter, known[experiment.name])
+    return Verdict(chapter, without=tuple(without))
+
+
+def _no_split(sections: Sequence[Section], experiment: Experiment) -> str:
+    """Why the patches of an experiment cannot be shared out by person; "" if they can."""
+    table = patches.grid(sections, size_px=experiment.patch_px, stride_px=experiment.stride_px)
+    try:
+        splits.by_person(table)
+    except ValueError as reason:
+        return str(reason)
+    return ""
+
+
+def _no_several(several: Experiment, there: Sequence[str]) -> str:
+    """Why a network of several proteins cannot be had; "" if it can."""
+    choice = f"Choose with -p proteins out of {', '.join(there)}." if len(there) >= LEAST_CHANNELS else "Add proteins."
+    if missing := [name for name in several.proteins if name not in there]:
+        return f"no image of {', '.join(missing)}. {choice}"
+    if len(several.proteins) < LEAST_CHANNELS:
+        return f"{len(several.proteins)} proteins, wanted {LEAST_CHANNELS} at least. {choice}"
+    return ""
+
+
+def _people(sections: Iterable[Section]) -> int:
+    """People in the smaller class."""
+    labels = list({s.subject: s.label for s in sections}.values())
+    return min(labels.count(label) for label in LABELS)
