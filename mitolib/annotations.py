@@ -8,6 +8,7 @@ of pictures that show a concept. A table of concepts has one row per patch, in t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mitolib import linear
-from mitolib.cohort import CohortError, Section, read_fibres
-from mitolib.formats import PICTURES
+from mitolib.cohort import Section, read_fibres
+from mitolib.images import PICTURES, CohortError
 
 MOST, LEAST = 0.8, 0.5  # quantiles of the training patches: a concept is present from the first, absent to the second
 RAISED = 0.95  # quantile of the controls' fibres above which a fibre's SDHA for its VDAC1 counts as raised
@@ -97,8 +98,8 @@ def rows_of(shown: pd.DataFrame, rows: np.ndarray, *, least: int) -> dict[str, n
     """concept -> the row numbers, out of `rows`, of the patches to align its axis with.
 
     No patch serves two concepts, since it would pull two orthogonal axes: the concept that fewest patches show
-    chooses first. Concepts left with fewer than `least` patches, or without a patch that lacks them, are left out.
-    Raises ValueError if none remains.
+    chooses first. Concepts left with fewer than `least` patches, or without a patch that lacks them, are left out; of
+    data without truth and metadata that may be all of them.
     """
     here = shown.iloc[rows]
     taken = np.zeros(len(rows), bool)
@@ -108,12 +109,15 @@ def rows_of(shown: pd.DataFrame, rows: np.ndarray, *, least: int) -> dict[str, n
         if own.sum() >= least and (here[name] == 0).any():
             chosen[name] = rows[own]
             taken |= own
-    if not chosen:
-        raise ValueError(
-            f"none of {', '.join(shown.columns)} is shown by {least} of {len(rows)} training patches and lacked by "
-            "another. Add sections, or metadata columns to cohort.csv."
-        )
     return {name: chosen[name] for name in shown.columns if name in chosen}
+
+
+def first_two(concepts: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The first two of `rows_of` that are not all of `rows` together, which would make them opposites; else nothing."""
+    for pair in combinations(concepts, 2):
+        if len(np.setdiff1d(rows, np.concatenate([concepts[name] for name in pair]))):
+            return {name: concepts[name] for name in pair}
+    return {}
 
 
 def read_folders(root: str | Path, size_px: int) -> dict[str, np.ndarray]:

@@ -220,3 +220,30 @@ def subject_probe(features: np.ndarray, subjects: np.ndarray, split: pd.Series) 
         "accuracy": float((probe.predict(features[test]) == subjects[test]).mean()),
         "chance": float(pd.Series(subjects[test]).value_counts(normalize=True).iloc[0]),
     }
+
+
+def leak(table: pd.DataFrame, split: pd.Series, shared: pd.Series) -> dict[str, float]:
+    """What the test patches of a split have in common with its training patches, as shares from 0 to 1.
+
+    shared: `splits.shared_pixels` of the two. share_of_patches: of the test patches, those that share a pixel with a
+    training patch. mean_shared_fraction: of a test patch's pixels, on average. wholly_seen: of the test patches, those
+    of which every pixel is shared. subjects_seen: of the people tested, those who have training patches.
+    """
+    trained = set(table["subject"][split == "train"])
+    tested = table["subject"][split == "test"].unique()
+    return {
+        "share_of_patches": float((shared > 0).mean()),
+        "mean_shared_fraction": float(shared.mean()),
+        "wholly_seen": float((shared == 1).mean()),
+        "subjects_seen": float(np.mean([subject in trained for subject in tested])),
+    }
+
+
+def centred(features: np.ndarray, groups: Sequence[pd.Series]) -> np.ndarray:
+    """(N, F): each row minus the mean of its group, over the group's standard deviation; 0 in a group of one row.
+
+    groups: columns of length N that together name a row's group.
+    """
+    by_group = pd.DataFrame(features).groupby(list(groups))
+    spread = by_group.transform("std").fillna(0) + 1e-6
+    return ((features - by_group.transform("mean")) / spread).to_numpy()

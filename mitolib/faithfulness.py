@@ -34,6 +34,7 @@ CELL = 4  # px of the 224: patches are altered in cells, one solves for 56 x 56 
 NOISE = 0.01  # of the range 0-255, on imputed pixels, as in ROAD
 LEAST_AREA_PX = 400  # of a fibre inside the patch, at the section's resolution: a seventh of the median fibre
 LEAST_FIBRES = 4  # fewer give no ranking
+SHARES = (0, 0.15, 0.4, 1)  # of a patch that is deficient: ends of the bands of `by_stratum`
 LOCALISATION = ("pointing", "mass_over_area", "rank", "auprc", "top5")
 
 Evidence = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> (N,) log odds of "patient"
@@ -67,6 +68,12 @@ def similarity(a_nhw: np.ndarray, b_nhw: np.ndarray) -> pd.DataFrame:
             ssim = structural_similarity(a01, b01, data_range=1.0)
             rows.append((ssim, spearmanr(a.ravel(), b.ravel()).statistic))
     return pd.DataFrame(rows, columns=["ssim", "spearman"])
+
+
+def different_patches(maps_nhw: np.ndarray) -> pd.DataFrame:
+    """`similarity` of each map to that of the next patch, what any two maps have in common; NaN for a single map."""
+    found = similarity(maps_nhw, np.roll(maps_nhw, 1, axis=0))
+    return found if len(maps_nhw) > 1 else found.mask(found.notna())
 
 
 # ---- maps that know no network
@@ -109,6 +116,14 @@ BASELINES: dict[str, Callable[[np.ndarray, np.ndarray, Generator], np.ndarray]] 
     "intensity": _intensity,
     "marker": _marker,
 }
+
+
+def without_network(
+    patches_nhwc: np.ndarray, ndufb8_vdac1: np.ndarray | None, *, rng: Generator
+) -> dict[str, np.ndarray]:
+    """The map of each of BASELINES, (N, H, W); without NDUFB8 and VDAC1 there is none of the marker."""
+    names = [name for name in BASELINES if name != "marker" or ndufb8_vdac1 is not None]
+    return {name: BASELINES[name](patches_nhwc, ndufb8_vdac1, rng) for name in names}
 
 
 # ---- truth
@@ -157,19 +172,24 @@ def spread(table: pd.DataFrame, n: int, *, seed: int) -> pd.DataFrame:
     return shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")[:n]]
 
 
-def shuffle_by_subject(labels: np.ndarray, subjects: Sequence[str], *, rng: Generator) -> np.ndarray:
-    """(N,) class indices after dealing the subjects' labels out anew, to at least two of them another one.
+def shuffle_by_subject(
+    labels: np.ndarray, subjects: Sequence[str], *, rng: Generator, taught: np.ndarray | None = None
+) -> np.ndarray:
+    """(N,) class indices after dealing the subjects' labels out anew: at least two of them get another one.
 
-    Nothing true of the disease is left to learn, whereas to recognise a subject still pays.
-    Raises ValueError if all subjects have one label.
+    Nothing true of the disease is left to learn, whereas to recognise a subject still pays. One subject at least keeps
+    its label: labels turned round would still tell the classes apart. taught: rows of those subjects among whom this
+    has to be so, and both labels have to occur; left out, all. Raises ValueError if there is no such deal: with fewer
+    than three of them, or if they have one label.
     """
     by_subject = pd.Series(labels, index=subjects).groupby(level=0).first()
-    if by_subject.nunique() < 2:
-        raise ValueError(
-            f"all {len(by_subject)} subjects have one label; wanted both. Add subjects of the other class."
-        )
+    own = by_subject.index if taught is None else np.unique(np.asarray(subjects)[taught])
+    if by_subject[own].nunique() < 2:
+        raise ValueError(f"all {len(own)} subjects have one label; wanted both. Add subjects of the other class.")
+    if len(own) < 3:
+        raise ValueError(f"the labels of {len(own)} subjects can only stay or be turned round; wanted three subjects.")
     dealt = by_subject
-    while (dealt == by_subject).all():
+    while dealt[own].nunique() < 2 or (changed := dealt[own] != by_subject[own]).all() or not changed.any():
         dealt = pd.Series(rng.permutation(by_subject), index=by_subject.index)
     return dealt.loc[list(subjects)].to_numpy()
 
@@ -219,6 +239,30 @@ def _localise(map_yx: np.ndarray, mask_yx: np.ndarray) -> tuple[float, ...]:
         float(average_precision_score(mask_yx.ravel(), map_yx.ravel())),
         top_share(map_yx, mask_yx, max(1, round(TOP * mask_yx.size))),
     )
+
+
+def by_stratum(
+    scores: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+    deficient: Mapping[str, Sequence[np.ndarray]],
+) -> pd.DataFrame:
+    """A row for each patch of each model whose score is defined: model, score, "by share" and "by size".
+
+    By the share of the patch that its mask covers, in three bands, and by the mean size of its deficient fibres, in
+    halves over all models' patches. Of each model: scores (N,), masks (N, H, W), and `deficient` as of `truth_windows`.
+    """
+    parts = []
+    for model, score in scores.items():
+        part = pd.DataFrame({"model": model, "score": score})
+        part["share"] = masks[model].mean(axis=(1, 2))
+        part["size"] = masks[model].sum(axis=(1, 2))
+        part["size"] /= [max(len(fibres), 1) for fibres in deficient[model]]
+        parts.append(part)
+    found = pd.concat(parts, ignore_index=True).dropna().sort_values("size")
+    found["model"] = pd.Categorical(found["model"], list(scores))  # one order of colours
+    found["by share"] = pd.cut(found["share"], SHARES, labels=["under 15 %", "15 to 40 %", "over 40 %"])
+    found["by size"] = np.where(found["size"] > found["size"].median(), "larger half", "smaller half")
+    return found
 
 
 def top_share(map_yx: np.ndarray, mask_yx: np.ndarray, k: int) -> float:
@@ -359,8 +403,17 @@ def summarise(scores: pd.DataFrame, *, rng: Generator) -> dict[str, dict[str, di
     return summary
 
 
+def one_score(methods: Mapping[str, Mapping[str, Mapping[str, dict]]], name: str) -> dict[str, dict[str, dict]]:
+    """model -> method -> the score `name` of what `summarise` gave."""
+    return {
+        model: {method: scores[name] for method, scores in by_method.items()} for model, by_method in methods.items()
+    }
+
+
 def verdicts(methods: Mapping[str, Mapping[str, Mapping[str, Mapping]]]) -> pd.DataFrame:
     """One row per model and method, the answer to four questions: yes, no, or "open" where the interval spans both.
+
+    A question whose score nothing has, as on data without truth, has no column.
 
     follows the weights: no more alike to the map of the randomised network than maps of different patches are.
     finds deficient fibres: mass inside over area above 1 and above what the map of random numbers reached in this
@@ -369,27 +422,30 @@ def verdicts(methods: Mapping[str, Mapping[str, Mapping[str, Mapping]]]) -> pd.D
     """
     rows = {}
     for model, by_method in methods.items():
-        rivals = [by_method[name]["mass_over_area"]["value"] for name in ("Sobel", "intensity") if name in by_method]
-        random = by_method.get("random", {}).get("mass_over_area", {"ci": None})
-        chance = max([1, *(random["ci"] or [])])
         for method, scores in by_method.items():
             if method == "random":
                 continue
             alike, others = scores["randomisation_ssim"]["value"], scores["different_patches_ssim"]["value"]
-            mass = _above(scores["mass_over_area"], chance)
-            if (
-                mass == "yes"
-                and method not in BASELINES
-                and any(rival is not None and rival >= scores["mass_over_area"]["value"] for rival in rivals)
-            ):
-                mass = "no more than an edge or brightness map"
-            rows[model, method] = {
-                "follows the weights": "-" if alike is None or others is None else "yes" if alike <= others else "no",
-                "finds deficient fibres": mass,
-                "network reacts": _above(scores["deletion_minus_random"], 0, sign=-1),
-                "ranks fibres as they act": _above(scores["causal_rank_correlation"], 0),
+            answers = {
+                "follows the weights": "-" if alike is None or others is None else "yes" if alike <= others else "no"
             }
+            if "mass_over_area" in scores:
+                answers["finds deficient fibres"] = _finds(method, by_method)
+            answers["network reacts"] = _above(scores["deletion_minus_random"], 0, sign=-1)
+            if "causal_rank_correlation" in scores:
+                answers["ranks fibres as they act"] = _above(scores["causal_rank_correlation"], 0)
+            rows[model, method] = answers
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["model", "method"])
+
+
+def _finds(method: str, by_method: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """Whether a map finds deficient fibres, and not only what edges or brightness find."""
+    own = by_method[method]["mass_over_area"]
+    random = by_method.get("random", {}).get("mass_over_area", {"ci": None})
+    answer = _above(own, max([1, *(random["ci"] or [])]))
+    rivals = [by_method[name]["mass_over_area"]["value"] for name in ("Sobel", "intensity") if name in by_method]
+    beaten = answer == "yes" and any(rival is not None and rival >= own["value"] for rival in rivals)
+    return "no more than an edge or brightness map" if beaten and method not in BASELINES else answer
 
 
 def _above(score: Mapping, level: float, sign: int = 1) -> str:

@@ -104,7 +104,7 @@ def report(
             yield COUNTS_NOTE
         costs = cost(sections, profile, (one, several)).to_string(float_format="{:.2g}".format)
         yield f"A run in profile {profile.name}:\n{costs}"
-    known: dict[str, str] = {}
+    known: dict[str, tuple[str, int]] = {}
     verdicts = [own_data.judge(name, found, one, several, splits_known=known) for name in own_data.CHAPTERS]
     now = " (now: until the problems below are mended)" if found.problems else ""
     yield "\n".join([f"Chapters on this folder{now}:", *_lines(verdicts, may_start=not found.problems)])

@@ -30,6 +30,7 @@ SMOOTH_PX = 3.0
 FIBRE_PX = 48.0  # width of a median fibre
 DEPTH = 8.0  # grey levels by which a fibre's inside must lie below the membrane around it
 LEAST_AREA_PX = 300  # of a fibre at full size; the median fibre has about 2,400
+LEAST_FIBRES = 3  # of a control who may be the only one to set the line: two fix it, the third departs from it
 Z_DEFICIENT = -3.0  # of the control fibres' line; the laboratory's z-score rule
 
 
@@ -97,6 +98,26 @@ def below_controls(fibres: pd.DataFrame, controls: Sequence[str]) -> pd.DataFram
         residual = logs[protein] - level - slope * logs[MASS]
         z[protein] = residual / residual[of_controls].std()
     return pd.DataFrame(z)
+
+
+def too_few(fibres: pd.DataFrame, people: pd.DataFrame) -> str:
+    """Why the share of deficient fibres cannot be had of these people, for a page; "" if it can.
+
+    fibres: as of `measure`. people: columns subject and label, a row each.
+    """
+    found = fibres["subject"].value_counts().reindex(people["subject"], fill_value=0)
+    if none := list(found.index[found == 0]):
+        return (
+            f"No fibre was found in any section of {', '.join(none)}, so there is no fibre baseline. Look at the "
+            "dystrophin pictures: a fibre is what lies between membranes that are brighter than its inside."
+        )
+    controls = found[(people["label"] == "control").to_numpy()]
+    if few := [f"{subject} ({n})" for subject, n in controls.items() if n < LEAST_FIBRES]:
+        return (
+            f"Too few fibres were found in the sections of {', '.join(few)}: the line of the controls takes "
+            f"{LEAST_FIBRES} of each, so there is no fibre baseline."
+        )
+    return ""
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,18 @@ class Needs:
     own: tuple[str, ...] = ()  # left out on all data of one's own
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # part -> the proteins it needs
     parts_by_people: Mapping[str, int] = field(default_factory=dict)  # part -> people of each class that it needs
+    patches: int = 2  # to train on
 
 
 FIBRES = "the fibre baseline (mass marker VDAC1; NDUFB8, MTCO1; Dystrophin for the outlines)"
 MARKER = "the marker map (NDUFB8 against the mass marker VDAC1)"
 COMPOSITE = "the composite picture (NDUFB8, MTCO1, VDAC1)"
 BY_PEOPLE = "people whom the network has not seen, and the concepts tested on them"
+N_FOLDS = 4  # of people, of concept whitening
+WHITENED, POSITIONS = (
+    512,
+    7 * 7,
+)  # channels, and positions of a patch's map: a covariance takes more of these than of those
 CHAPTERS = {
     "data_engineering": Needs(one=False, people=1, own=("the comparison with real muscle and the deficient fibres",)),
     "exp1": Needs(own=(PUBLISHED,)),
@@ -56,6 +62,7 @@ CHAPTERS = {
         own=(PUBLISHED, "concepts of fibres"),
         parts={COMPOSITE: ("NDUFB8", "MTCO1", "VDAC1")},
         parts_by_people={BY_PEOPLE: 3},
+        patches=WHITENED // POSITIONS + 1,
     ),
     "patient_level": Needs(
         several=SEVERAL,
@@ -109,10 +116,8 @@ class Data:
         return cohort.read_truth(self.root, self.sections[0].section) is not None
 
     def has(self, part: str) -> bool:
-        """Whether a part of the chapter (a key of its `Needs.parts`) can be shown."""
-        needs = CHAPTERS[self.verdict.chapter]
-        there = set(self.sections[0].channels)
-        return set(needs.parts.get(part, ())) <= there and _people(self.sections) >= needs.parts_by_people.get(part, 0)
+        """Whether a part of the chapter (a key of its `Needs.parts` or `Needs.parts_by_people`) can be shown."""
+        return not any(left_out.startswith(part) for left_out in self.verdict.without)
 
     def table(self, experiment: Experiment) -> pd.DataFrame:
         """The patches of an experiment, one row each, with a column `split`: see `deal`."""
@@ -248,11 +253,17 @@ def read(
 
 
 def judge(
-    chapter: str, survey: Survey, one: Experiment, several: Experiment, *, splits_known: dict[str, str] | None = None
+    chapter: str,
+    survey: Survey,
+    one: Experiment,
+    several: Experiment,
+    *,
+    splits_known: dict[str, tuple[str, int]] | None = None,
 ) -> Verdict:
     """Whether a chapter runs on a data folder that could be read, and what it leaves out.
 
-    splits_known: why no split can be had, by experiment; filled, for who asks about several chapters.
+    splits_known: by experiment, why no split can be had, and patches to train on; filled, for who asks about several
+    chapters.
     """
     needs, there = CHAPTERS[chapter], survey.proteins
     people = _people(survey.sections)
@@ -273,29 +284,46 @@ def judge(
     for part, proteins in needs.parts.items():
         if missing := [name for name in proteins if name not in there]:
             without.append(f"{part}: no image of {', '.join(missing)}")
-    without += [
-        f"{part}: {people} people in the smaller class, wanted {least}"
-        for part, least in needs.parts_by_people.items()
-        if people < least
-    ]
+    for part, least in needs.parts_by_people.items():
+        if people < least:
+            without.append(f"{part}: {people} people in the smaller class, wanted {least}")
+        elif (n := _least_trained(survey.sections, one)) < needs.patches:
+            without.append(f"{part}: {n} patches to train on in a fold, wanted {needs.patches}")
     trained = [one] * needs.one + [several] * (bool(needs.several) and not _no_several(several, there))
     known = {} if splits_known is None else splits_known
     for experiment in trained if needs.people > 1 else ():
         if experiment.name not in known:
-            known[experiment.name] = _no_split(survey.sections, experiment)
-        if known[experiment.name]:
-            return Verdict(chapter, known[experiment.name])
+            known[experiment.name] = _split(survey.sections, experiment)
+        reason, n_trained = known[experiment.name]
+        if not reason and n_trained < needs.patches:
+            reason = (
+                f"{n_trained} patches to train on, wanted {needs.patches} at least. Take smaller patches or a smaller "
+                "stride (-p patch_px, -p stride_px), or add people."
+            )
+        if reason:
+            return Verdict(chapter, reason)
     return Verdict(chapter, without=tuple(without))
 
 
-def _no_split(sections: Sequence[Section], experiment: Experiment) -> str:
-    """Why the patches of an experiment cannot be shared out by person; "" if they can."""
+def _split(sections: Sequence[Section], experiment: Experiment) -> tuple[str, int]:
+    """Why the patches of an experiment cannot be shared out by person, "" if they can, and how many then train."""
     table = patches.grid(sections, size_px=experiment.patch_px, stride_px=experiment.stride_px)
     try:
-        splits.by_person(table)
+        return "", int((splits.by_person(table) == "train").sum())
     except ValueError as reason:
-        return str(reason)
-    return ""
+        return str(reason), 0
+
+
+def _least_trained(sections: Sequence[Section], experiment: Experiment) -> int:
+    """Patches that train in the smallest of the folds by people, of which there are as many as people of a class."""
+    table = patches.grid(sections, size_px=experiment.patch_px, stride_px=experiment.stride_px)
+    per_person = table.groupby(["label", "subject"]).size()
+    n_folds = min(N_FOLDS, _people(sections))
+    # In a fold everybody trains but two of n_folds parts of each class; at worst these are the largest.
+    left_out = sum(
+        int(sizes.nlargest(2 * -(-len(sizes) // n_folds)).sum()) for _, sizes in per_person.groupby(level="label")
+    )
+    return len(table) - left_out
 
 
 def _no_several(several: Experiment, there: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 import tifffile
 
 from mitolib import intake
+from mitolib.cohort import survey
 from mitolib.settings import PROFILES
 
 SHAPE = (40, 50)  # height and width, px
@@ -150,6 +151,14 @@ class Answer:
     def has(self, *words: str) -> bool:
         """Whether one problem holds all these words."""
         return any(all(word in problem for word in words) for problem in self.problems)
+
+
+def look(root: Path, proteins: Sequence[str] | None = None, patch_px: int = PATCH_PX) -> Answer:
+    """What `check` knows before it reads a pixel; in a tenth of the time."""
+    found = survey(root, proteins, patch_px=patch_px)
+    people = {section.section: section.subject for section in found.sections}
+    text = f"sections {len(people)}, people {len(set(people.values()))}: {', '.join(f'{name} ' for name in people)}"
+    return Answer(text, [str(problem) for problem in found.problems], [f"Note: {note}." for note in found.notes])
 
 
 def check(root: Path, proteins: Sequence[str] | None = None, **options: object) -> Answer:

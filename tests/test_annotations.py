@@ -156,10 +156,16 @@ def test_the_rarest_concept_chooses_first_and_the_order_of_the_table_stays():
     assert list(rows) == ["often", "rare"]
 
 
-def test_without_any_concept_left_the_message_counts_patches_and_says_what_to_add():
+def test_data_may_leave_no_concept():
     shown = pd.DataFrame({"large": [1.0, 0, 0], "all": [1.0] * 3})
-    with pytest.raises(ValueError, match=r"none of large, all is shown by 2 of 3 training patches .*Add sections"):
-        annotations.rows_of(shown, np.arange(3), least=2)
+    assert annotations.rows_of(shown, np.arange(3), least=2) == {}
+
+
+def test_two_concepts_leave_patches_that_show_neither():
+    rows = {"F": np.array([0, 1]), "M": np.array([2, 3, 4]), "tissue": np.array([5])}
+    assert list(annotations.first_two(rows, np.arange(7))) == ["F", "M"]
+    assert list(annotations.first_two(rows, np.arange(5))) == ["F", "tissue"], "F and M are all patches"
+    assert annotations.first_two({"F": rows["F"]}, np.arange(7)) == annotations.first_two({}, np.arange(7)) == {}
 
 
 def test_concepts_left_with_few_patches_or_that_no_patch_lacks_are_left_out():

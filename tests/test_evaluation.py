@@ -331,3 +331,25 @@ def test_a_probe_names_subjects_that_differ_and_chance_is_the_commonest_in_the_t
     assert evaluation.subject_probe(swapped, subjects, split)["accuracy"] == pytest.approx(2 / 11)
     noise = evaluation.subject_probe(rng.standard_normal((60, 3)), subjects, split)
     assert noise["accuracy"] < 0.8 and noise["chance"] == found["chance"]
+
+
+def test_a_leak_is_counted_in_patches_pixels_and_people():
+    table = pd.DataFrame({"subject": list("AABBC")})
+    split = pd.Series(["train", "test", "test", "validation", "test"])
+    found = evaluation.leak(table, split, pd.Series([1.0, 0.5, 0.0], index=[1, 2, 4]))
+    assert found == {
+        "share_of_patches": pytest.approx(2 / 3),
+        "mean_shared_fraction": 0.5,
+        "wholly_seen": pytest.approx(1 / 3),
+        "subjects_seen": pytest.approx(1 / 3),
+    }
+
+
+def test_features_are_centred_and_scaled_within_their_group_and_a_lone_row_is_zero(rng):
+    features = rng.normal(5, 3, (9, 2))
+    sections, twins = pd.Series(list("AAAABBBBC")), pd.Series([""] * 8 + ["cured"])
+    found = evaluation.centred(features, [sections, twins])
+    for group in (slice(0, 4), slice(4, 8)):
+        np.testing.assert_allclose(found[group].mean(axis=0), 0, atol=1e-9)
+        np.testing.assert_allclose(found[group].std(axis=0, ddof=1), 1, rtol=1e-5)
+    assert (found[8] == 0).all()

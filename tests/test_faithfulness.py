@@ -74,6 +74,22 @@ def test_a_map_is_like_itself_and_unlike_its_negative_and_an_empty_map_is_like_n
     assert found.iloc[2].isna().all()
 
 
+def test_maps_of_different_patches_need_two(rng):
+    maps = rng.random((3, 14, 14))
+    pd.testing.assert_frame_equal(f.different_patches(maps), f.similarity(maps, maps[[2, 0, 1]]))
+    assert f.different_patches(maps[:1]).isna().all(axis=None), "not one, as of a map and itself"
+
+
+def test_without_its_two_proteins_the_marker_alone_is_left_out(rng):
+    patches = rng.integers(0, 255, (2, 32, 32, 1), np.uint8)
+    both = rng.integers(0, 255, (2, 32, 32, 2), np.uint8)
+    maps = f.without_network(patches, both, rng=np.random.default_rng(0))
+    assert list(maps) == list(f.BASELINES)
+    fewer = f.without_network(patches, None, rng=np.random.default_rng(0))
+    assert maps.keys() - fewer.keys() == {"marker"}
+    assert all((fewer[name] == maps[name]).all() for name in fewer)
+
+
 def test_every_baseline_is_a_map_of_each_patch_that_knows_what_it_should(rng):
     patches = np.zeros((2, 32, 32, 1), np.uint8)
     patches[:, :, 16:] = 200
@@ -143,8 +159,33 @@ def test_shuffled_labels_stay_whole_within_a_subject_and_keep_their_number(rng):
         by_subject = pd.Series(shuffled, subjects).groupby(level=0)
         assert (by_subject.nunique() == 1).all() and sorted(by_subject.first()) == [0, 0, 1, 1]
         assert (shuffled != labels).any()
+        assert (shuffled == labels).any(), "turned round they would tell the classes apart as before"
     with pytest.raises(ValueError, match="all 2 subjects have one label"):
         f.shuffle_by_subject(np.array([1, 1]), ["A", "B"], rng=rng)
+    with pytest.raises(ValueError, match="labels of 2 subjects can only stay or be turned round"):
+        f.shuffle_by_subject(np.array([0, 1]), ["A", "B"], rng=rng)
+
+
+def test_those_who_are_taught_get_both_labels_neither_the_true_ones_nor_those_turned_round(rng):
+    labels, subjects, taught = np.array([0, 0, 0, 1, 1, 1, 1]), np.array(list("ABCDEFG")), np.array([0, 1, 3])
+    for _ in range(50):
+        own = f.shuffle_by_subject(labels, subjects, rng=rng, taught=taught)[taught]
+        assert set(own) == {0, 1} and 0 < (own != labels[taught]).sum() < 3
+    with pytest.raises(ValueError, match="2 subjects"):
+        f.shuffle_by_subject(labels, subjects, rng=rng, taught=np.array([0, 6]))
+
+
+def test_strata_are_of_the_share_that_is_deficient_and_of_the_size_of_its_fibres():
+    masks = np.zeros((4, 10, 10), bool)
+    masks[0, 0], masks[1, :3], masks[2, :9] = True, True, True
+    deficient = [np.array([1]), np.array([1, 2, 3]), np.array([1]), np.array([])]
+    scores = {"B": np.array([1.0, 2, 3, np.nan]), "A": np.array([4.0, np.nan, 5, np.nan])}
+    found = f.by_stratum(scores, dict.fromkeys(scores, masks), dict.fromkeys(scores, deficient))
+    by_score = found.set_index("score").sort_index()
+    assert list(by_score.index) == [1, 2, 3, 4, 5], "without the undefined ones"
+    assert by_score["by share"].tolist() == ["under 15 %", "15 to 40 %", "over 40 %", "under 15 %", "over 40 %"]
+    assert by_score["by size"].tolist() == ["smaller half"] * 2 + ["larger half", "smaller half", "larger half"]
+    assert list(found["model"].cat.categories) == ["B", "A"]
 
 
 # ---- the network
@@ -251,3 +292,15 @@ def test_verdicts_follow_the_intervals_and_a_map_must_beat_edges():
     found = f.verdicts({"VGG16": by_method | lucky}).loc["VGG16"]
     assert found.loc["Sobel", "finds deficient fibres"] == "open", "random numbers did as well in this sample"
     assert "random" not in found.index
+
+
+def test_without_truth_the_questions_about_it_are_not_asked():
+    scores = {"randomisation_ssim": score(0.1), "different_patches_ssim": score(0.2)}
+    scores |= {"deletion_minus_random": score(-0.2, -0.3, -0.1)}
+    found = f.verdicts({"VGG16": {"Grad-CAM": scores, "random": scores}})
+    assert found.loc["VGG16"].to_dict("index") == {"Grad-CAM": {"follows the weights": "yes", "network reacts": "yes"}}
+
+
+def test_one_score_is_taken_out_of_all():
+    methods = {"VGG16": {"Sobel": {"auprc": score(1), "rank": score(2)}}, "ResNet50": {"Sobel": {"auprc": score(3)}}}
+    assert f.one_score(methods, "auprc") == {"VGG16": {"Sobel": score(1)}, "ResNet50": {"Sobel": score(3)}}

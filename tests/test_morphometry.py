@@ -283,3 +283,18 @@ def test_a_subject_without_a_fibre_is_named(rng):
     )
     with pytest.raises(ValueError, match="no fibre was found in any section of P2"):
         model(np.array([0, 1]), np.array([2]))
+
+
+@pytest.mark.parametrize(
+    ("found", "finding"),
+    [
+        ({"C1": 3, "C2": 4, "P1": 1}, ""),
+        ({"C1": 3, "C2": 3}, "No fibre was found in any section of P1,"),
+        ({"C1": 9, "C2": 2, "P1": 9}, "Too few fibres were found in the sections of C2 (2): the line of the controls"),
+    ],
+)
+def test_too_few_fibres_are_a_finding(found, finding):
+    fibres = pd.DataFrame({"subject": [subject for subject, n in found.items() for _ in range(n)]})
+    people = pd.DataFrame({"subject": ["P1", "C1", "C2"], "label": ["patient", "control", "control"]})
+    told = morphometry.too_few(fibres, people)
+    assert told.startswith(finding) and bool(told) == bool(finding)

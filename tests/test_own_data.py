@@ -70,10 +70,9 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-PARAMETERS = {
-    **{"profile": "smoke", "patch_px": HEIGHT, "stride_px": 64},
-    **{"protein": "COX4", "proteins": ",".join(PROTEINS)},
-}
+PARAMETERS = {"profile": "smoke", "protein": "COX4", "proteins": ",".join(PROTEINS)}
+GRIDS = {chapter: {"patch_px": HEIGHT, "stride_px": 64} for chapter in CHAPTERS}
+GRIDS["concept_whitening"] = {"patch_px": 48, "stride_px": 32}  # a covariance of 512 channels takes more patches
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def pages(folder, tmp_path_factory) -> dict[str, list[nbformat.NotebookNode]]:
     for chapter in CHAPTERS:
         path = execute.NOTEBOOKS / f"{chapter}.ipynb"
         taken = papermill.inspect_notebook(str(path))
-        values = {name: value for name, value in PARAMETERS.items() if name in taken}
+        values = {name: value for name, value in (PARAMETERS | GRIDS[chapter]).items() if name in taken}
         values |= {"data": str(folder), "results": str(out / "results")}
         notebook = papermill.parameterize.parameterize_notebook(papermill.iorw.load_notebook_node(str(path)), values)
         of_chapter = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -133,16 +132,27 @@ def test_nobody_who_is_tested_was_trained_on(chapter, pages):
 
 
 def test_the_check_says_of_each_chapter_what_the_chapter_then_does(folder, pages):
-    words = ["--protein", "COX4", "--proteins", ",".join(PROTEINS), "--patch-px", str(HEIGHT), "--stride-px", "64"]
+    for patch_px, stride_px in {tuple(grid.values()) for grid in GRIDS.values()}:
+        words = ["--protein", "COX4", "--proteins", ",".join(PROTEINS)]
+        words += ["--patch-px", str(patch_px), "--stride-px", str(stride_px)]
+        command = [sys.executable, "-m", "mitolib", "check", str(folder), *words]
+        report = subprocess.run(command, capture_output=True, text=True)
+        assert report.returncode == 0, report.stdout + report.stderr
+        assert "Nothing to mend: 2 controls and 2 patients" in report.stdout
+        for chapter in (chapter for chapter in CHAPTERS if GRIDS[chapter]["patch_px"] == patch_px):
+            line = re.search(rf"^  {chapter}: runs( without .*)?$", report.stdout, re.M)
+            assert line, report.stdout
+            left_out = [
+                part for part in re.findall(r"^- (.*)$", shown(pages[chapter]), re.M) if part in (line[1] or "")
+            ]
+            assert bool(left_out) == bool(line[1])
+
+
+def test_the_check_refuses_what_a_chapter_has_too_few_patches_for(folder):
+    words = ["--protein", "COX4", "--patch-px", str(HEIGHT), "--stride-px", "64"]
     command = [sys.executable, "-m", "mitolib", "check", str(folder), *words]
     report = subprocess.run(command, capture_output=True, text=True)
-    assert report.returncode == 0, report.stdout + report.stderr
-    assert "Nothing to mend: 2 controls and 2 patients" in report.stdout
-    for chapter in CHAPTERS:
-        line = re.search(rf"^  {chapter}: runs( without .*)?$", report.stdout, re.M)
-        assert line, report.stdout
-        left_out = [text for text in re.findall(r"^- (.*)$", shown(pages[chapter]), re.M) if text in (line[1] or "")]
-        assert bool(left_out) == bool(line[1])
+    assert re.search(r"concept_whitening: refuses, because 2 patches to train on, wanted 11", report.stdout)
 
 
 def test_a_page_of_ones_own_can_be_rendered_and_names_no_folder_of_the_machine(pages, folder, tmp_path):
