@@ -97,7 +97,7 @@ def report(
         yield f"{root}: sections {len(sections)}, people {len({s.subject for s in sections})}"
         yield table(sections).to_string(index=False)
         read = pictures.read(sections, problems, notes)
-        problems += [*pictures.same_twice(read), *pictures.told_by_kind(read)]
+        problems += pictures.same_twice(read)
         if read:
             yield pictures.as_table(read).to_string(index=False, formatters={"saturated": "{:.2%}".format})
         if any(not picture.kind.startswith("8 bit") for picture in read):
@@ -106,8 +106,11 @@ def report(
         yield f"A run in profile {profile.name}:\n{costs}"
     known: dict[str, tuple[str, int]] = {}
     verdicts = [own_data.judge(name, found, one, several, splits_known=known) for name in own_data.CHAPTERS]
-    now = " (now: until the problems below are mended)" if found.problems else ""
-    yield "\n".join([f"Chapters on this folder{now}:", *_lines(verdicts, may_start=not found.problems)])
+    # By these; what tells the classes apart, a chapter runs with and warns of.
+    stopped = bool(found.problems or own_data.stops(found, one, several, read))
+    now = " (now: until the problems below are mended)" if stopped else ""
+    yield "\n".join([f"Chapters on this folder{now}:", *_lines(verdicts, may_start=not stopped)])
+    problems += pictures.told_by_kind(read)
     for label in (label for label in LABELS if sections and not any(s.label == label for s in sections)):
         problems.append(CohortError(f"{root}: no {label} that can be read. Add one: two classes are to be told apart."))
     yield from (f"Note: {note}." for note in (*notes, *pictures.partly_told(read)))

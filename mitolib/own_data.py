@@ -8,12 +8,12 @@ cohort, and says nothing of other people.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from mitolib import cohort, patches, splits
+from mitolib import cohort, patches, pictures, splits
 from mitolib.cohort import Section, Survey
 from mitolib.images import CohortError
 from mitolib.images import protein as protein_of
@@ -104,6 +104,7 @@ class Data:
     verdict: Verdict
     notes: tuple[str, ...] = ()
     classes: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # what else than the disease tells the classes apart
 
     @property
     def people(self) -> int:
@@ -149,6 +150,8 @@ class Data:
         )
         lines += ["Left out on it:", *(f"- {part}" for part in self.verdict.without)] if self.verdict.without else []
         lines += ["Not read:", *(f"- {note}" for note in self.notes)] if self.notes else []
+        lines += ["**A network can tell these classes without looking at the tissue:**"] * bool(self.warnings)
+        lines += [f"- {warning}" for warning in self.warnings]
         body = "\n".join(f"\n{line}" if not line.startswith("- ") else line for line in lines)
         return f":::{{admonition}} Data of your own\n:class: important\n{body}\n:::"
 
@@ -246,10 +249,55 @@ def read(
     verdict = judge(chapter, survey, one, several)
     if verdict.refusal:
         raise CohortError(f"{root}: {chapter} cannot run, because {verdict.refusal}")
+    one, fitting = _fitted(survey, one, several)
+    warnings = _looked_at(survey.sections, _shown(one, fitting))
+    return Data(root, False, survey.sections, one, fitting, verdict, survey.notes, survey.classes, warnings)
+
+
+def _fitted(survey: Survey, one: Experiment, several: Experiment) -> tuple[Experiment, Experiment | None]:
+    """Both experiments with what is there: of one protein with any, of several only as it is."""
     there = set(several.proteins) <= set(survey.proteins) and len(several.proteins) >= LEAST_CHANNELS
-    if not set(one.proteins) <= set(survey.proteins):  # a chapter that shows what there is
+    if survey.proteins and not set(one.proteins) <= set(survey.proteins):  # a chapter that shows what there is
         one = one.adapted(protein=survey.proteins[0])
-    return Data(root, False, survey.sections, one, several if there else None, verdict, survey.notes, survey.classes)
+    return one, several if there else None
+
+
+def _shown(one: Experiment, several: Experiment | None) -> list[str]:
+    """The proteins whose pictures a chapter reads."""
+    return list(dict.fromkeys([*one.proteins, *(several.proteins if several else ())]))
+
+
+def stops(survey: Survey, one: Experiment, several: Experiment, read: Sequence[pictures.Picture]) -> list[CohortError]:
+    """What keeps every chapter from starting and only pixels show, in the pictures that chapters read.
+
+    read: pictures that are known already; the others are read.
+    """
+    known = {(picture.section.section, picture.protein): picture for picture in read}
+    problems: list[CohortError] = []
+    shown: list[pictures.Picture] = []
+    for section in survey.sections:
+        for protein in (name for name in _shown(*_fitted(survey, one, several)) if name in section.channels):
+            picture = known.get((section.section, protein))
+            if picture is None or picture.lowest == picture.highest:
+                alone = replace(section, channels={protein: section.channels[protein]})
+                shown += pictures.read([alone], problems, [])
+            else:
+                shown.append(picture)
+    return [*problems, *pictures.same_twice(shown)]
+
+
+def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[str, ...]:
+    """What tells the classes of these pictures apart by their kind of file. All pixels are read, as by the check.
+
+    Raises CohortError for a picture that cannot be decoded or is one value, and for the same pixels under two names.
+    """
+    problems: list[CohortError] = []
+    shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
+    read = pictures.read(shown, problems, [])
+    problems += pictures.same_twice(read)
+    if problems:
+        raise problems[0]
+    return tuple(str(finding) for finding in pictures.told_by_kind(read))
 
 
 def judge(

@@ -277,7 +277,7 @@ def _alike(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
     first = list(range(len(pictures)))  # of its set
     for i, j in combinations(range(len(pictures)), 2):
         one, other = pictures[i], pictures[j]
-        is_copy = one.section is not other.section and min(n_steps[i], n_steps[j]) >= LEAST_STEPS
+        is_copy = one.section.section != other.section.section and min(n_steps[i], n_steps[j]) >= LEAST_STEPS
         if one.digest == other.digest or (is_copy and likeness[i, j] >= SAME):
             first[j] = min(first[j], first[i])
     for number in sorted(set(first)):

@@ -16,7 +16,7 @@ MODULES = sorted((ROOT / "mitolib").glob("*.py"))
 IMAGES = sorted((ROOT / "mitolib" / "images").glob("*.py"))
 SHARED = {"settings", "progress", "cohort", "registry", "linear", "images"}  # what any module may import
 PARTS = {  # a module, and what it is made of
-    "own_data": {"patches", "splits", "study"},
+    "own_data": {"patches", "pictures", "splits", "study"},
     "explain": {"heads", "study"},
     "intake": {"own_data", "patches", "pictures", "results", "splits", "study"},
     "__main__": {"intake", "study"},

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sections
 from sections import FOUR, PATCH_PX, check, cohort, counts, declare, write
@@ -54,7 +55,7 @@ def small(root: Path) -> None:
 
 def one_patch_each(root: Path) -> None:
     for path in root.rglob("*.tif"):
-        write(path, counts(sum(str(path).encode()))[:33, :34])
+        write(path, counts(int.from_bytes(path.parent.name.encode()))[:33, :34])
 
 
 COHORTS: dict[str, tuple[list[str], tuple[str, ...], Callable[[Path], object]]] = {
@@ -77,6 +78,24 @@ COHORTS: dict[str, tuple[list[str], tuple[str, ...], Callable[[Path], object]]] 
     "a small section": (names(2, 2), ("SDHA",), small),
     "sections of a single patch": (names(2, 2), ("SDHA",), one_patch_each),
     "single patches of three people": (names(3, 3), ("SDHA",), one_patch_each),
+    "one picture twice": (names(2, 2), ("SDHA",), lambda r: write(r / "Patient/P0/SDHA.tif", counts(0))),
+    "one picture twice, of another protein": (
+        names(2, 2),
+        THREE[:2],
+        lambda r: write(r / "Patient/P0/COX4.tif", counts(1)),
+    ),
+    "no number": (names(2, 2), ("SDHA",), lambda r: write(r / "Patient/P0/SDHA.tif", counts(0) * np.float32("nan"))),
+    "no number in another protein": (
+        names(2, 2),
+        THREE[:2],
+        lambda r: write(r / "Patient/P0/COX4.tif", counts(0) * np.float32("nan")),
+    ),
+    "a constant": (names(2, 2), ("SDHA",), lambda r: write(r / "Patient/P0/SDHA.tif", 0 * counts(0) + 7)),
+    "a kind that tells the class": (
+        names(2, 2),
+        ("SDHA",),
+        lambda r: [write(r / f"Patient/P{i}/SDHA.tif", counts(50 + i).astype("u1")) for i in (0, 1)],
+    ),
     "an unknown file": (names(2, 2), ("SDHA",), lambda r: (r / "Patient/P9.czi").touch()),
     "a stray class": (names(2, 2), ("SDHA",), lambda r: (r / "Carrier").mkdir()),
 }
@@ -102,6 +121,14 @@ PAIRS = [(case, "nothing") for case in COHORTS] + [
         "a protein missing in one section",
         "single patches of three people",
     )
+]
+
+
+PAIRS += [
+    ("no number in another protein", "a protein"),
+    ("no number in another protein", "one of several"),
+    ("one picture twice, of another protein", "a protein"),
+    ("one picture twice, of another protein", "one of several"),
 ]
 
 

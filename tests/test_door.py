@@ -367,6 +367,18 @@ def test_a_file_that_may_be_the_missing_picture_is_named(tmp_path, name):
     assert look(root).has(f"P01/{name}")
 
 
+@pytest.mark.parametrize("proteins", [None, ["SDHA"]])
+def test_where_no_section_can_be_read_each_file_says_why(tmp_path, proteins):
+    root = cohort(tmp_path)
+    (root / "Control/C01/SDHA.tif").write_bytes(b"II*\0")
+    (root / "Control/C02/SDHA.tif").rename(root / "Control/C02/SDHA.czi")
+    (root / "Patient/P01/SDHA.tif").write_bytes(b"")
+    sections.pages(root / "Patient/P02/SDHA.tif", [counts(1), counts(2)])
+    answer = look(root, proteins)
+    for words in (("C01/SDHA.tif",), ("C02/SDHA.czi",), ("P01/SDHA.tif", "empty"), ("P02/SDHA.tif", "without names")):
+        assert answer.has(*words), answer.problems
+
+
 # Acquisitions of one .mcd
 
 SLIDES: dict[str, tuple[tuple[sections.Region, ...], list[str], str]] = {  # regions, sections, what a note says

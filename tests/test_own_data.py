@@ -16,6 +16,7 @@ import tifffile
 from nbclient import NotebookClient
 
 from mitolib import execute, own_data, results
+from mitolib.images import CohortError
 
 PROTEINS = ("COX4", "VDAC1", "NDUFB8")  # of another panel than the paper's: no SDHA, no dystrophin
 ISOTOPES = ("168Er", "166Er", "160Gd")
@@ -183,3 +184,16 @@ def test_every_chapter_refuses_what_is_no_folder_before_anything_is_drawn(chapte
     with pytest.raises(ValueError, match=re.escape(finding)):
         exec(cell.source, namespace | own)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_warns_of_what_tells_the_classes_apart_beside_the_disease(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, dtype in {"Control/A": "f4", "Control/B": "f4", "Patient/C": "u1", "Patient/D": "u1"}.items():
+        (tmp_path / name).mkdir(parents=True)
+        tifffile.imwrite(tmp_path / name / "SDHA.tif", rng.poisson(20, (HEIGHT, WIDTH)).astype(dtype))
+    read = {"own": True, "patch_px": HEIGHT, "stride_px": 64}
+    used = own_data.read("exp1", tmp_path, **read)
+    assert "of different kinds in the two classes" in used.note
+    (tmp_path / "Control/B/SDHA.tif").write_bytes((tmp_path / "Control/A/SDHA.tif").read_bytes())
+    with pytest.raises(CohortError, match=r"hold the same pixels"):
+        own_data.read("exp1", tmp_path, **read)

@@ -79,6 +79,7 @@ def test_a_row_speaks_for_one_section(tmp_path):
 
 TABLES = {  # what a spreadsheet makes of the names of sections 01, 02, ... and of a table by other means
     "leading zeros lost": ("1,A,control", "2,B,control", "3,C,patient", "4,D,patient"),
+    "names of files": ("01.tif,A,control", "02.ome.tiff,B,control", "03.MCD,C,patient", "04.txt,D,patient"),
     "other capitals and spaces": ("o 1,A,control", "O2,B,control", "O-03,C,patient", "o04,D,patient"),
 }
 

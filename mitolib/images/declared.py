@@ -25,6 +25,7 @@ USED = dict.fromkeys(("1", "1.0", "1,0", "true", "yes", "y", ""), True) | dict.f
     ("0", "0.0", "0,0", "false", "no", "n"), False
 )
 COLUMNS = ("section", "subject", "label")
+SUFFIX = re.compile(r"(\.ome)?\.(tiff?|mcd|txt|png|jpe?g)$", re.IGNORECASE)  # with which a file's name is copied
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ class Declared:
         """
         if exact := [row for row in self.rows if row.section == section]:
             return exact[0]
-        alike = [row for row in self.rows if identity(row.section) == identity(section) and row.section not in there]
-        return alike[0] if alike else None
+        others = [row for row in self.rows if row.section not in there]
+        for same in (identity, lambda name: identity(SUFFIX.sub("", name))):
+            if alike := [row for row in others if same(row.section) == identity(section)]:
+                return alike[0]
+        return None
 
 
 def read_classes(path: Path | None) -> dict[str, str]:

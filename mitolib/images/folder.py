@@ -221,10 +221,12 @@ class _Reader:
     # Which channel is which protein
 
     def _report_no_protein(self, candidates: Sequence[Candidate]) -> None:
-        unnamed = [problem for one in candidates if (problem := self.naming.by_protein(one, ())[1])]
-        self.findings.problems += unnamed
+        reasons = [problem for one in candidates for problem in one.unread.values()]
+        reasons += [not_read(path) for one in candidates for path in one.others]
+        reasons += [problem for one in candidates if (problem := self.naming.by_protein(one, ())[1])]
+        self.findings.problems += reasons
         examples = dict.fromkeys(label for one in candidates for label in self.naming.labels(one)[:3])
-        if examples or not unnamed:
+        if examples or not reasons:
             found = ", ".join(list(examples)[:8]) or "no name of any"
             self.findings.report(
                 f"{self.root}: no protein that all sections have; found {found}. Rename files or channels by their "

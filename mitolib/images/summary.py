@@ -43,7 +43,7 @@ def summary() -> pd.DataFrame:
         ),
         "acquisitions of an .mcd": (
             "each is a section; those of one file are one person",
-            "one never acquired, broken off or smaller than a patch is named and left out",
+            "one never acquired, broken off, small or without a protein that is read is named and left out",
         ),
         "spellings of proteins": (f"case, isotopes and punctuation do not count; {spellings}", ""),
         "names of sections and people": (
