@@ -8,7 +8,7 @@ from mitolib.images.folder import read_folder
 from mitolib.images.formats import PICTURES, channels, contents
 from mitolib.images.intensity import INTENSITIES, STRETCHED, to_8_bit, without_hot_pixels
 from mitolib.images.names import protein
-from mitolib.images.summary import summary
+from mitolib.images.summary import understood
 
 __all__ = [
     "INTENSITIES",
@@ -20,7 +20,7 @@ __all__ = [
     "contents",
     "protein",
     "read_folder",
-    "summary",
     "to_8_bit",
+    "understood",
     "without_hot_pixels",
 ]

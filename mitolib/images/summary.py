@@ -7,7 +7,7 @@ import pandas as pd
 from mitolib.images import channel, declared, formats, intensity, layout, names, panel, tables, tiff
 
 
-def summary() -> pd.DataFrame:
+def understood() -> pd.DataFrame:
     """One row per subject: columns `understood` and `refused, or named as left out`."""
     compressions = ", ".join(sorted(one.name.lower().replace("adobe_", "") for one in tiff.COMPRESSIONS))
     spellings = ", ".join(
