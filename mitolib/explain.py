@@ -17,7 +17,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,15 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
     "saliency": _saliency,
     "SmoothGrad": _smooth_grad,
 }
+
+
+def chosen(names: Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
+    """METHODS, or Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none of them."""
+    if names is None:
+        return METHODS
+    if unknown := [name for name in names if name not in METHODS]:
+        raise ValueError(f"method {', '.join(unknown)} is not one of {', '.join(METHODS)}.")
+    return {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
 
 
 def _cam(model: keras.Model, layer: str) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def folder_parameter(name: str, value: object) -> Path | None:
 PARAMETERS = {  # of chapters, beside the fields of a profile: what each has to be
     **{"profile": "str", "data": "folder", "results": "folder", "concepts": "folder"},
     **{"protein": "str", "proteins": "names", "patch_px": "int", "stride_px": "int"},
-    **{"steps": "int", "trunk_steps": "int", "tail_steps": "int", "n_folds": "int"},
+    **{"steps": "int", "trunk_steps": "int", "tail_steps": "int", "n_folds": "int", "methods": "names"},
 }
 # Lowest value allowed of what is counted or measured; a learning rate or scale of 0 is none.
 LOWEST = {"seed": 0, "views": 0}

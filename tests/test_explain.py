@@ -142,6 +142,13 @@ def test_a_saved_head_is_used_only_for_the_parameters_and_data_it_was_trained_wi
     assert explain.saved_head(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) == found
 
 
+def test_the_gallery_can_be_cut_to_methods_by_name():
+    assert explain.chosen(None) == explain.METHODS
+    assert list(explain.chosen(("saliency",))) == ["Grad-CAM", "saliency"]
+    with pytest.raises(ValueError, match=r"method Grad CAM is not one of Grad-CAM, "):
+        explain.chosen(("Grad CAM",))
+
+
 METHODS_AND_CLASS = [*explain.METHODS.items(), ("GradCAM", None)]
 
 
