@@ -88,8 +88,11 @@ class Budget:
 def precision() -> str:
     """ "bfloat16" where this processor trains a convolution at least 1.3 times as fast in it, else "float32".
 
-    Measured once per process, in a fraction of a second, as in `features.precision`.
+    Measured once per process, in a fraction of a second, as in `features.precision`, and as there not where the
+    processor lists no instructions for it.
     """
+    if not processor_has_bfloat16():
+        return "float32"
     maps_nchw = torch.rand(8, 128, 28, 28).to(memory_format=torch.channels_last)
     layer = nn.Conv2d(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
     fastest = {False: math.inf, True: math.inf}

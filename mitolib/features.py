@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from mitolib.progress import say, track
-from mitolib.settings import DATA
+from mitolib.settings import DATA, processor_has_bfloat16
 
 FOLDER = DATA / "cache" / "features"
 CHUNK = 64  # patches per file: 3 MB of VGG16's last map, half a minute of work to lose
@@ -45,8 +45,11 @@ def precision() -> str:
     """ "bfloat16" where this device convolves at least 1.3 times as fast in it, else "float32".
 
     Measured once per process, in a fraction of a second: that a processor lists the instructions says little. Seen
-    on VGG16: seven times as fast with AMX, half as fast with AVX-512 BF16 alone.
+    on VGG16: seven times as fast with AMX, half as fast with AVX-512 BF16 alone. A processor that lists none is not
+    measured: other work on the machine could make the clock choose what it cannot have, and with it other numbers.
     """
+    if not tf.config.list_physical_devices("GPU") and not processor_has_bfloat16():
+        return "float32"
     maps_nhwc = tf.random.uniform((4, 56, 56, 256))
     layers = {dtype: keras.layers.Conv2D(256, 3, dtype=dtype) for dtype in ("float32", "mixed_bfloat16")}
     passes = {dtype: tf.function(layer) for dtype, layer in layers.items()}

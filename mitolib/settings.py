@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
 CALIBRATION = DATA / "cohort.json"
+CPUINFO = Path("/proc/cpuinfo")
 
 # Spelling and order of the paper, section 3.1; `channel 0` everywhere is SDHA.
 PROTEINS = (
@@ -72,6 +73,11 @@ PROFILES = {
         Profile(name="paper", scale=1.0, epochs=100, patience=30, batch_size=2, views=4, n_seeds=3),
     )
 }
+
+
+def processor_has_bfloat16() -> bool:
+    """Whether the processor lists instructions for it; True where it does not say what it has."""
+    return not CPUINFO.exists() or "bf16" in CPUINFO.read_text()
 
 
 def mirrored(*file_names: str) -> Path | None:

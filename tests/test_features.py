@@ -4,12 +4,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import keras
 import numpy as np
 import pytest
 
-from mitolib import features
+from mitolib import features, settings
 from mitolib.features import Bank, BankError
 
 
@@ -102,7 +103,7 @@ def test_a_killed_run_resumes_where_it_was_and_ends_with_the_same_features(numbe
         from pathlib import Path
         import numpy as np
         import test_features as t
-        from mitolib import features
+        from mitolib import features, settings
         features.FOLDER, features.CHUNK = Path({str(folder)!r}), 16
         write, written = features.Bank._write, []
         def die_at_the_second(self, *args):
@@ -174,6 +175,18 @@ def test_bfloat16_features_are_those_of_float32_within_a_hundredth(rng, monkeypa
     assert 0 < difference < 0.01 * np.abs(found["float32"]).mean()
 
 
+def test_a_processor_without_the_instructions_is_not_measured(monkeypatch, tmp_path):
+    from mitolib import arms
+
+    (tmp_path / "cpuinfo").write_text("flags\t\t: sse2 avx2 fma\n")
+    monkeypatch.setattr(settings, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(features.tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(time, "perf_counter", lambda: pytest.fail("the clock decides"))
+    assert [module.precision.__wrapped__() for module in (features, arms)] == ["float32", "float32"]
+    (tmp_path / "cpuinfo").write_text("flags\t\t: avx512_bf16\n")
+    assert settings.processor_has_bfloat16()
+
+
 def test_the_precision_is_one_of_two_and_stays(monkeypatch):
     assert features.precision() in {"bfloat16", "float32"}
     monkeypatch.setattr(features.tf, "function", lambda layer: pytest.fail("measured again"))
@@ -196,7 +209,7 @@ def held_megabytes(folder, n: int) -> float:
         from pathlib import Path
         import keras, numpy as np
         import test_features as t
-        from mitolib import features
+        from mitolib import features, settings
         features.FOLDER = Path({str(folder)!r})
         path = Path({str(folder)!r}) / "pixels.npy"
         path.parent.mkdir(parents=True)
