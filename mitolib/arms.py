@@ -26,6 +26,7 @@ from torch.optim.swa_utils import update_bn
 
 from mitolib import passes, resnet, splits, surgery, whitening
 from mitolib.progress import track
+from mitolib.settings import processor_has_bfloat16
 
 PLACE, BEFORE_HEAD = "last.1.bn1", "before the head"  # in a tail; the first is layer4.1.bn1 of the whole network
 BATCH = 64  # in evaluation
