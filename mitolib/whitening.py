@@ -456,3 +456,12 @@ def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
 def at_each_position(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix (c, C) at every position: (N, C, H, W) -> (N, c, H, W)."""
     return (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def __getattr__(name: str) -> object:
+    """`whitening.fold` and the like: what is done to a model stands in `surgery`, which imports this module."""
+    if name in ("replace_norm", "insert_before_head", "calibrate", "align", "concept_scores", "draw", "fold"):
+        from mitolib import surgery
+
+        return getattr(surgery, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

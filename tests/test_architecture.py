@@ -28,6 +28,7 @@ PARTS = {  # a module, and what it is made of
     "ledger": {"paper"},
     "faithfulness": {"metrics"},
     "surgery": {"passes", "whitening"},
+    "whitening": {"surgery"},  # by name alone, when it is asked for
     "arms": {"whitening", "surgery", "passes", "resnet", "splits"},
     "evaluation": {"models", "splits", "training"},
 }

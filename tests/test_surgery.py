@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.data import DataLoader, TensorDataset
 
-from mitolib import resnet, surgery
+from mitolib import resnet, surgery, whitening
 from mitolib.whitening import ConceptWhitening
 
 pytestmark = [
@@ -703,3 +703,9 @@ def test_a_head_whose_bias_is_zeros_absorbs_the_layer():
         model.fc.bias = nn.Parameter(torch.zeros(2))
         surgery.insert_before_head(model, 2, [PICTURES])
         assert close(model(PICTURES), wanted)
+
+
+def test_what_is_done_to_a_model_can_be_asked_of_the_module_of_the_layer():
+    assert whitening.fold is surgery.fold and whitening.replace_norm is surgery.replace_norm
+    with pytest.raises(AttributeError, match="no attribute 'unfold'"):
+        whitening.unfold  # noqa: B018
