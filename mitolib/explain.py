@@ -269,11 +269,13 @@ def saved_head(
     parameters: dict[str, Any],
     data_sha256: str,
     experiment: dict[str, Any],
+    split: dict[str, dict[str, int]],
 ) -> dict[str, Any] | None:
     """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
 
     parameters: the fields of the profile on which the head depends, as the results file holds them. experiment: the
-    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's.
+    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's. split: patches
+    of each set and class, since the same pictures may be dealt out by patch or by person.
     """
     try:
         record = json.loads((results / f"{chapter}.json").read_text())
@@ -281,6 +283,7 @@ def saved_head(
         recorded = record["provenance"]["parameters"]
         same = {name: recorded[name] for name in parameters} == json.loads(json.dumps(parameters))
         same = same and record["provenance"]["data"]["sha256"] == data_sha256
+        same = same and record["split"] == split
         papers = {"exp1": EXP1, "exp2": EXP2}[chapter]
         cut = record.get("experiment") or vars(papers)
         same = same and json.loads(json.dumps(cut)) == json.loads(json.dumps(experiment))

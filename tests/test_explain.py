@@ -122,8 +122,10 @@ def test_the_cascade_starts_trained_goes_from_the_top_down_and_leaves_the_networ
 
 def test_a_saved_head_is_used_only_for_the_parameters_and_data_it_was_trained_with(tmp_path):
     asked = {"parameters": {"seed": 1, "zoom": (0.8, 1.2)}, "data_sha256": "d", "experiment": vars(EXP1)}
+    asked["split"] = {"train": {"control": 3, "patient": 9}}
     assert explain.saved_head(tmp_path, "exp1", "VGG16", **asked) is None, "no results file"
     record = {
+        "split": asked["split"],
         "models": {"VGG16": {"head": {"file": "exp1-VGG16.keras", "sha256": "h"}}},
         "provenance": {"parameters": asked["parameters"], "data": {"sha256": "d"}},
     }
@@ -135,6 +137,8 @@ def test_a_saved_head_is_used_only_for_the_parameters_and_data_it_was_trained_wi
     assert explain.saved_head(tmp_path, "exp1", "ResNet50", **asked) is None
     assert explain.saved_head(tmp_path, "exp1", "VGG16", **asked | {"data_sha256": "other"}) is None
     assert explain.saved_head(tmp_path, "exp1", "VGG16", **asked | {"parameters": {"seed": 2}}) is None
+    by_person = {"train": {"control": 4, "patient": 8}}
+    assert explain.saved_head(tmp_path, "exp1", "VGG16", **asked | {"split": by_person}) is None
     small = vars(EXP1.adapted(patch_px=128))  # a results file that says nothing of patches is of the paper's
     assert explain.saved_head(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) is None
     (tmp_path / "exp1.json").write_text(json.dumps(record | {"experiment": small}))
