@@ -23,7 +23,7 @@ from mitolib.cohort import Section, read_cohort, table
 from mitolib.images import CohortError, to_8_bit, without_hot_pixels
 from mitolib.progress import track
 from mitolib.settings import LABELS, ROOT, Profile
-from mitolib.splits import plural
+from mitolib.splits import counted, plural
 from mitolib.study import EXP1, EXP2, Experiment
 
 PUBLISHED = ROOT / "book" / "results"
@@ -140,8 +140,7 @@ def _lines(verdicts: Sequence[own_data.Verdict], *, may_start: bool) -> Iterator
 
 
 def _people(sections: Sequence[Section]) -> str:
-    people = Counter({s.subject: s.label for s in sections}.values())
-    return " and ".join(f"{people[label]} {label}{plural(people[label])}" for label in LABELS)
+    return counted({s.subject: s.label for s in sections}.values())
 
 
 def _understood(read: Sequence[pictures.Picture], sections: Sequence[Section], classes: dict[str, str]) -> str:

@@ -142,8 +142,7 @@ class Data:
         """Markdown for the top of a chapter on data of one's own: what is read and what is left out; "" otherwise."""
         if self.is_phantom:
             return ""
-        people = pd.Series({s.subject: s.label for s in self.sections}).value_counts()
-        counted = " and ".join(f"{people[label]} {label}{splits.plural(people[label])}" for label in LABELS)
+        counted = splits.counted({s.subject: s.label for s in self.sections}.values())
         lines = [f"Your folder {self.root.name}: {len(self.sections)} sections of {counted}."]
         lines += [f"Classes: {', '.join(f'{own} is {label}' for own, label in self.classes.items())}."] * bool(
             self.classes
@@ -316,10 +315,7 @@ def judge(
     needs, there = CHAPTERS[chapter], survey.proteins
     people = _people(survey.sections)
     if people < needs.people:
-        counts = pd.Series({s.subject: s.label for s in survey.sections}).value_counts()
-        counted = " and ".join(
-            f"{counts.get(label, 0)} {label}{splits.plural(counts.get(label, 0))}" for label in LABELS
-        )
+        counted = splits.counted({s.subject: s.label for s in survey.sections}.values())
         wanted = "one of each" if needs.people == 1 else "two of each at least, one to train on and one to be tested"
         return Verdict(chapter, f"there are {counted}; wanted {wanted}. Add people.")
     if needs.one and not set(one.proteins) <= set(there):

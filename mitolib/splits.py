@@ -10,7 +10,7 @@ splits by subject there is one column for each fold. All sections of a subject a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
 from math import gcd
@@ -136,8 +136,7 @@ def described(table: pd.DataFrame) -> str:
     whose = {part: table[table["split"] == part].drop_duplicates("subject") for part in SETS}
     told = []
     for part in SETS:
-        counts = whose[part]["label"].value_counts().reindex(LABELS, fill_value=0)
-        told.append(f"{part} {' and '.join(f'{n} {label}{plural(n)}' for label, n in counts.items())}")
+        told.append(f"{part} {counted(whose[part]['label'])}")
     text = f"People whose patches are in each set: {'; '.join(told)}. "
     people = {part: set(rows["subject"]) for part, rows in whose.items()}
     if people["test"] & people["train"]:
@@ -155,6 +154,12 @@ def described(table: pd.DataFrame) -> str:
 
 def plural(n: int) -> str:
     return "" if n == 1 else "s"
+
+
+def counted(labels: Iterable[str]) -> str:
+    """ "1 control and 3 patients", of the label of each person."""
+    labels = list(labels)
+    return " and ".join(f"{labels.count(label)} {label}{plural(labels.count(label))}" for label in LABELS)
 
 
 def no_overlap(table: pd.DataFrame, *, seed: int = 127, fraction: float = 0.1) -> pd.Series:
