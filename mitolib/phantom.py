@@ -143,11 +143,11 @@ def make_phantom(
         drawn = _draw_all(tasks, workers or min(_cores(), MOST_WORKERS))
         _write_tables(draft, cohort["subjects"], drawn)
         (draft / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
-        if root.exists():
-            root.rmdir()  # _is_there has seen that it is empty
         try:
+            if root.exists():
+                root.rmdir()  # _is_there has seen that it is empty
             draft.rename(root)
-        except OSError:  # another process was faster
+        except OSError:  # another process was faster: what is there now has to be the same cohort
             if not _is_there(root, recipe):
                 raise
             shutil.rmtree(draft)

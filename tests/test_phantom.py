@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from scipy import ndimage as ndi
 from skimage.measure import regionprops_table
 from skimage.segmentation import clear_border
 
-from mitolib import settings
+from mitolib import phantom, settings
 from mitolib.fibres import Geometry
 from mitolib.phantom import PhantomError, donors, make_phantom, section_size
 from mitolib.staining import Stain
@@ -463,6 +464,32 @@ def test_after_a_kill_nothing_half_is_taken_for_whole(tmp_path, calibration):
     make_phantom(root, calibration=calibration)
     assert len(list(root.rglob("*.jpg"))) == 30
     assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["no folder", "an empty folder"])
+def test_of_two_runs_at_once_the_slower_takes_what_the_faster_drew(tmp_path, root, calibration, monkeypatch, empty):
+    """The faster one appears, whole, while the slower still writes its last tables."""
+    late = tmp_path / "phantom"
+    if empty:
+        late.mkdir()
+    write_tables = phantom._write_tables
+
+    def overtaken(*arguments: object) -> None:
+        write_tables(*arguments)
+        shutil.copytree(root, late, dirs_exist_ok=True)
+
+    monkeypatch.setattr(phantom, "_write_tables", overtaken)
+    assert make_phantom(late, calibration=calibration) == late
+    assert digests(late) == digests(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
+
+
+def test_a_folder_that_something_else_fills_meanwhile_is_kept(tmp_path, calibration, monkeypatch):
+    monkeypatch.setattr(phantom, "_write_tables", lambda *_: (tmp_path / "phantom/notes.txt").write_text("mine"))
+    (tmp_path / "phantom").mkdir()
+    with pytest.raises(PhantomError, match="no phantom"):
+        make_phantom(tmp_path / "phantom", calibration=calibration)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["phantom", "phantom/notes.txt"]
 
 
 def test_sections_shrink_but_keep_room_for_a_grid_of_patches():
