@@ -20,14 +20,14 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
 book: $(READY)  ## execute all notebooks here (PROFILE=smoke|quick|paper) and render the book into build/book
-	$(BIN)/python -m mitolib.execute --profile $(PROFILE)
+	$(BIN)/python book/_tools/execute.py --profile $(PROFILE)
 
 test: lint unit smoke  ## lint, unit tests, every notebook in the smoke profile, the published book with warnings as errors
 
 lint: $(READY)  ## ruff on code and notebooks; the gates of the published edition
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python tests/gates.py
+	$(BIN)/python book/_tools/gates.py
 
 unit: $(READY)  ## unit tests, and the published book with warnings as errors
 	$(PYTEST) tests
@@ -40,7 +40,7 @@ bench: $(READY)  ## the claims about speed, memory and fidelity, each as a ratio
 
 paper: PROFILE = paper
 paper: $(READY)  ## execute into the published edition, book/ (PROFILE=..., CHAPTER=exp1 for one chapter)
-	$(BIN)/python -m mitolib.execute --profile $(PROFILE) --book book $(if $(CHAPTER),--chapter $(CHAPTER))
+	$(BIN)/python book/_tools/execute.py --profile $(PROFILE) --book book $(if $(CHAPTER),--chapter $(CHAPTER))
 
 site: $(READY)  ## render the published edition into build/site, without running a notebook
 	$(RENDER) --all --path-output build/site
@@ -62,7 +62,7 @@ links: $(READY)  ## try every link of the published edition; the report is build
 # Until a release a chapter may lag behind its notebook; then a gate refuses it before anything is built.
 # Sorted, dated and owned alike, so that the same edition gives the same checksums.
 release: $(READY)  ## if no chapter lags: site, executed chapters, lock file and checksums, in build/release
-	$(BIN)/python tests/gates.py --release
+	$(BIN)/python book/_tools/gates.py --release
 	$(MAKE) site
 	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
 	cp requirements.lock CITATION.cff LICENSE $(RELEASE)

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from timing import load_average
 
-from mitolib import cohort, evaluation, features, metrics, models, patches, phantom, settings, splits, weights
+from mitolib import bank, cohort, metrics, networks, patches, settings, splits, weights
+from mitolib.people import evaluation
+from mitolib.phantom import draw
 
 PROTEIN, STRIDE_PX = "SDHA", 224
 SEEDS = range(127, 132)
@@ -38,13 +40,13 @@ def main() -> None:
     """One line per way of drawing batches: balanced accuracy of each seed, seconds for one head."""
     print(load_average())
     full = settings.PROFILES["paper"]
-    sections = cohort.read_cohort(phantom.make_phantom(full.phantom, scale=full.scale), [PROTEIN])
+    sections = cohort.read_cohort(draw.make_phantom(full.phantom, scale=full.scale), [PROTEIN])
     table = patches.grid(sections, stride_px=STRIDE_PX)
     pixels_nhwc = patches.load(table, sections, [PROTEIN], stride_px=STRIDE_PX)
     truth, split = metrics.class_index(table["label"]), splits.published(table, "exp1")
     train, test = (np.flatnonzero(split == part) for part in ("train", "test"))
-    backbone, _ = models.divide(models.build("VGG16", arrays=weights.resolve("VGG16").arrays))
-    maps_nhwc = features.Bank(backbone, pixels_nhwc, prepare=patches.as_input, label="plain").all()
+    backbone, _ = networks.divide(networks.build("VGG16", arrays=weights.resolve("VGG16").arrays))
+    maps_nhwc = bank.Bank(backbone, pixels_nhwc, prepare=patches.as_input, label="plain").all()
 
     for name, kind, changed in (
         ("equal parts", evaluation.Head, {}),

@@ -28,7 +28,8 @@ import numpy as np
 from scipy import stats
 from timing import load_average
 
-from mitolib import cohort, features, metrics, models, patches, phantom, settings, splits, training, weights
+from mitolib import bank, cohort, heads, metrics, networks, patches, settings, splits, weights
+from mitolib.phantom import draw
 
 PROTEIN, STRIDE_PX, SCALE = "SDHA", 224, 0.5
 TRAIN, VALIDATION = 120, 24  # of the 229 patches; the rest is for testing
@@ -48,11 +49,11 @@ class Trial:
     arrays: tuple[np.ndarray, ...] | None
     backbone: keras.Model
 
-    def accuracy(self, train: features.Source, features_nhwc: np.ndarray, seed: int) -> float:
+    def accuracy(self, train: bank.Source, features_nhwc: np.ndarray, seed: int) -> float:
         """On the test patches, of a head trained on `train`; features_nhwc: of all patches, not augmented."""
         keras.utils.set_random_seed(seed)
-        _, head = models.divide(models.build("VGG16", arrays=self.arrays))
-        training.fit(
+        _, head = networks.divide(networks.build("VGG16", arrays=self.arrays))
+        heads.fit(
             head,
             train,
             self.truth[self.rows["train"]],
@@ -62,13 +63,13 @@ class Trial:
             rng=np.random.default_rng(seed),
             label=f"seed {seed}",
         )
-        p_patient = training.p_patient(head, features_nhwc[self.rows["test"]])
+        p_patient = heads.p_patient(head, features_nhwc[self.rows["test"]])
         return metrics.scores(self.truth[self.rows["test"]], (p_patient > 0.5).astype(int))["accuracy"]
 
     def augmented(self, views: int, plain_nhwc: np.ndarray) -> np.ndarray:
         """(seeds,) accuracies with so many views of each training patch, or with a new one at each call (0)."""
         quick = settings.PROFILES["quick"]
-        train = features.source(
+        train = bank.source(
             self.backbone,
             self.pixels_nhwc,
             rows=self.rows["train"],
@@ -88,21 +89,21 @@ class Trial:
 
 def prepare(folder: Path) -> Trial:
     """The patches of a phantom drawn into `folder`, a random split of them, and VGG16."""
-    sections = cohort.read_cohort(phantom.make_phantom(folder, scale=SCALE), [PROTEIN])
+    sections = cohort.read_cohort(draw.make_phantom(folder, scale=SCALE), [PROTEIN])
     table = patches.grid(sections, stride_px=STRIDE_PX)
     shuffled = np.random.default_rng(settings.PROFILES["quick"].seed).permutation(len(table))
     rows = dict(zip(splits.SETS, np.split(shuffled, [TRAIN, TRAIN + VALIDATION]), strict=True))
     arrays = weights.resolve("VGG16").arrays
-    backbone, _ = models.divide(models.build("VGG16", arrays=arrays))
+    backbone, _ = networks.divide(networks.build("VGG16", arrays=arrays))
     pixels_nhwc = patches.load(table, sections, [PROTEIN], stride_px=STRIDE_PX)
     return Trial(pixels_nhwc, metrics.class_index(table["label"]), rows, arrays, backbone)
 
 
 def in_float32(trial: Trial) -> np.ndarray:
     """(N, h, w, c) float32 of all patches, computed as the bank computes them and never rounded."""
-    forward = features.compiled(trial.backbone)
-    starts = range(0, len(trial.pixels_nhwc), features.BATCH)
-    batches = [np.asarray(trial.pixels_nhwc[start : start + features.BATCH]) for start in starts]
+    forward = bank.compiled(trial.backbone)
+    starts = range(0, len(trial.pixels_nhwc), bank.BATCH)
+    batches = [np.asarray(trial.pixels_nhwc[start : start + bank.BATCH]) for start in starts]
     return np.concatenate([forward(patches.as_input(batch)) for batch in batches])
 
 
@@ -123,13 +124,13 @@ def main() -> None:
     """Both claims, in a folder of banks that goes at the end."""
     print(load_average())
     with tempfile.TemporaryDirectory() as folder:
-        features.FOLDER = Path(folder) / "cache"
+        bank.FOLDER = Path(folder) / "cache"
         trial = prepare(Path(folder) / "phantom")
         sizes = ", ".join(f"{len(rows)} {name}" for name, rows in trial.rows.items())
         baseline = metrics.majority_baseline(trial.truth[trial.rows["test"]])
         print(f"patches: {sizes}; always the commoner class is right on {baseline:.3f} of the test patches")
 
-        float16 = features.Bank(trial.backbone, trial.pixels_nhwc, prepare=patches.as_input, label="plain").all()
+        float16 = bank.Bank(trial.backbone, trial.pixels_nhwc, prepare=patches.as_input, label="plain").all()
         compare("claim 2: float16 against float32", trial.plain(float16), trial.plain(in_float32(trial)))
 
         online = trial.augmented(ONLINE, float16)

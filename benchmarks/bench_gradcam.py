@@ -29,33 +29,35 @@ from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 from tf_keras_vis.utils.scores import CategoricalScore
 from timing import in_turns, load_average
 
-from mitolib import cohort, explain, models, patches, phantom, settings, splits, weights
+from mitolib import cohort, networks, patches, settings, splits, weights
+from mitolib.phantom import draw
+from mitolib.saliency import methods
 
 ROUNDS, TOLERANCE = 7, 1e-4
-LAYER = explain.LAYERS["VGG16"]
+LAYER = methods.LAYERS["VGG16"]
 
 
 def main() -> None:
     """Print the error over all test patches, then the two ratios."""
     run = settings.read_parameters({})
-    root = phantom.make_phantom(run.phantom, scale=run.scale)
+    root = draw.make_phantom(run.phantom, scale=run.scale)
     sections = cohort.read_cohort(root, ["SDHA"])
     table = patches.grid(sections, stride_px=224)
     test = table[splits.published(table, "exp1") == "test"]
     pixels = patches.as_input(patches.load(test, sections, ["SDHA"], stride_px=224))
 
     keras.utils.set_random_seed(run.seed)
-    model = models.build("VGG16", arrays=weights.resolve("VGG16").arrays)
+    model = networks.build("VGG16", arrays=weights.resolve("VGG16").arrays)
     if len(sys.argv) > 1:
-        models.divide(model)[1].set_weights(keras.models.load_model(sys.argv[1], compile=False).get_weights())
-    camera, library = explain.GradCAM(model, LAYER), Gradcam(model, ReplaceToLinear())
+        networks.divide(model)[1].set_weights(keras.models.load_model(sys.argv[1], compile=False).get_weights())
+    camera, library = methods.GradCAM(model, LAYER), Gradcam(model, ReplaceToLinear())
     raw = {"penultimate_layer": LAYER, "expand_cam": False, "normalize_cam": False}
 
     errors, tops = [], []
     for class_index in range(len(settings.LABELS)):
         score = CategoricalScore(class_index)
-        for i in range(0, len(pixels), explain.BATCH):
-            batch = pixels[i : i + explain.BATCH]
+        for i in range(0, len(pixels), methods.BATCH):
+            batch = pixels[i : i + methods.BATCH]
             theirs = np.asarray(library(score, batch, **raw))
             errors.extend(np.abs(camera(batch, class_index) - theirs).max(axis=(1, 2)))
             tops.extend(theirs.max(axis=(1, 2)))
@@ -68,10 +70,10 @@ def main() -> None:
         f"map {top[worst] / top.max():.1e} times as strong as the strongest"
     )
 
-    batch = pixels[: explain.BATCH]
+    batch = pixels[: methods.BATCH]
     signature = [tf.TensorSpec(model.input_shape, tf.float32)]
     forward = tf.function(partial(model, training=False), input_signature=signature)
-    features = models.divide(model, LAYER)[0](batch, training=False).numpy()
+    features = networks.divide(model, LAYER)[0](batch, training=False).numpy()
     steps = {
         "forward pass": lambda: forward(batch).numpy(),
         "Grad-CAM from pixels": lambda: camera(batch, 1),

@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 from timing import load_average
 
-from mitolib import cohort, features, models, patches, phantom, settings, weights
+from mitolib import bank, cohort, networks, patches, settings, weights
+from mitolib.phantom import draw
 
 SIZES = (0.25, 0.5, 1, 2)
 UNIT = ("C02", "P03")  # drawn 4 times in a cohort of size 1
@@ -47,24 +48,22 @@ def enlarge(size: float, path: Path) -> Path:
 
 def measure(size: float, folder: Path) -> dict[str, float]:
     """Number of patches, wall and processor seconds of each step, and peak memory, of this process."""
-    features.FOLDER = folder / "bank"
+    bank.FOLDER = folder / "bank"
     quick = settings.PROFILES["quick"]
-    backbone, _ = models.divide(models.build("VGG16", arrays=weights.resolve("VGG16").arrays))
-    features.precision()  # measured once per process, so no part of the growth
+    backbone, _ = networks.divide(networks.build("VGG16", arrays=weights.resolve("VGG16").arrays))
+    bank.precision()  # measured once per process, so no part of the growth
     laps = [(time.perf_counter(), time.process_time())]
 
     def lap() -> None:
         laps.append((time.perf_counter(), time.process_time()))
 
-    root = phantom.make_phantom(
-        folder / "phantom", scale=quick.scale, calibration=enlarge(size, folder / "cohort.json")
-    )
+    root = draw.make_phantom(folder / "phantom", scale=quick.scale, calibration=enlarge(size, folder / "cohort.json"))
     lap()
     sections = cohort.read_cohort(root)
     table = patches.grid(sections, stride_px=STRIDE_PX)
     pixels = patches.load(table, sections, ["SDHA"], stride_px=STRIDE_PX)
     lap()
-    features.source(
+    bank.source(
         backbone,
         pixels,
         rows=np.arange(len(table)),

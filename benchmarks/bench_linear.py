@@ -17,7 +17,8 @@ from unittest.mock import patch
 import numpy as np
 from timing import in_turns, load_average, ratio
 
-from mitolib import evaluation, linear
+from mitolib import linear
+from mitolib.people import evaluation
 
 N_FEATURES, ROUNDS, FITS = 512, 9, 4
 ALL_THREADS = SimpleNamespace(limit=lambda **_: nullcontext())

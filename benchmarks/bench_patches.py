@@ -26,10 +26,11 @@ from patchify import patchify
 from PIL import Image
 from timing import in_turns, load_average, ratio
 
-from mitolib import cohort, models, patches, phantom, settings
+from mitolib import cohort, networks, patches, settings
+from mitolib.phantom import draw
 
 EXPERIMENTS = {"exp1": (["SDHA"], 224), "exp2": (list(settings.PROTEINS), 256)}  # proteins and stride of the paper
-PX = models.INPUT_PX
+PX = networks.INPUT_PX
 ROUNDS = 5
 PARTS = {"decoding": cohort.Section.image_yx, "cutting": patches.cut, "resizing": patches.resize}  # of `load`
 PILLOW = ("~", 0, "<method 'resize' of 'ImagingCore' objects>")  # its C code, as pstats names it
@@ -94,7 +95,7 @@ def measure(name: str, sections: Sequence[cohort.Section], table: pd.DataFrame) 
 def main() -> None:
     """Both experiments, on the phantom of the quick profile."""
     quick = settings.PROFILES["quick"]
-    sections = cohort.read_cohort(phantom.make_phantom(quick.phantom, scale=quick.scale))
+    sections = cohort.read_cohort(draw.make_phantom(quick.phantom, scale=quick.scale))
     print(load_average())
     for name, (_, stride_px) in EXPERIMENTS.items():
         measure(name, sections, patches.grid(sections, stride_px=stride_px))

@@ -26,7 +26,7 @@ import tensorflow as tf
 import torch
 from timing import in_turns, load_average, seconds
 
-from mitolib import features, models, patches, settings, training, weights
+from mitolib import bank, heads, networks, patches, settings, weights
 
 TRAIN, VALIDATION, EPOCHS, BATCH = 982, 110, 100, 2
 VIEWS = settings.PROFILES["paper"].views
@@ -63,7 +63,7 @@ def forward_operations(backbone: keras.Model) -> float:
 
 def compiled_head(arrays: tuple[np.ndarray, ...] | None, optimizer: keras.optimizers.Optimizer) -> keras.Model:
     """A fresh head of VGG16, ready to train."""
-    _, head = models.divide(models.build("VGG16", arrays=arrays))
+    _, head = networks.divide(networks.build("VGG16", arrays=arrays))
     head.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
     return head
 
@@ -72,31 +72,31 @@ def main() -> None:
     """Time both loops in turns and print the ratios."""
     rng = np.random.default_rng(0)
     arrays = weights.resolve("VGG16").arrays
-    pixels = rng.integers(0, 256, (64, models.INPUT_PX, models.INPUT_PX, 1), dtype=np.uint8)
-    labels = training.one_hot(rng.integers(0, 2, BATCH))
+    pixels = rng.integers(0, 256, (64, networks.INPUT_PX, networks.INPUT_PX, 1), dtype=np.uint8)
+    labels = heads.one_hot(rng.integers(0, 2, BATCH))
     augment = partial(patches.augment, zoom=(0.8, 1.2), rng=rng)
     generator = tf.keras.preprocessing.image.ImageDataGenerator(
         rotation_range=180, zoom_range=0.2, horizontal_flip=True, vertical_flip=True, rescale=1 / 255
     )
     colour = np.repeat(pixels, 3, axis=-1)
-    flow = generator.flow(colour, training.one_hot(rng.integers(0, 2, len(pixels))), batch_size=BATCH)
+    flow = generator.flow(colour, heads.one_hot(rng.integers(0, 2, len(pixels))), batch_size=BATCH)
 
-    online = models.build("VGG16", arrays=arrays)
+    online = networks.build("VGG16", arrays=arrays)
     online.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
-    backbone, _ = models.divide(models.build("VGG16", arrays=arrays))
-    forward = features.compiled(backbone)
-    plain, fused = (compiled_head(arrays, o) for o in (keras.optimizers.Adam(1e-3), training.FusedAdam(1e-3)))
+    backbone, _ = networks.divide(networks.build("VGG16", arrays=arrays))
+    forward = bank.compiled(backbone)
+    plain, fused = (compiled_head(arrays, o) for o in (keras.optimizers.Adam(1e-3), heads.FusedAdam(1e-3)))
     row = forward(patches.as_input(pixels[:BATCH]))
 
-    plain_input = patches.as_input(pixels[: features.BATCH])
-    plain_labels = training.one_hot(rng.integers(0, 2, features.BATCH))
+    plain_input = patches.as_input(pixels[: bank.BATCH])
+    plain_labels = heads.one_hot(rng.integers(0, 2, bank.BATCH))
     plain_features = forward(plain_input)
 
     def naive() -> None:
         online.train_on_batch(*next(flow))
 
     def build() -> None:
-        forward(patches.as_input(augment(pixels[: features.BATCH])))
+        forward(patches.as_input(augment(pixels[: bank.BATCH])))
 
     steps = {
         "naive step": (naive, STEPS),
@@ -114,9 +114,9 @@ def main() -> None:
         print(f"{name:24s} {1e3 * value:8.1f} ms")
 
     n_steps = EPOCHS * -(-TRAIN // BATCH)
-    validations = VALIDATION / features.BATCH
+    validations = VALIDATION / bank.BATCH
     naive_s = n_steps * t["naive step"] + EPOCHS * validations * t["naive validation, 16"]
-    bank_s = VIEWS * TRAIN / features.BATCH * t["bank, 16 patches"] + validations * t["forward, 16 patches"]
+    bank_s = VIEWS * TRAIN / bank.BATCH * t["bank, 16 patches"] + validations * t["forward, 16 patches"]
     head_s = n_steps * t["head step, fused Adam"] + EPOCHS * validations * t["head validation, 16"]
     print(
         f"{EPOCHS} epochs of {TRAIN} patches: {naive_s / 3600:.1f} h naive; "
@@ -127,13 +127,13 @@ def main() -> None:
         f"with a head that costs nothing {naive_s / bank_s:.1f})"
     )
 
-    used = features.precision()
+    used = bank.precision()
     rates = {dtype: peak(dtype) for dtype in sorted({"float32", used})}
     for dtype, rate in rates.items():
         print(f"peak of a matrix product: {rate / 1e9:.0f} GFLOP/s in {dtype}")
     for name in ("head step, Keras' Adam", "head step, fused Adam"):
         print(f"claim 2: {name} at {head_operations(fused) / t[name] / rates['float32']:.0%} of the float32 peak")
-    share = features.BATCH * forward_operations(backbone) / t["forward, 16 patches"] / rates[used]
+    share = bank.BATCH * forward_operations(backbone) / t["forward, 16 patches"] / rates[used]
     print(f"claim 2: forward pass in {used} at {share:.0%} of its peak (wanted: 80 %)")
 
 

@@ -24,7 +24,8 @@ import torch
 from timing import Step, in_turns, load_average, ratio
 from torch import Tensor, nn
 
-from mitolib import resnet, surgery, whitening
+from mitolib.whitening import layer as whitening
+from mitolib.whitening import resnet, surgery
 
 BATCH, PX, PLACE = 64, 224, "layer4.1.bn1"
 ROUNDS, TURNS = 5, 10  # in turns, and calls in a round of what takes milliseconds

@@ -1,4 +1,4 @@
-"""The command line for data of your own and of others: see `mitolib.intake` and `mitolib.registry`."""
+"""The command line for data of your own and of others: see `mitolib.intake.check` and `mitolib.downloads`."""
 
 from __future__ import annotations
 
@@ -88,16 +88,16 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _fetch(name: str | None) -> None:
-    from mitolib import registry  # a moment, which the other commands need not wait for
+    from mitolib import downloads  # a moment, which the other commands need not wait for
 
     try:
         if name:
-            print(registry.fetch(name))
+            print(downloads.fetch(name))
             return
-        for known, file in registry.FILES.items():
-            where = registry.local(known) or f"not here; {file.address}"
+        for known, file in downloads.FILES.items():
+            where = downloads.local(known) or f"not here; {file.address}"
             print(f"{known}: {file.citation}; {file.licence}\n    {where}")
-    except registry.RegistryError as error:
+    except downloads.RegistryError as error:
         sys.exit(str(error))
 
 

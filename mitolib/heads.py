@@ -1,190 +1,159 @@
-"""Where in a Keras network the scores of its classes are, and how its layers are connected.
-
-A score is a class's value before the softmax or sigmoid. Of a network with one output, p(patient) by a sigmoid, that
-value is the score of class 1, its negative that of class 0. A network of which it is not known where its scores are is
-refused: an activation, or a layer, that came in between unseen would make every explanation of it wrong.
-"""
+"""Fit a head on features, with the paper's optimiser, loss and early stopping."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
+import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-# How an activation is called, be it a function or a layer -> what it is.
-ACTIVATIONS = {
-    "linear": "linear",
-    "sigmoid": "sigmoid",
-    "softmax": "softmax",
-    "softmax_v2": "softmax",  # tf.nn.softmax
-    "log_softmax": "log_softmax",
-    "log_softmax_v2": "log_softmax",
-    "logsoftmax": "log_softmax",
-}
-SCORING = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.BatchNormalization)  # their results may be scores,
-PASSIVE = (  # and still are behind these
-    keras.layers.AveragePooling2D,
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.Identity,
-    keras.layers.Reshape,
-)
+from mitolib import files
+from mitolib.progress import EVERY_S, clock, say
+from mitolib.settings import LABELS, Profile
 
 
-@dataclass(frozen=True)
-class Head:
-    """Where the scores of a network are: what its last Dense makes of `reads` before the activation, or `reads`."""
+class FusedAdam(keras.optimizers.Adam):
+    """Keras' Adam with its update in TensorFlow's one-pass kernel.
 
-    reads: keras.KerasTensor
-    dense: keras.layers.Dense | None
-    activation: str  # behind the scores; a value of ACTIVATIONS
-    n_outputs: int
-
-    def scores(self, read: tf.Tensor) -> tf.Tensor:
-        """(N, classes) of values of `reads`; two classes, as said above, for one output."""
-        if self.dense is not None:
-            read = tf.matmul(tf.cast(read, self.dense.kernel.dtype), self.dense.kernel)
-            read = read + self.dense.bias if self.dense.use_bias else read
-        return tf.concat([-read, read], axis=1) if self.n_outputs == 1 else read
-
-
-def head_of(model: keras.Model) -> Head:
-    """Find the scores of a network in the graph of its layers.
-
-    Raises ValueError for a model without a graph or with another model inside, with several inputs or outputs, and for
-    an end that is no Dense, no convolution with pooling behind it, or has another activation than those above.
+    Keras writes the update as a dozen array operations, each a walk through memory over all parameters and
+    their two moments; at batch 2 that walk, not the matrix products, bounds a training step. The formula is the
+    same, and so are the numbers up to rounding.
     """
-    if not getattr(model, "outputs", None):
-        raise ValueError(
-            f"{model.name} is a {type(model).__name__} without a graph of layers; wanted one. Build the model as "
-            "keras.Model(inputs, outputs)."
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """One step of one variable, in place; called by Keras."""
+        i = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[i].value.handle,
+            v=self._velocities[i].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=tf.cast(self.beta_1, variable.dtype),
+            beta2=tf.cast(self.beta_2, variable.dtype),
+            epsilon=tf.cast(self.epsilon, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
         )
-    if inner := [one.name for one in model.layers if isinstance(one, keras.Model)]:
-        raise ValueError(
-            f"{model.name} has a model inside, {', '.join(inner)}; wanted a flat one. Build the head on the output of "
-            "the inner one: keras.Model(inner.input, head(inner.output)), where it is head(inner(inputs)) now."
-        )
-    tensor, last = model.outputs[0], operation_of(model.outputs[0])
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(tensor.shape) != 2:
-        shapes = ", ".join(str(tuple(one.shape)) for one in model.outputs)
-        raise ValueError(
-            f"{model.name} has {len(model.inputs)} inputs, and outputs {shapes}; wanted one input and one output "
-            "(None, classes). Take one of several: keras.Model(model.input, model.outputs[0])."
-        )
-    if other := [one.name for one in model.layers if getattr(one, "data_format", None) == "channels_first"]:
-        raise ValueError(
-            f"{model.name} has channels first in {', '.join(other)}; wanted maps (N, h, w, C). Build it with "
-            'data_format="channels_last".'
-        )
-    activation, n_outputs = activation_of(last), tensor.shape[-1]
-    if n_outputs == 1 and "softmax" in activation:
-        raise ValueError(
-            f"{model.name} has a softmax over one output, which is always 1; wanted a sigmoid there, or two outputs. "
-            "Train it again with one of them."
-        )
-    if _is_plain(last, keras.layers.Dense) and activation in ACTIVATIONS.values():
-        return Head(inputs_of(tensor)[0], last, activation, n_outputs)
-    alone = isinstance(last, keras.layers.Activation) or not hasattr(last, "activation")
-    if alone and activation in ACTIVATIONS.values() and activation != "linear":
-        tensor = inputs_of(tensor)[0]
-    else:
-        activation = "linear"
-    source = tensor
-    while isinstance(operation_of(source), PASSIVE) or _is_nothing(operation_of(source)):
-        source = inputs_of(source)[0]
-    end, own = operation_of(source), activation_of(operation_of(source))
-    known = any(_is_plain(end, kind) for kind in SCORING) and (own == "linear" or source is not tensor)
-    if own in ("sigmoid", "softmax", "log_softmax") or (activation == "linear" and not known):
-        raise ValueError(
-            f"{model.name} takes its scores from {end.name} ({type(end).__name__}, activation {own}); wanted them from "
-            "a Dense or convolution, and softmax, sigmoid or nothing as the very last step. Cut off what comes later, "
-            "keras.Model(model.input, scores), or build and train it so."
-        )
-    return Head(tensor, None, activation, n_outputs)
 
 
-def with_logits(model: keras.Model) -> keras.Model:
-    """The same network without its softmax or sigmoid: (N, H, W, C) -> (N, classes) scores, two for one output.
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """(N,) class indices -> (N, 2) float32."""
+    return np.eye(len(LABELS), dtype=np.float32)[labels]
 
-    A last Dense is copied, all other layers are shared.
+
+def fit(
+    head: keras.Model,
+    train: Callable[[int, np.ndarray], np.ndarray],
+    train_labels: np.ndarray,
+    validation_nhwc: np.ndarray,
+    validation_labels: np.ndarray,
+    *,
+    profile: Profile,
+    rng: np.random.Generator,
+    label: str,
+) -> pd.DataFrame:
+    """Train `head` in place and return its history: one row per epoch, from 1.
+
+    Columns accuracy, loss, val_accuracy, val_loss. train: (epoch, row numbers) -> features. Every epoch shows every
+    patch once, in a new order. Adam, categorical cross-entropy; training stops when the validation accuracy has not
+    improved for `profile.patience` epochs, and the weights of the best epoch are put back (the paper does not say which
+    it kept). Labels are (N,) class indices.
+    Raises MemoryError, with the parameter to change, where a batch does not fit into the device's memory.
+
+    The loop is written out since Keras' `fit` left one of two cores idle in some epochs and not in others: a step took
+    26 or 34 ms, and of a wider head 41 or 68.
     """
-    head = head_of(model)
-    scores = head.reads
-    if head.dense is not None:
-        linear = type(head.dense).from_config(head.dense.get_config() | {"activation": "linear"})
-        scores = linear(head.reads)
-        linear.set_weights(head.dense.get_weights())
-    if head.n_outputs == 1:
-        scores = keras.ops.concatenate([-scores, scores], axis=1)
-    return keras.Model(model.inputs[0], scores, name=model.name)
+    head.compile(optimizer=FusedAdam(profile.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"])
+    stop = keras.callbacks.EarlyStopping(
+        "val_accuracy", mode="max", patience=profile.patience, restore_best_weights=True
+    )
+    callbacks = keras.callbacks.CallbackList([stop, _Progress(label, profile.epochs)], model=head)
+    validation = validation_nhwc.astype(np.float32), one_hot(validation_labels)
+    n, history, head.stop_training = len(train_labels), [], False
+    callbacks.on_train_begin()
+    try:
+        for epoch in range(profile.epochs):
+            order = rng.permutation(n)
+            batches = [order[start : start + profile.batch_size] for start in range(0, n, profile.batch_size)]
+            seen = []
+            for rows in batches:
+                batch_nhwc = train(epoch, rows).astype(np.float32)
+                seen.append(head.train_on_batch(batch_nhwc, one_hot(train_labels[rows]), return_dict=True))
+            unseen = head.test_on_batch(*validation, return_dict=True)
+            # Keras forgets its metrics at every such call: what it returned is of that batch alone.
+            means = np.average(pd.DataFrame(seen), axis=0, weights=[len(rows) for rows in batches])
+            scores = dict(zip(seen[0], means, strict=True)) | {f"val_{name}": x for name, x in unseen.items()}
+            history.append(scores)
+            callbacks.on_epoch_end(epoch, scores)
+            if head.stop_training:
+                break
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(
+            f"{label}: batches of {profile.batch_size} do not fit into the memory of the device. Give it less with "
+            f"`-p batch_size {max(1, profile.batch_size // 2)}`, or end other programs on it."
+        ) from error
+    callbacks.on_train_end()  # puts the best weights back
+    table = pd.DataFrame(history)[["accuracy", "loss", "val_accuracy", "val_loss"]].astype(float)
+    return table.set_index(pd.RangeIndex(1, len(table) + 1, name="epoch"))
 
 
-def maps_of(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
-    """Layer -> its maps (N, h, w, C) on the way to the output, one for each time that it is used there; in order."""
-    results: dict[str, list[keras.KerasTensor]] = {one.name: [] for one in model.layers}
-    todo, seen = list(model.outputs), set()
-    while todo:
-        tensor = todo.pop()
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            results.setdefault(operation_of(tensor).name, []).append(tensor)
-            todo += inputs_of(tensor)
-    return {name: maps for name, maps in results.items() if maps and len(maps[0].shape) == 4}
+def as_record(history: pd.DataFrame) -> dict[str, object]:
+    """The entries `epochs` and `history` of a model in a results file."""
+    return {"epochs": len(history), "history": history.to_dict("list")}
 
 
-def map_of(model: keras.Model, name: str) -> keras.KerasTensor:
-    """The map (N, h, w, C) that a layer gives; ValueError if it gives none, or several."""
-    maps = maps_of(model)
-    if name not in maps:
-        raise ValueError(f"{model.name} has no map {name!r}; layers with maps are {', '.join(maps)}.")
-    if len(maps[name]) > 1 or maps[name][0] is not getattr(model.get_layer(name), "output", None):
-        raise ValueError(
-            f"{name} is used {len(maps[name])} times in {model.name}, or before that in another model; wanted one map. "
-            "Take a layer that is used once, or a copy of the model: keras.models.clone_model, then set_weights."
-        )
-    return maps[name][0]
+def p_patient(head: keras.Model, features_nhwc: np.ndarray) -> np.ndarray:
+    """(N,) float32: the probability of "patient" for each row of features."""
+    return head.predict_on_batch(features_nhwc.astype(np.float32))[:, LABELS.index("patient")]
 
 
-def passed(cut: keras.KerasTensor, end: keras.KerasTensor) -> bool:
-    """Whether another way than through `cut` leads from the pictures to `end`."""
-    todo, seen = [end], {id(cut)}
-    while todo:
-        tensor = todo.pop()
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            if not (before := inputs_of(tensor)):
-                return True
-            todo += before
-    return False
+def save(head: keras.Model, path: Path) -> dict[str, str]:
+    """Write a trained head, whole or not at all; return what finds it again: file name and digest of its weights."""
+    with files.whole(path) as aside:
+        keras.Model(head.input, head.output, name=head.name).save(aside)  # without the optimiser's moments
+    return {"file": path.name, "sha256": _digest(head)}
 
 
-def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
-    """The layer, or function of keras.ops, whose result it is."""
-    return tensor._keras_history[0]
+def load(path: Path, sha256: str) -> keras.Model:
+    """The head that `save` wrote. Raises ValueError if it is no whole file, or not the one with this digest."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: is no whole Keras file. Run its experiment again.")
+    head = keras.models.load_model(path, compile=False)
+    if (found := _digest(head)) != sha256:
+        raise ValueError(f"{path}: weights have SHA-256 {found}, wanted {sha256}. Run its experiment again.")
+    return head
 
 
-def inputs_of(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """What that operation read for this result; a layer may serve in several places, and in several models."""
-    operation, i, _ = tensor._keras_history
-    return operation._inbound_nodes[i].input_tensors
+def _digest(head: keras.Model) -> str:
+    """Of the weights alone: the file also holds the time of saving."""
+    total = hashlib.sha256()
+    for array in head.get_weights():
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
 
 
-def activation_of(operation: keras.Operation) -> str:
-    """What it applies at its end, or is itself: a value of ACTIVATIONS, or the name of another function."""
-    function = getattr(operation, "activation", None)
-    if function is None:
-        return ACTIVATIONS.get(type(operation).__name__.lower(), "linear")
-    name = getattr(function, "__name__", type(function).__name__)
-    return ACTIVATIONS.get(name.lower(), name)
+class _Progress(keras.callbacks.Callback):
+    """A line now and then: epoch, accuracies, time left if no early stop comes."""
 
+    def __init__(self, label: str, epochs: int) -> None:
+        super().__init__()
+        self.label, self.epochs = label, epochs
 
-def _is_nothing(operation: keras.Operation) -> bool:
-    return isinstance(operation, keras.layers.Activation) and activation_of(operation) == "linear"
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.start = self.last = time.monotonic()
 
-
-def _is_plain(operation: keras.Operation, kind: type[keras.Layer]) -> bool:
-    """Whether it computes what layers of that kind do; a subclass, or one made of bytes, computes something else."""
-    return type(operation).call is kind.call and not getattr(operation, "quantization_mode", None)
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        now, done = time.monotonic(), epoch + 1
+        if now - self.last >= EVERY_S:
+            self.last = now
+            left = clock((now - self.start) / done * (self.epochs - done))
+            accuracy = f"validation accuracy {logs['val_accuracy']:.2f}"
+            say(f"  {self.label}: epoch {done}/{self.epochs}, {accuracy}, at most {left} left")

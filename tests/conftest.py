@@ -23,7 +23,8 @@ matplotlib.use("Agg")
 
 from mitolib.settings import PROTEINS, ROOT
 
-sys.path.append(str(ROOT / "book" / "_ext"))  # the extensions of the book are modules beside its pages
+for folder in ("_ext", "_tools"):  # the modules of the book lie beside its pages
+    sys.path.append(str(ROOT / "book" / folder))
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")

@@ -6,36 +6,24 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 
 import pytest
 import yaml
 
 from mitolib.settings import ROOT
 
-MODULES = sorted((ROOT / "mitolib").glob("*.py"))
-IMAGES = sorted((ROOT / "mitolib" / "images").glob("*.py"))
-SHARED = {"settings", "progress", "cohort", "registry", "linear", "images"}  # what any module may import
-PARTS = {  # a module, and what it is made of
-    "own_data": {"patches", "pictures", "splits", "study"},
-    "explain": {"heads", "study"},
-    "intake": {"own_data", "patches", "pictures", "results", "splits", "study"},
-    "__main__": {"intake", "study"},
-    "phantom": {"fibres", "staining"},
-    "staining": {"fibres"},
-    "results": {"__version__"},
-    "diagrams": {"plots", "toy"},
-    "execute": {"paper"},
-    "ledger": {"paper"},
-    "faithfulness": {"metrics"},
-    "surgery": {"passes", "whitening"},
-    "whitening": {"surgery"},  # by name alone, when it is asked for
-    "arms": {"whitening", "surgery", "passes", "resnet", "splits"},
-    "evaluation": {"models", "splits", "training"},
-}
+PACKAGE = ROOT / "mitolib"
+CORE = sorted(path for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "__main__"))
+WINGS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+READERS = {"cohort", "own_data"}  # of the core, which read through the wing `images`
+MOST_EXPORTED = 12  # names of a wing
+MOST_LINES, MOST_CORE_LINES = 460, 2800  # of a module; of the core
 
 
 def imported(path) -> set[str]:
-    """Names imported from mitolib by a module."""
+    """What a source imports from mitolib: modules of the core, and wings."""
     nodes = ast.walk(ast.parse(path.read_text()))
     found = set()
     for node in nodes:
@@ -43,7 +31,7 @@ def imported(path) -> set[str]:
             found |= {node.module.split(".")[1]} if "." in node.module else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mitolib.")}
-    return found
+    return found - {"__version__"}
 
 
 UNSAFE_NAMES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "eval", "exec", "compile"}
@@ -77,27 +65,59 @@ def running_data(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_modules_meet_in_the_notebook_and_do_not_import_each_other(path):
-    assert imported(path) <= SHARED | PARTS.get(path.stem, set())
+def named(path) -> str:
+    return str(path.relative_to(PACKAGE).with_suffix(""))
 
 
-@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
-def test_the_reader_of_images_imports_nothing_else_of_the_package(path):
-    assert imported(path) <= {"images", "settings"}
+CORE_NAMES, WING_NAMES = {path.stem for path in CORE}, {path.name for path in WINGS}
 
 
-def test_importing_the_package_and_its_plain_modules_loads_neither_framework():
-    torch_modules = {"whitening", "surgery", "passes", "resnet", "arms"}
-    heavy = {"models", "features", "training", "explain", "heads", "execute", "evaluation"} | torch_modules
-    light = ", ".join(path.stem for path in MODULES if path.stem not in heavy | {"__init__"})
+@pytest.mark.parametrize("path", CORE, ids=named)
+def test_the_core_imports_no_wing_but_the_reader_of_images(path):
+    assert imported(path) <= CORE_NAMES | ({"images"} if path.stem in READERS else set())
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parent in WINGS], ids=named)
+def test_a_wing_imports_itself_the_core_and_the_reader_of_images(path):
+    assert imported(path) <= {path.parent.name, "images"} | CORE_NAMES
+
+
+def test_no_module_of_the_core_needs_itself():
+    needs = {path.stem: imported(path) & CORE_NAMES for path in CORE}
+    assert list(TopologicalSorter(needs).static_order())
+
+
+@pytest.mark.parametrize("folder", WINGS, ids=named)
+def test_a_wing_says_what_it_is_for_and_which_twelve_names_it_gives(folder):
+    tree = ast.parse((folder / "__init__.py").read_text())
+    exported = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    )
+    brought = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert ast.get_docstring(tree) and set(exported) == brought and 0 < len(exported) <= MOST_EXPORTED
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_a_module_can_be_read_at_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_the_core_stays_small():
+    assert sum(len(path.read_text().splitlines()) for path in CORE) <= MOST_CORE_LINES
+
+
+def test_importing_the_package_its_data_and_its_figures_loads_neither_framework():
+    heavy = {"bank", "heads", "networks", "people", "saliency", "transfer", "whitening"}
+    light = ", ".join(sorted((CORE_NAMES | WING_NAMES) - heavy))
     script = f"import sys; from mitolib import {light}; print({{'tensorflow', 'keras', 'torch'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "set()"
 
 
-def test_the_package_docstring_is_a_map_of_every_module():
-    text = ast.get_docstring(ast.parse((ROOT / "mitolib" / "__init__.py").read_text()))
-    assert [p.stem for p in MODULES if p.stem != "__init__" and p.stem not in text] == []
+def test_the_package_docstring_is_a_map_of_core_and_wings():
+    text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()))
+    assert [name for name in CORE_NAMES | WING_NAMES if name not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +135,7 @@ def test_what_would_run_code_in_data_is_recognised(text, found):
     assert running_data(text) == found
 
 
-@pytest.mark.parametrize("path", [*MODULES, *IMAGES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=named)
 def test_no_module_runs_what_a_file_holds(path):
     assert running_data(path.read_text()) == []
 

@@ -1,430 +1,134 @@
-"""Heads of people's networks: each gives the maps that its formula says, or is refused by name."""
-
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
-from keras import layers
 
-from mitolib import explain, heads
+from mitolib import heads, settings
 
-pytestmark = pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+PROFILE = replace(settings.PROFILES["smoke"], epochs=12, patience=3, batch_size=4, learning_rate=0.05)
 
-LAYER, SIDE, CHANNELS = "conv", 6, 4
-PICTURES = np.random.default_rng(0).normal(size=(3, SIDE, SIDE, 3)).astype("float32")
-OPTIONS = {"layer": LAYER, "samples": 3}
 
+def small_head() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((2,))
+    return keras.Model(x, keras.layers.Dense(2, activation="softmax")(x))
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    keras.utils.set_random_seed(0)
 
+def separable(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    labels = rng.integers(0, 2, n)
+    return (rng.normal(size=(n, 2)) * 0.1 + np.eye(2)[labels]).astype(np.float32), labels
 
-@pytest.fixture(autouse=True)
-def uncompiled() -> Iterator[None]:
-    """Compiling takes longer than all else that is done here."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
+def fit(head, x, y, vx, vy, profile=PROFILE):
+    rng = np.random.default_rng(0)
+    return heads.fit(head, lambda _, rows: x[rows], y, vx, vy, profile=profile, rng=rng, label="test")
 
-def network(end: Callable[[keras.KerasTensor], keras.KerasTensor], **options: object) -> keras.Model:
-    """Pictures -> maps -> what `end` makes of the maps."""
-    pictures = keras.Input((SIDE, SIDE, 3))
-    maps = layers.Conv2D(CHANNELS, 3, padding="same", activation="relu", name=LAYER, **options)(pictures)
-    return keras.Model(pictures, end(maps), name="net")
 
+def test_a_head_learns_what_can_be_learnt_and_its_history_has_a_row_per_epoch(rng):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    history = fit(small_head(), x, y, vx, vy, replace(PROFILE, patience=12))
+    assert list(history.columns) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert history.index.tolist() == list(range(1, 13))
+    assert history["val_accuracy"].iloc[-1] == 1 and history["loss"].iloc[-1] < history["loss"].iloc[0]
 
-def mean(maps: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.GlobalAveragePooling2D(dtype=maps.dtype)(maps)
 
+def test_training_stops_after_the_patience_and_puts_the_best_weights_back(rng):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    head = small_head()
+    history = fit(head, x, 1 - y, vx, vy)  # wrong labels: validation gets worse with every epoch
+    best = history["val_accuracy"].idxmax()
+    assert len(history) == best + PROFILE.patience < PROFILE.epochs
+    assert (head.predict(vx, verbose=0).argmax(axis=1) == vy).mean() == history["val_accuracy"].max()
 
-def dense(n: int, activation: object = None, **options: object) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
-    return lambda maps: layers.Dense(n, activation=activation, name="last", **options)(mean(maps))
 
+def test_a_full_device_memory_names_the_parameter_to_change(rng):
+    def full(epoch: int, rows: np.ndarray) -> np.ndarray:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-def then(n: int, *others: keras.Layer) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
-    """A Dense without activation, and layers of their own behind it."""
+    with pytest.raises(MemoryError, match=r"test: batches of 4 .*-p batch_size 2"):
+        heads.fit(small_head(), full, np.zeros(8, int), *separable(4, rng), profile=PROFILE, rng=rng, label="test")
 
-    def end(maps: keras.KerasTensor) -> keras.KerasTensor:
-        x = dense(n)(maps)
-        for one in others:
-            x = one(x)
-        return x
 
-    return end
-
-
-def convolution(maps: keras.KerasTensor) -> keras.KerasTensor:
-    """Without any Dense, as SqueezeNet ends."""
-    return layers.Softmax()(mean(layers.Conv2D(2, 1, name="last")(maps)))
+def test_the_same_seed_gives_the_same_history(rng):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    assert fit(small_head(), x, y, vx, vy).equals(fit(small_head(), x, y, vx, vy))
 
 
-def sequential() -> keras.Model:
-    conv = layers.Conv2D(CHANNELS, 3, padding="same", activation="relu", name=LAYER)
-    last = layers.Dense(1, activation="sigmoid", name="last")
-    return keras.Sequential([keras.Input((SIDE, SIDE, 3)), conv, layers.GlobalAveragePooling2D(), last], name="net")
-
-
-def named_ends() -> keras.Model:
-    """Input and output by name, as in a dictionary."""
-    flat = network(dense(2, "softmax"))
-    return keras.Model({"image": flat.input}, {"class": flat.output}, name="net")
-
-
-def any_size() -> keras.Model:
-    pictures = keras.Input((None, None, 3))
-    maps = layers.Conv2D(CHANNELS, 3, padding="same", activation="relu", name=LAYER)(pictures)
-    return keras.Model(pictures, dense(1, "sigmoid")(maps), name="net")
-
-
-def shared_before() -> keras.Model:
-    """Its layers were in another model first; a copy has them alone, as the message says."""
-    return keras.models.clone_model(built_again())
-
-
-def built_again() -> keras.Model:
-    flat = network(dense(2, "softmax"))
-    pictures = x = keras.Input((SIDE, SIDE, 3))
-    for one in flat.layers[1:]:
-        x = one(x)
-    return keras.Model(pictures, x, name="net")
-
-
-def made(end: Callable, **options: object) -> Callable[[], keras.Model]:
-    return lambda: network(end, **options)
-
-
-# name -> the network; the score of a class is the mean over the maps, times the kernel of "last", plus its bias
-SERVED = {
-    "two by softmax": made(dense(2, "softmax")),
-    "one by sigmoid": made(dense(1, "sigmoid")),
-    "one, logits only": made(dense(1)),
-    "two, logits only": made(dense(2)),
-    "three by softmax": made(dense(3, "softmax")),
-    "three labels by sigmoid": made(dense(3, "sigmoid")),
-    "no bias": made(dense(2, "softmax", use_bias=False)),
-    "one without bias": made(dense(1, "sigmoid", use_bias=False)),
-    "logarithm of a softmax": made(dense(2, "log_softmax")),
-    "a function of Keras": made(dense(1, keras.activations.sigmoid)),
-    "a function of TensorFlow": made(dense(2, tf.nn.softmax)),
-    "a layer as the activation": made(dense(2, layers.Softmax())),
-    "a layer of its own behind": made(lambda maps: layers.Activation("softmax")(dense(2)(maps))),
-    "a softmax layer behind": made(lambda maps: layers.Softmax()(dense(3)(maps))),
-    "a sigmoid layer behind": made(lambda maps: layers.Activation("sigmoid")(dense(1)(maps))),
-    "a function of keras.ops behind": made(lambda maps: keras.ops.softmax(dense(2)(maps))),
-    "nothing but another name behind": made(
-        lambda maps: layers.Identity()(layers.Activation("linear")(dense(2)(maps)))
-    ),
-    "dropout in the head": made(lambda maps: layers.Dense(1, "sigmoid", name="last")(layers.Dropout(0.5)(mean(maps)))),
-    "no Dense at all": made(convolution),
-    "Sequential": sequential,
-    "ends by name": named_ends,
-    "pictures of any size": any_size,
-    "a copy of layers that were elsewhere": shared_before,
-}
-
-
-def by_formula(model: keras.Model, class_index: int) -> np.ndarray:
-    """Grad-CAM of a mean and a linear layer: the gradient of the score by a place is kernel / places."""
-    maps = keras.Model(model.inputs[0], model.get_layer(LAYER).output)(PICTURES).numpy()
-    kernel = model.get_layer("last").get_weights()[0].reshape(CHANNELS, -1)
-    weights = kernel[:, class_index] if kernel.shape[1] > 1 else kernel[:, 0] * (2 * class_index - 1)
-    return np.maximum(maps @ weights / SIDE**2, 0)
-
-
-@pytest.mark.parametrize("name", SERVED)
-def test_the_maps_are_those_of_the_formula_for_every_class(name):
-    model = SERVED[name]()
-    before = [weight.copy() for weight in model.get_weights()]
-    camera = explain.GradCAM(model, LAYER)
-    n_classes = max(2, model.outputs[0].shape[-1])
-    maps = keras.Model(model.inputs[0], model.get_layer(LAYER).output)(PICTURES).numpy()
-    kernel, *bias = model.get_layer("last").get_weights()
-    scores = maps.mean((1, 2)) @ kernel.reshape(CHANNELS, -1) + (bias[0] if bias else 0)
-    scores = scores if scores.shape[1] > 1 else np.concatenate([-scores, scores], axis=1)
-    np.testing.assert_allclose(heads.with_logits(model)(PICTURES), scores, rtol=1e-4, atol=1e-6)
-    for class_index in range(n_classes):
-        wanted = by_formula(model, class_index)
-        np.testing.assert_allclose(camera(PICTURES, class_index), wanted, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(camera.from_features(maps, class_index), wanted, rtol=1e-4, atol=1e-6)
-    assert max(by_formula(model, class_index).max() for class_index in range(n_classes)) > 0.001
-    for wrong in (-1, n_classes):
-        for call in (camera, camera.from_features):
-            with pytest.raises(ValueError, match=f"class_index={wrong} is not in 0 to {n_classes - 1}[:,]"):
-                call(PICTURES if call is camera else maps, wrong)
-    assert all((one == other).all() for one, other in zip(model.get_weights(), before, strict=True))
-
-
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_network_in_mixed_precision_gives_nearly_the_same_maps(dtype, apart):
-    last = layers.Activation("softmax", dtype="float32")
-    model = network(lambda maps: last(dense(2, dtype=dtype)(maps)) if apart else dense(2, "softmax")(maps), dtype=dtype)
-    for class_index in (0, 1):
-        maps = explain.GradCAM(model, LAYER)(PICTURES, class_index)
-        wanted = by_formula(model, class_index).astype("float32")
-        assert maps.dtype == np.float32
-        np.testing.assert_allclose(maps, wanted, atol=0.02 * wanted.max() + 1e-5)
-
-
-def twin(model: keras.Model, share: float) -> keras.Model:
-    """Two outputs by softmax for one: -share and share times its logit."""
-    other = network(dense(2, "softmax"))
-    conv, (kernel, bias) = model.get_layer(LAYER).get_weights(), model.get_layer("last").get_weights()
-    both = [np.concatenate([-share * array, share * array], axis=-1) for array in (kernel, bias)]
-    other.set_weights([*conv, *both])
-    return other
-
-
-ONE_OUTPUT = {
-    "sigmoid": dense(1, "sigmoid"),
-    "logit": dense(1),
-    "sigmoid behind": lambda maps: layers.Activation("sigmoid")(dense(1)(maps)),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "end"),
-    [*((name, "sigmoid") for name in explain.METHODS), ("saliency", "logit"), ("Grad-CAM++", "sigmoid behind")],
-)
-def test_every_method_takes_one_output_for_two_classes(name, end):
-    model = network(ONE_OUTPUT[end])
-    model.get_layer("last").set_weights([20 * model.get_layer("last").get_weights()[0], np.array([0.3])])
-    # Score-CAM weighs channels by probabilities, which a softmax of half the logit, up and down, gives.
-    other = twin(model, 0.5 if name == "Score-CAM" else 1)
-    for class_index in (0, 1):
-        maps = []
-        for one in (model, other):
-            keras.utils.set_random_seed(1)
-            maps.append(explain.METHODS[name](one, PICTURES[:1], class_index, **OPTIONS))
-        assert maps[0].max() > 0
-        np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-6)
-
-
-def test_score_cam_weighs_one_of_several_labels_by_its_own_probability():
-    model, one = network(dense(3, "sigmoid")), network(dense(1, "sigmoid"))
-    kernel, bias = model.get_layer("last").get_weights()
-    one.set_weights([*model.get_layer(LAYER).get_weights(), kernel[:, 2:], bias[2:]])
-    compute = explain.METHODS["Score-CAM"]
-    maps = [compute(*given, **OPTIONS) for given in ((model, PICTURES[:1], 2), (one, PICTURES[:1], 1))]
-    np.testing.assert_allclose(*maps, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "end", [dense(1, "sigmoid"), dense(2, "softmax"), lambda maps: keras.ops.sigmoid(dense(1)(maps))]
-)
-def test_log_odds_are_those_of_the_probability_of_patient(end):
-    model = network(end)
-    p_patient = model(PICTURES).numpy()[:, -1]
-    evidence = explain.log_odds(model, lambda patches: patches)(PICTURES)
-    np.testing.assert_allclose(evidence, np.log(p_patient / (1 - p_patient)), rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize(("n", "activation"), [(3, "softmax"), (2, "sigmoid"), (4, None)])
-def test_log_odds_of_other_classes_than_control_and_patient_are_refused(n, activation):
-    model = network(dense(n, activation))
-    with pytest.raises(
-        ValueError, match=f"net has {n} outputs by .*; wanted control and patient: two by softmax, or one"
-    ):
-        explain.log_odds(model, lambda patches: patches)
-
-
-@pytest.mark.parametrize(
-    "end", [dense(1, "sigmoid"), dense(2, tf.nn.softmax), lambda maps: layers.Softmax()(dense(2)(maps))]
-)
-def test_the_cascade_takes_these_heads_too(end):
-    model = network(end)
-    steps = dict(explain.cascade(model, LAYER, PICTURES, 1))
-    assert list(steps) == ["trained", "last", LAYER]
-    np.testing.assert_allclose(steps["trained"], by_formula(model, 1), rtol=1e-4, atol=1e-6)
-    assert not np.allclose(steps["last"], steps["trained"])
-
-
-# What is refused.
-
-
-class Tempered(layers.Dense):
-    """A Dense that computes something else."""
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        return super().call(inputs) * 7
-
-
-class Subclassed(keras.Model):
-    def __init__(self) -> None:
-        super().__init__(name="net")
-        self.last = layers.Dense(2)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.last(inputs)
-
-
-def nested() -> keras.Model:
-    inner = network(lambda maps: maps)
-    inner.name = "inner"
-    pictures = keras.Input((SIDE, SIDE, 3))
-    return keras.Model(pictures, dense(2, "softmax")(inner(pictures)), name="net")
-
-
-def two_outputs() -> keras.Model:
-    flat = network(dense(2, "softmax"))
-    return keras.Model(flat.input, [flat.output, flat.get_layer(LAYER).output], name="net")
-
-
-def two_inputs() -> keras.Model:
-    age, flat = keras.Input((4,)), network(mean)
-    return keras.Model([flat.input, age], layers.Dense(2, "softmax")(flat.output + age), name="net")
-
-
-def channels_first() -> keras.Model:
-    pictures = keras.Input((3, SIDE, SIDE))
-    maps = layers.Conv2D(CHANNELS, 3, name=LAYER, data_format="channels_first")(pictures)
-    return keras.Model(pictures, layers.Dense(2)(layers.Flatten()(maps)), name="net")
-
-
-def of_two(maps: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.Average()([layers.Dense(2, "softmax")(mean(maps)) for _ in range(2)])
-
-
-def averaged(maps: keras.KerasTensor) -> keras.KerasTensor:
-    return mean(layers.Conv2D(2, 1, activation="softmax", name="early")(maps))
-
-
-def without_last(model: keras.Model) -> keras.Model:
-    return keras.Model(model.input, model.layers[-1].input)
-
-
-def flat(model: keras.Model) -> keras.Model:
-    inner = model.get_layer("inner")
-    return keras.Model(inner.input, dense(2, "softmax")(inner.output))
-
-
-UNFIT = {  # name -> (the network, the message, a remedy that it names or None)
-    "a function that nobody knows": (
-        made(dense(2, lambda x: x * x)),
-        r"from last \(Dense, activation <lambda>\); wanted them",
-        None,
-    ),
-    "tanh": (made(dense(1, "tanh")), r"from last \(Dense, activation tanh\)", None),
-    "ReLU": (made(dense(2, "relu")), r"from last \(Dense, activation relu\)", None),
-    "an unknown layer behind": (
-        made(lambda maps: layers.Lambda(lambda x: x / 2, name="half")(dense(2)(maps))),
-        r"from half \(Lambda, activation linear\); .*Cut off what comes later",
-        without_last,
-    ),
-    "an average of two softmaxes": (made(of_two), r"net takes its scores from average \(Average", None),
-    "softmax twice": (
-        made(lambda maps: layers.Softmax()(dense(2, "softmax")(maps))),
-        r"from last \(Dense, activation softmax\); wanted .* as the very last step",
-        without_last,
-    ),
-    "softmax before the pooling": (
-        made(averaged),
-        r"from early \(Conv2D, activation softmax\)",
-        lambda model: network(convolution),
-    ),
-    "a Dense of its own kind": (
-        made(lambda maps: Tempered(2, activation="softmax", name="last")(mean(maps))),
-        r"from last \(Tempered, activation softmax\)",
-        None,
-    ),
-    "softmax over one output": (
-        made(dense(1, "softmax")),
-        "softmax over one output, which is always 1; wanted a sigmoid there",
-        lambda model: network(dense(1, "sigmoid")),
-    ),
-    "a softmax layer over one output": (
-        made(lambda maps: layers.Softmax()(dense(1)(maps))),
-        "softmax over one output",
-        None,
-    ),
-    "a map as the output": (
-        made(lambda maps: maps),
-        r"1 inputs, and outputs \(None, 6, 6, 4\); wanted one input",
-        None,
-    ),
-    "two outputs": (
-        two_outputs,
-        r"outputs \(None, 2\), \(None, 6, 6, 4\)",
-        lambda model: keras.Model(model.input, model.outputs[0]),
-    ),
-    "two inputs": (two_inputs, "net has 2 inputs", None),
-    "a model in it": (nested, "net has a model inside, inner; wanted a flat one", flat),
-    "Sequential in Sequential": (
-        lambda: keras.Sequential([keras.Input((SIDE, SIDE, 3)), network(mean), layers.Dense(1, "sigmoid")], name="net"),
-        "net has a model inside, net",
-        None,
-    ),
-    "a class of its own": (Subclassed, "net is a Subclassed without a graph of layers", None),
-    "not built yet": (
-        lambda: keras.Sequential([layers.Dense(2)], name="net"),
-        "net is a Sequential without a graph",
-        None,
-    ),
-    "channels first": (channels_first, f"net has channels first in {LAYER}", None),
-}
-EVERY = {
-    "GradCAM": lambda model: explain.GradCAM(model, LAYER)(PICTURES, 1),
-    "log_odds": lambda model: explain.log_odds(model, lambda patches: patches),
-    "cascade": lambda model: next(explain.cascade(model, LAYER, PICTURES, 1)),
-} | {
-    name: lambda model, method=method: method(model, PICTURES, 1, **OPTIONS) for name, method in explain.METHODS.items()
-}
-
-
-@pytest.mark.parametrize("name", UNFIT)
-def test_a_network_whose_scores_are_not_known_is_refused_by_all(name):
-    make, message, remedy = UNFIT[name]
-    model = make()
-    for call in EVERY.values():
-        with pytest.raises(ValueError, match=message):
-            call(model)
-    if remedy is not None:
-        mended = remedy(model)
-        assert explain.GradCAM(mended, LAYER)(PICTURES, 1).shape == (3, SIDE, SIDE)
-
-
-def with_shortcut(*, block: bool) -> keras.Model:
-    pictures = keras.Input((SIDE, SIDE, 3))
-    x = layers.Conv2D(CHANNELS, 3, padding="same", name="stem")(pictures)
-    inside = layers.Conv2D(CHANNELS, 3, padding="same", name=LAYER if block else "inside")
-    y = layers.Add(name="meet" if block else LAYER)([inside(x), x])
-    return keras.Model(pictures, dense(1, "sigmoid")(y), name="net")
-
-
-def test_a_layer_beside_which_a_shortcut_passes_is_refused_where_only_it_would_be_looked_at():
-    model = with_shortcut(block=True)
-    with pytest.raises(
-        ValueError, match=f"net: a shortcut leads to the scores beside {LAYER}; .* of these: .*stem, meet"
-    ):
-        explain.GradCAM(model, LAYER)
-    for name in ("stem", "meet"):
-        assert explain.GradCAM(model, name)(PICTURES, 1).shape == (3, SIDE, SIDE)
-    np.testing.assert_allclose(
-        explain.GradCAM(with_shortcut(block=False), LAYER)(PICTURES, 1).shape, (3, SIDE, SIDE), err_msg="the sum itself"
+def test_an_epoch_shows_every_patch_once_and_asks_for_the_features_of_its_epoch(rng):
+    asked: list[tuple[int, list[int]]] = []
+    (x, y), validation = separable(10, rng), separable(4, rng)
+
+    def source(epoch: int, rows: np.ndarray) -> np.ndarray:
+        asked.append((epoch, rows.tolist()))
+        return x[rows]
+
+    twice = replace(PROFILE, epochs=2)
+    heads.fit(small_head(), source, y, *validation, profile=twice, rng=rng, label="test")
+    orders = [[row for e, rows in asked if e == epoch for row in rows] for epoch in (0, 1)]
+    for seen in orders:
+        assert sorted(seen) == list(range(10)) != seen
+    assert orders[0] != orders[1] and [len(rows) for _, rows in asked] == [4, 4, 2] * 2
+
+
+def test_the_history_holds_what_keras_fit_writes_down_for_whole_epochs(rng):
+    (x, y), (vx, vy) = separable(10, rng), separable(8, rng)
+    y[:3] = 1 - y[:3]  # wrong labels, so that no epoch is all right, and the last batch of two is not like the rest
+    history = fit(small_head(), x, y, vx, vy, replace(PROFILE, patience=12))
+
+    draw, theirs, head = np.random.default_rng(0), [], small_head()
+    head.compile(heads.FusedAdam(PROFILE.learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+    for _ in range(12):
+        order = draw.permutation(10)
+        unseen = vx, heads.one_hot(vy)
+        epoch = head.fit(
+            x[order], heads.one_hot(y[order]), batch_size=4, shuffle=False, validation_data=unseen, verbose=0
+        )
+        theirs.append({name: values[0] for name, values in epoch.history.items()})
+    pd.testing.assert_frame_equal(
+        history.reset_index(drop=True), pd.DataFrame(theirs)[list(history)], rtol=1e-4, atol=1e-5
     )
-    assert explain.METHODS["Layer-CAM"](model, PICTURES, 1, **OPTIONS).shape == (3, SIDE, SIDE), "looks at all of it"
+    assert not set(history["accuracy"]) <= {0, 0.5, 1}, "no accuracy of a batch of two"
 
 
-def used_twice() -> keras.Model:
-    conv = layers.Conv2D(3, 3, padding="same", name=LAYER)
-    pictures = keras.Input((SIDE, SIDE, 3))
-    return keras.Model(pictures, dense(2)(conv(conv(pictures))), name="net")
+def test_the_fused_optimizer_is_keras_adam(rng):
+    (x, y) = separable(64, rng)
+    trained = []
+    for optimizer in (keras.optimizers.Adam(0.01), heads.FusedAdam(0.01)):
+        head = small_head()
+        head.compile(optimizer, "categorical_crossentropy")
+        head.fit(x, heads.one_hot(y), batch_size=4, epochs=5, shuffle=False, verbose=0)
+        trained.append(head.get_weights())
+    for ours, theirs in zip(*trained, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert np.abs(trained[0][0] - small_head().get_weights()[0]).max() > 0.1, "something was learnt at all"
 
 
-@pytest.mark.parametrize(("make", "n"), [(used_twice, 2), (built_again, 1)])
-def test_a_layer_that_gives_several_maps_is_refused(make, n):
-    for call in (EVERY["GradCAM"], EVERY["Grad-CAM++"]):
-        with pytest.raises(ValueError, match=f"{LAYER} is used {n} times in net, or before .*clone_model, then set_w"):
-            call(make())
+def test_a_saved_head_comes_back_with_its_weights_and_without_its_optimiser(rng, tmp_path):
+    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
+    head = small_head()
+    fit(head, x, y, vx, vy)
+    saved = heads.save(head, tmp_path / "exp1-VGG16.keras")
+    assert saved["file"] == "exp1-VGG16.keras" and [p.name for p in tmp_path.iterdir()] == [saved["file"]]
+    again = heads.load(tmp_path / saved["file"], saved["sha256"])
+    np.testing.assert_array_equal(heads.p_patient(again, vx), heads.p_patient(head, vx))
+    assert not again.compiled
 
 
-def test_a_layer_through_which_no_gradient_flows_is_refused():
-    stop = layers.Lambda(tf.stop_gradient, name="stop")
-    with pytest.raises(ValueError, match=f"net: no gradient leads from the scores to {LAYER}; take a later layer"):
-        explain.GradCAM(network(lambda maps: dense(2)(stop(maps))), LAYER)(PICTURES, 1)
+def test_another_head_or_half_a_file_is_refused(tmp_path):
+    path = tmp_path / "exp1-VGG16.keras"
+    heads.save(small_head(), path)
+    with pytest.raises(ValueError, match=r"exp1-VGG16\.keras: weights have SHA-256 .* wanted 00\. Run"):
+        heads.load(path, "00")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is no whole Keras file"):
+        heads.load(path, "00")
+
+
+def test_the_digest_is_of_the_weights_and_not_of_the_time_of_saving(tmp_path):
+    first, second = (heads.save(small_head(), tmp_path / f"{name}.keras")["sha256"] for name in "ab")
+    assert first == second

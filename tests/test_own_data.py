@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import execute
 import nbformat
 import numpy as np
 import papermill
@@ -15,7 +16,7 @@ import pytest
 import tifffile
 from nbclient import NotebookClient
 
-from mitolib import execute, own_data, results
+from mitolib import own_data, records
 from mitolib.images import CohortError
 
 PROTEINS = ("COX4", "VDAC1", "NDUFB8")  # of another panel than the paper's: no SDHA, no dystrophin
@@ -112,7 +113,7 @@ def shown(cells: list[nbformat.NotebookNode]) -> str:
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_runs_on_data_of_ones_own_and_says_what_it_leaves_out(chapter, pages, folder):
-    page, record = shown(pages[chapter]), results.read(pages["results"], chapter)
+    page, record = shown(pages[chapter]), records.read(pages["results"], chapter)
     assert f"your own, from the folder {folder.name}" in page and "Data of your own" in page
     assert record["provenance"]["data"]["name"] == folder.name and record["provenance"]["data"]["sections"] == 4
     needs = own_data.CHAPTERS[chapter]
@@ -181,7 +182,7 @@ def test_every_chapter_refuses_what_is_no_folder_before_anything_is_drawn(chapte
     exec(parameters.source + f"\ndata = {data}\nresults = {json.dumps(str(tmp_path))}", namespace)
     from mitolib import settings
 
-    own = {"settings": settings, "own_data": own_data, "files": results, "display": print, "Markdown": str}
+    own = {"settings": settings, "own_data": own_data, "files": records, "display": print, "Markdown": str}
     with pytest.raises(ValueError, match=re.escape(finding)):
         exec(cell.source, namespace | own)
     assert list(tmp_path.iterdir()) == []

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mitolib import resnet, weights
+from mitolib import weights
 from mitolib.weights import Origin, WeightsError
+from mitolib.whitening import resnet
 
 TENSORS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(3, np.float32)]
 
@@ -173,7 +174,7 @@ def test_what_the_official_address_sends_is_checked_and_an_address_out_of_reach_
     monkeypatch.undo()  # the real `_official`
 
     def send(url, *, path, fname, downloader, **_):
-        assert downloader.kwargs["timeout"] == weights.registry.TIMEOUT_S
+        assert downloader.kwargs["timeout"] == weights.downloads.TIMEOUT_S
         (Path(path) / fname).write_bytes(b"another file")
         return f"{path}/{fname}"
 

@@ -5,7 +5,7 @@ is not there is a warning that names file and key, and the page says so in its p
 
     {scores-table} exp1         published scores and ours; `:also: chapter model ...` takes models of another chapter
     {split-table} exp1          published patch counts and ours; `:published-only:` leaves ours out
-    {ledger-table}              mitolib.ledger: every claim, our number, the verdict
+    {ledger-table}              ledger.py: every claim, our number, the verdict
     {errata-table}              mitolib.paper.ERRATA
     {profiles-table}            mitolib.settings.PROFILES
     {result}`exp1 models.VGG16.accuracy .3f`       a number of ours
@@ -34,7 +34,9 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 # The package of the checkout that holds these pages, installed or not.
 sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents if (folder / "mitolib/__init__.py").exists()]
 
-from mitolib import ledger, paper, settings  # noqa: E402
+import ledger  # noqa: E402
+
+from mitolib import paper, settings  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Image files and data folders of a laboratory -> named channels with the counts that were measured, or a refusal.
 
-This wing imports nothing of mitolib but `settings`; `cohort` and `own_data` of the core read through it.
+`cohort` and `own_data` of the core read through this wing; nothing else of the core imports any. Beside the names
+below, `quality` reads pictures whole: what shows nothing, what is there twice, what tells the classes apart.
 """
 
 from mitolib.images.channel import Channel, CohortError

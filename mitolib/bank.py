@@ -1,0 +1,215 @@
+"""Features of a frozen backbone: computed once, kept on disk, read in every epoch.
+
+A frozen backbone gives the same features for the same picture, so they are computed for a fixed number of
+augmented `views` of each training patch, and each epoch reads the next view. With `views=0` every call draws a
+new augmentation and recomputes: the paper's loop, through the same door.
+
+A bank lies in `data/cache/features/<key>/`, in chunks that are whole or absent, so that a run that was killed
+goes on where it was. The key is a digest of everything that the features depend on: pixels, what preparation and
+augmentation make of a probe picture, seed, architecture, weights, precision and library versions. A changed input
+therefore never meets an old feature. `make clean-cache` removes all banks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mitolib import files
+from mitolib.progress import say, track
+from mitolib.settings import DATA, processor_has_bfloat16
+
+FOLDER = DATA / "cache" / "features"
+CHUNK = 64  # patches per file: 3 MB of VGG16's last map, half a minute of work to lose
+BATCH = 16
+
+Augment = Callable[..., np.ndarray]  # (patches uint8 (N, H, W, C), rng=Generator) -> the same, turned
+Prepare = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> network input
+Source = Callable[[int, np.ndarray], np.ndarray]  # (epoch, row numbers) -> features (N, h, w, c)
+
+
+class BankError(OSError):
+    """A bank that cannot be written; the message says where, how much it needs and what to do."""
+
+
+@cache
+def precision() -> str:
+    """ "bfloat16" where this device convolves at least 1.3 times as fast in it, else "float32".
+
+    Measured once per process, in a fraction of a second: that a processor lists the instructions says little. Seen
+    on VGG16: seven times as fast with AMX, half as fast with AVX-512 BF16 alone. A processor that lists none is not
+    measured: other work on the machine could make the clock choose what it cannot have, and with it other numbers.
+    """
+    if not tf.config.list_physical_devices("GPU") and not processor_has_bfloat16():
+        return "float32"
+    maps_nhwc = tf.random.uniform((4, 56, 56, 256))
+    layers = {dtype: keras.layers.Conv2D(256, 3, dtype=dtype) for dtype in ("float32", "mixed_bfloat16")}
+    passes = {dtype: tf.function(layer) for dtype, layer in layers.items()}
+    fastest = dict.fromkeys(passes, float("inf"))
+    for _ in range(5):  # in turns: a machine busy with other work slows both; the first round also compiles
+        for dtype, convolve in passes.items():
+            start = time.perf_counter()
+            convolve(maps_nhwc).numpy()
+            fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
+    return "bfloat16" if fastest["float32"] > 1.3 * fastest["mixed_bfloat16"] else "float32"
+
+
+def compiled(backbone: keras.Model) -> Prepare:
+    """The forward pass in `precision()`, for batches of any length: float32 (N, H, W, C) -> float32 (N, h, w, c).
+
+    One graph, where Keras' `predict_on_batch` makes one for every length.
+    """
+    if precision() == "bfloat16":
+        backbone = _in_bfloat16(backbone)
+    forward = tf.function(
+        partial(backbone, training=False), input_signature=[tf.TensorSpec(backbone.input_shape, tf.float32)]
+    )
+    return lambda batch_nhwc: forward(batch_nhwc).numpy().astype(np.float32, copy=False)
+
+
+def _in_bfloat16(backbone: keras.Model) -> keras.Model:
+    """A copy that keeps its weights in float32 and computes in bfloat16."""
+    low = keras.models.clone_model(
+        backbone, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "mixed_bfloat16"})
+    )
+    low.set_weights(backbone.get_weights())
+    return low
+
+
+class Bank:
+    """Features on disk of the patches `rows`: `views` augmented copies of each, or one plain copy without `augment`.
+
+    patches_nhwc: (N, H, W, C) uint8, in memory or memory-mapped; only `rows` of it (index array; None: all) are read,
+    a chunk at a time. The bank numbers its patches 0, 1, ... in the order of `rows`. Reading gives float16: it halves
+    disk and memory, and its relative rounding error of 0.05 % is far below the spread of the features.
+    Raises BankError if the disk is too small, FloatingPointError if a feature does not fit into float16.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        patches_nhwc: np.ndarray,
+        *,
+        rows: np.ndarray | None = None,
+        prepare: Prepare,
+        augment: Augment | None = None,
+        views: int = 1,
+        seed: int = 0,
+        label: str,
+    ) -> None:
+        rows = np.arange(len(patches_nhwc)) if rows is None else rows
+        self.n, self.shape = len(rows), backbone.output_shape[1:]
+        self.folder = FOLDER / _key(backbone, patches_nhwc, rows, prepare, augment, seed)
+        self.starts = range(0, self.n, CHUNK)
+        wanted = [(view, start) for view in range(views) for start in self.starts]
+        missing = [chunk for chunk in wanted if not self._path(*chunk).exists()]
+        if missing:
+            self._make_room(len(missing), label)
+            forward = compiled(backbone)
+            for view, start in track(missing, label, len(missing)):
+                pixels = np.asarray(patches_nhwc[rows[start : start + CHUNK]])
+                if augment:  # a stream of its own for each chunk: resuming changes nothing
+                    pixels = augment(pixels, rng=np.random.default_rng([seed, view, start]))
+                try:
+                    parts = [forward(prepare(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
+                except tf.errors.ResourceExhaustedError as error:
+                    raise MemoryError(
+                        f"{label}: {BATCH} patches do not fit into the device's memory. End other programs on it, or "
+                        "run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
+                    ) from error
+                self._write(view, start, np.concatenate(parts).astype(np.float16), label)
+        self.maps = {chunk: np.load(self._path(*chunk), mmap_mode="r") for chunk in wanted}
+
+    def read(self, rows: np.ndarray, view: int = 0) -> np.ndarray:
+        """(len(rows), h, w, c) float16, in the order of `rows`."""
+        return np.stack([self.maps[view, row - row % CHUNK][row % CHUNK] for row in rows])
+
+    def all(self) -> np.ndarray:
+        """(N, h, w, c) float16 of the first view."""
+        return np.concatenate([self.maps[0, start] for start in self.starts])
+
+    def _path(self, view: int, start: int) -> Path:
+        return self.folder / f"view{view:03d}-{start:08d}.npy"
+
+    def _make_room(self, n_chunks: int, label: str) -> None:
+        size = n_chunks * min(CHUNK, self.n) * int(np.prod(self.shape)) * 2
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BankError(f"{self.folder}: cannot be made ({error.strerror}). Make data/cache writable.") from error
+        free = shutil.disk_usage(self.folder).free
+        say(f"  {label}: writing {size / 1e9:.2f} GB, {free / 1e9:.0f} GB are free")
+        if size > free:
+            raise BankError(
+                f"{self.folder}: {label} needs {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. "
+                "Run `make clean-cache`, ask for fewer views, or use views=0, which keeps nothing."
+            )
+
+    def _write(self, view: int, start: int, features: np.ndarray, label: str) -> None:
+        if not np.isfinite(features).all():
+            raise FloatingPointError(f"{label}: features beyond the range of float16. Are the weights a trained net's?")
+        path = self._path(view, start)
+        try:
+            with files.whole(path) as aside:
+                np.save(aside, features)
+        except OSError as error:
+            raise BankError(f"{path}: cannot be written ({error.strerror}). Free the disk and run again.") from error
+
+
+def source(
+    backbone: keras.Model,
+    patches_nhwc: np.ndarray,
+    *,
+    rows: np.ndarray | None = None,
+    augment: Augment,
+    prepare: Prepare,
+    views: int,
+    seed: int,
+    label: str,
+) -> Source:
+    """Features of the augmented training patches `rows` (index array; None: all), by epoch and position in `rows`.
+
+    With `views` > 0 from a bank, epoch e reading view `e % views`. With 0 each call augments and recomputes.
+    """
+    rows = np.arange(len(patches_nhwc)) if rows is None else rows
+    if views == 0:
+        forward, rng = compiled(backbone), np.random.default_rng(seed)
+        return lambda epoch, few: forward(prepare(augment(np.asarray(patches_nhwc[rows[few]]), rng=rng)))
+    bank = Bank(
+        backbone, patches_nhwc, rows=rows, prepare=prepare, augment=augment, views=views, seed=seed, label=label
+    )
+    return lambda epoch, few: bank.read(few, epoch % views)
+
+
+def _key(
+    backbone: keras.Model,
+    patches_nhwc: np.ndarray,
+    rows: np.ndarray,
+    prepare: Prepare,
+    augment: Augment | None,
+    seed: int,
+) -> str:
+    """Digest of all that the features depend on."""
+    total = hashlib.sha256(f"{keras.__version__} {tf.__version__} {precision()} {CHUNK}".encode())
+    for layer in backbone.layers:  # without its name, which Keras counts up within a process
+        total.update(repr((type(layer).__name__, layer.get_config() | {"name": ""})).encode())
+    for array in backbone.get_weights():
+        total.update(np.ascontiguousarray(array).tobytes())
+    total.update(repr((len(rows), patches_nhwc.shape[1:], str(patches_nhwc.dtype))).encode())
+    for start in range(0, len(rows), CHUNK):
+        total.update(patches_nhwc[rows[start : start + CHUNK]].tobytes())
+    # What they make of a probe tells one preparation, or one augmentation and range of it, from another.
+    probe = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+    total.update(prepare(probe).tobytes())
+    if augment:
+        total.update(augment(probe, rng=np.random.default_rng(seed)).tobytes())
+        total.update(str(seed).encode())
+    return total.hexdigest()[:32]

@@ -1,0 +1,235 @@
+"""Result files: one JSON per chapter, with the provenance of every number in it.
+
+Pages, tables and tests read only these files; a number on a page is never typed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # not on Windows; two runs in one folder are then not kept apart
+    fcntl = None
+
+from mitolib import __version__, files
+from mitolib.settings import ROOT, Profile, folder_parameter
+
+STARTED = time.monotonic()
+DEFAULT = ROOT / "build" / "results"
+WAIT_S = 30  # for a run that is about to end
+PACKAGES = ("numpy", "pandas", "scikit-learn", "patchify", "tifffile", "tensorflow", "keras", "torch")
+
+
+_started_at: str | None = None  # the commit when the run began: by its end the checkout may have moved on
+_held: dict[Path, int] = {}  # results folders of this process: path -> file descriptor that holds the lock
+
+
+class ResultsError(OSError):
+    """A results folder or file that cannot be written or read; the message says which and what to do."""
+
+
+def folder(results: str | Path | None, profile: Profile) -> Path:
+    """The folder for result files, made if missing and tried for writing now, not after hours of training.
+
+    A relative path counts from the working folder; None is the folder that the environment variable MITOLIB_RESULTS
+    names, else `build/results/<profile>` of the checkout. The folder is this process's until it has written its results
+    or ends; ResultsError if another run keeps it for half a minute, or if it cannot be written.
+    """
+    global _started_at
+    _started_at = _commit()
+    own = folder_parameter("results", results) or os.environ.get("MITOLIB_RESULTS")
+    path = Path(own).resolve() if own else DEFAULT / profile.name
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: results cannot be written there ({error.strerror}). "
+            "Give a folder of your own with `-p results <folder>`, or free the place."
+        ) from error
+    _hold(path)
+    return path
+
+
+def _hold(path: Path) -> None:
+    """Lock the folder itself, so that no file is left behind: the system lets go of it when the process ends."""
+    if fcntl is None or path in _held:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    until = time.monotonic() + WAIT_S
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _held[path] = descriptor
+            return
+        if time.monotonic() >= until:
+            os.close(descriptor)
+            raise ResultsError(
+                f"{path}: another run writes its results there. Wait for it, shut down its kernel, or give this one a "
+                "folder of its own with `-p results <folder>`."
+            )
+        time.sleep(0.2)
+
+
+def _release(path: Path) -> None:
+    if (descriptor := _held.pop(path, None)) is not None:
+        os.close(descriptor)
+
+
+def provenance(
+    profile: Profile,
+    *,
+    data: Mapping[str, Any],
+    weights: Iterable[Any] = (),
+    precision: str | None = None,
+) -> dict[str, Any]:
+    """The `provenance` entry: commit, versions, time, machine, seed, and the digests of data and weights.
+
+    data: name and sha256 of the pictures read. weights: `Weights` objects of mitolib.weights that were used.
+    precision: of the frozen backbones' arithmetic; None where there are none.
+    `seconds` counts from the import of this module, which a notebook does at its top.
+    """
+    return {
+        "commit": _started_at or _commit(),
+        "mitolib": __version__,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seconds": round(time.monotonic() - STARTED, 1),
+        "device": _device(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "parameters": profile.parameters,
+        "precision": precision,
+        "seed": profile.seed,
+        "data": dict(data),
+        "weights": {w.name: w.record for w in weights},
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout, with '+' when code, data or notebooks differ from it; None outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "mitolib", "notebooks", "data")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _device() -> str:
+    """The GPU that TensorFlow sees, else the processor's name; never the machine's name."""
+    if tf := sys.modules.get("tensorflow"):
+        for gpu in tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in _lines(cpuinfo) if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def write(results: Path, record: Mapping[str, Any]) -> Path:
+    """Write `<results>/<chapter>.json` whole or not at all, let go of the folder, and return the file's path."""
+    path = results / f"{record['chapter']}.json"
+    text = json.dumps(_plain(record), indent=1, allow_nan=False) + "\n"
+    try:
+        with files.whole(path) as aside, aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: cannot be written ({error.strerror}). The results so far are unchanged."
+        ) from error
+    _release(results)
+    return path
+
+
+def _plain(tree: Any) -> Any:
+    """The same as mappings and lists, numpy's numbers as Python's, and what is not finite as None: fit for JSON."""
+    if is_dataclass(tree):
+        tree = vars(tree)
+    if isinstance(tree, Mapping):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_plain(value) for value in tree]
+    if isinstance(tree, np.generic):
+        tree = tree.item()
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree
+
+
+def read(results: Path, chapter: str) -> dict[str, Any]:
+    """The record of one chapter. Raises ResultsError naming the file if it is absent or no JSON."""
+    path = results / f"{chapter}.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ResultsError(f"{path}: not found. Run notebooks/{chapter}.ipynb first.") from error
+    except ValueError as error:
+        raise ResultsError(f"{path}: is no whole JSON file ({error}). Run notebooks/{chapter}.ipynb again.") from error
+
+
+def banner(profile: Profile, data_name: str) -> str:
+    """Markdown for the top of a chapter: which kind of run the reader is looking at, on which data.
+
+    data_name: as `own_data.name` has it; the published protocol and the size of the phantom say nothing of "your own".
+    """
+    kind = {
+        "paper": "This page was executed with the published protocol.",
+        "quick": "This page was executed in the quick profile: smaller sections and fewer epochs than published. "
+        "Its numbers show that the pipeline runs; they are not the reproduction.",
+        "smoke": "This page was executed in the smoke profile, a test of the machinery. Its numbers mean nothing.",
+    }[profile.name]
+    text = f"{kind} {profile.summary} Data: {data_name}."
+    if data_name.startswith("your own"):
+        worth = {"quick": " Its numbers show that the pipeline runs.", "smoke": " Its numbers mean nothing."}
+        text = (
+            f"This page was executed on data of its reader: {data_name}. Profile {profile.name}: {profile.budget}."
+            f"{worth.get(profile.name, '')}"
+        )
+    return f":::{{admonition}} How this page was made\n:class: note\n{text}\n:::"
+
+
+def box(record: Mapping[str, Any]) -> str:
+    """Markdown of the provenance box at the end of a chapter."""
+    p = record["provenance"]
+    rows = {
+        "commit": p["commit"] or "outside git",
+        "mitolib": p["mitolib"],
+        "executed": f"{p['created']}, {p['seconds'] / 60:.1f} minutes",
+        "profile": record["profile"],
+        "parameters": ", ".join(f"{key} {value}" for key, value in p["parameters"].items()),
+        "device": f"{p['device']}, {p['cores']} cores"
+        + (f"; frozen backbones in {p['precision']}" if p["precision"] else ""),
+        "software": ", ".join([f"Python {p['python']}", *(f"{k} {v}" for k, v in p["packages"].items())]),
+        "data": ", ".join(f"{key} {value}" for key, value in p["data"].items()),
+    } | {
+        f"weights of {name}": "random initialisation: the ImageNet weights were out of reach"
+        if w["source"] == "random"
+        else f"ImageNet, from {w['source']}; SHA-256 {w['sha256']}; {w['licence']}"
+        for name, w in p["weights"].items()
+    }
+    lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return f":::{{admonition}} Provenance\n:class: tip, dropdown\n\n| | |\n|---|---|\n{lines}\n:::"

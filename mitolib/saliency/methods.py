@@ -1,0 +1,336 @@
+"""Saliency maps: where a patch holds what raises the score of a class, according to the network.
+
+A map is (N, h, w), never negative, in the resolution of the layer it was read from, and raw: not stretched, so that
+two maps can be compared. A score is a class's value *before* the softmax: behind it the two classes share one number.
+`mitolib.saliency.logits` finds it, also where one output stands for two classes.
+`mitolib.saliency.faithfulness` tests whether maps mean anything.
+
+Grad-CAM here is one compiled pass: the network up to a layer, then the gradient through the few layers above it.
+Everything else is tf-keras-vis, which needs a flat model with the layer named: on a nested model some of its methods
+give wrong maps without a word. METHODS is the list; a new method is a line in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tf_keras_vis import ModelVisualization
+from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+from tf_keras_vis.layercam import Layercam
+from tf_keras_vis.saliency import Saliency
+from tf_keras_vis.scorecam import Scorecam
+from tf_keras_vis.utils.scores import CategoricalScore
+
+from mitolib.saliency.logits import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
+from mitolib.settings import LABELS
+from mitolib.study import EXP1, EXP2
+
+# Each network gets a camera of its own, compiled once; TensorFlow takes that for a mistake and says so on the page.
+tf.get_logger().setLevel(logging.ERROR)
+
+LAYERS = {  # network -> the layer explained: the last map that still has places, 14 x 14 and 7 x 7
+    "VGG16": "block5_conv3",
+    "ResNet50": "conv5_block3_out",
+}
+BATCH = 8  # patches at a time: tf-keras-vis keeps all of VGG16's maps for the way back, 0.1 GB each
+
+
+def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """A compiled function: patches uint8 (N, H, W, C) -> (N,) score of patient minus score of control.
+
+    Its logistic function is p(patient), which rounds to 0 or 1 where this still tells patches apart. Of a network with
+    one output it is that output before the sigmoid. Raises ValueError for a network that knows other classes.
+    """
+    head = head_of(model)
+    if head.n_outputs > 2 or (head.n_outputs, head.activation) == (2, "sigmoid"):
+        raise ValueError(
+            f"{model.name} has {head.n_outputs} outputs by {head.activation}; wanted {' and '.join(LABELS)}: two by "
+            "softmax, or one by sigmoid. Train such a head."
+        )
+    logits = with_logits(model)
+    forward = tf.function(
+        lambda batch: logits(batch, training=False), input_signature=[tf.TensorSpec(logits.input_shape, tf.float32)]
+    )
+
+    def evidence(patches_nhwc: np.ndarray) -> np.ndarray:
+        parts = [patches_nhwc[i : i + BATCH] for i in range(0, len(patches_nhwc), BATCH)]
+        scores = np.concatenate([forward(prepare(part)).numpy() for part in parts])
+        patient, control = scores[:, LABELS.index("patient")], scores[:, LABELS.index("control")]
+        return patient if head.n_outputs == 1 else patient - control
+
+    return evidence
+
+
+class GradCAM:
+    """Grad-CAM of a flat model at one layer (Selvaraju et al. 2020, doi:10.1007/s11263-019-01228-7, eqs 1 and 2).
+
+    Weights of the model may change afterwards; the maps follow them.
+    Raises ValueError for a layer that does not exist or beside which a shortcut passes, and what `head_of` raises;
+    FloatingPointError for weights that are not finite.
+    """
+
+    def __init__(self, model: keras.Model, layer: str) -> None:
+        head, cut = head_of(model), map_of(model, layer)
+        check_weights(model)
+        if passed(cut, head.reads):
+            whole = [name for name, cuts in maps_of(model).items() if not passed(cuts[0], head.reads)]
+            raise ValueError(
+                f"{model.name}: a shortcut leads to the scores beside {layer}; wanted a layer without one. "
+                f"Take the one where the ways meet again, of these: {', '.join(whole)}."
+            )
+        self.input_shape, self.n_classes = model.inputs[0].shape, max(2, head.n_outputs)
+        below, above = keras.Model(model.inputs[0], cut), keras.Model(cut, head.reads)
+
+        def weigh(features: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
+            features = tf.cast(features, tf.float32)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:  # no gradient of any weight
+                tape.watch(features)
+                score = tf.gather(head.scores(above(features, training=False)), class_index, axis=1)
+            gradient = tape.gradient(score, features)
+            if gradient is None:
+                raise ValueError(f"{model.name}: no gradient leads from the scores to {layer}; take a later layer.")
+            weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
+            return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
+
+        index = tf.TensorSpec((), tf.int32)
+        self._from_features = tf.function(weigh, input_signature=[tf.TensorSpec(cut.shape, tf.float32), index])
+        self._from_patches = tf.function(
+            lambda batch, class_index: weigh(below(batch, training=False), class_index),
+            input_signature=[tf.TensorSpec(self.input_shape, tf.float32), index],
+        )
+
+    def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
+        """(N, h, w) maps of network input (N, H, W, C), float32; may be all zero where nothing speaks for the class."""
+        _check(patches_nhwc, self.input_shape, class_index, self.n_classes)
+        return self._in_batches(self._from_patches, patches_nhwc, class_index)
+
+    def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
+        """The same from the layer's output, for instance out of a `features.Bank`: no frozen pass at all."""
+        _check_class(class_index, self.n_classes)
+        return self._in_batches(self._from_features, np.asarray(features_nhwc, np.float32), class_index)
+
+    def _in_batches(self, compiled: Callable, array: np.ndarray, class_index: int) -> np.ndarray:
+        parts = [compiled(array[i : i + BATCH], class_index).numpy() for i in range(0, len(array), BATCH)]
+        return _finite(np.concatenate(parts), "Grad-CAM")
+
+
+def _grad_cam(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Our fast path."""
+    return GradCAM(model, layer)(patches_nhwc, class_index)
+
+
+def _grad_cam_pp(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Chattopadhay et al. 2018, arXiv:1710.11063. It takes exp(score); shifted to 0, no score overflows."""
+
+    def shifted(outputs: tf.Tensor) -> tf.Tensor:
+        score = outputs[:, class_index]
+        return score - tf.stop_gradient(score)
+
+    return _by_library(GradcamPlusPlus, model, patches_nhwc, class_index, shifted, **_cam(model, layer))
+
+
+def _layer_cam(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Jiang et al. 2021, doi:10.1109/TIP.2021.3089943."""
+    return _by_library(Layercam, model, patches_nhwc, class_index, **_cam(model, layer))
+
+
+def _score_cam(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Wang et al. 2020, arXiv:1910.01279, over the `samples` channels that vary most (Faster Score-CAM).
+
+    One patch at a time, so that each has channels of its own. The library weighs channels by the softmax of the scores,
+    so a score s that goes through a sigmoid is given as (-s / 2, s / 2), of which that is the softmax.
+    """
+    options, head = _cam(model, layer) | {"max_N": samples, "batch": 1}, head_of(model)
+    if head.n_outputs > 1 and head.activation != "sigmoid":
+        return _by_library(Scorecam, model, patches_nhwc, class_index, **options)
+
+    def halves(scores: keras.KerasTensor) -> keras.KerasTensor:
+        half = scores[:, class_index : class_index + 1] / 2
+        return keras.ops.concatenate([-half, half], axis=1)
+
+    return _by_library(Scorecam, model, patches_nhwc, class_index, CategoricalScore(1), change=halves, **options)
+
+
+def _saliency(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Simonyan et al. 2013, arXiv:1312.6034: greatest absolute gradient over the channels, at input resolution."""
+    return _by_library(Saliency, model, patches_nhwc, class_index, normalize_map=False)
+
+
+def _smooth_grad(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Smilkov et al. 2017, arXiv:1706.03825: mean of `samples` saliency maps under noise of 20 % of the range."""
+    return _by_library(Saliency, model, patches_nhwc, class_index, normalize_map=False, smooth_samples=samples)
+
+
+# name -> (model, network input (N, H, W, C), class index, layer=, samples=) -> maps (N, h, w)
+METHODS: dict[str, Callable[..., np.ndarray]] = {
+    "Grad-CAM": _grad_cam,
+    "Grad-CAM++": _grad_cam_pp,
+    "Layer-CAM": _layer_cam,
+    "Score-CAM": _score_cam,
+    "saliency": _saliency,
+    "SmoothGrad": _smooth_grad,
+}
+
+
+def chosen(names: Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
+    """METHODS, or Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none of them."""
+    if names is None:
+        return METHODS
+    if unknown := [name for name in names if name not in METHODS]:
+        raise ValueError(f"method {', '.join(unknown)} is not one of {', '.join(METHODS)}.")
+    return {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
+
+
+def _cam(model: keras.Model, layer: str) -> dict[str, Any]:
+    """Options that all CAM methods of tf-keras-vis share: the layer as named, its own resolution, raw values."""
+    head_of(model)  # names what is wrong with the model, before the layer is looked for in it
+    map_of(model, layer)
+    return {
+        "penultimate_layer": layer,
+        "seek_penultimate_conv_layer": False,
+        "expand_cam": False,
+        "normalize_cam": False,
+    }
+
+
+def _by_library(
+    method: type[ModelVisualization],
+    model: keras.Model,
+    patches_nhwc: np.ndarray,
+    class_index: int,
+    score: Callable | None = None,
+    batch: int = BATCH,
+    change: Callable[[keras.KerasTensor], keras.KerasTensor] = lambda scores: scores,
+    **options: Any,
+) -> np.ndarray:
+    logits = with_logits(model)
+    check_weights(model)
+    _check(patches_nhwc, logits.input_shape, class_index, logits.output_shape[-1])
+    explain = method(keras.Model([logits.input], change(logits.output)))  # a list, as tf-keras-vis calls it with one
+    score = score or CategoricalScore(class_index)
+    with contextlib.redirect_stdout(io.StringIO()):  # Score-CAM lets Keras draw a progress bar for every patch
+        parts = [
+            np.asarray(explain(score, patches_nhwc[i : i + batch], **options))
+            for i in range(0, len(patches_nhwc), batch)
+        ]
+    return _finite(np.concatenate(parts), method.__name__)
+
+
+def cascade(
+    model: keras.Model, layer: str, patches_nhwc: np.ndarray, class_index: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Grad-CAM maps (N, h, w) of a copy whose weights are drawn anew from the top down, one stage more each time.
+
+    The test of Adebayo et al. 2018, arXiv:1810.03292: a map that explains the model has to change. Yields first
+    ("trained", maps), then the name of the last stage drawn anew and maps: the head's layers one by one, then blocks.
+    """
+    head_of(model)
+    working, fresh = (keras.models.clone_model(model, clone_function=_anew) for _ in range(2))
+    working.set_weights(model.get_weights())
+    camera = GradCAM(working, layer)
+    yield "trained", camera(patches_nhwc, class_index)
+    stages: dict[str, list[str]] = {}
+    for one in reversed([one for one in model.layers if one.weights]):
+        block = re.match(r"(block|conv)\d", one.name)
+        stages.setdefault(block[0] if block else one.name, []).append(one.name)
+    for stage, names in stages.items():
+        for name in names:
+            working.get_layer(name).set_weights(fresh.get_layer(name).get_weights())
+        yield stage, camera(patches_nhwc, class_index)
+
+
+def saved_head(
+    results: Path,
+    chapter: str,
+    network: str,
+    *,
+    parameters: dict[str, Any],
+    data_sha256: str,
+    experiment: dict[str, Any],
+    split: dict[str, dict[str, int]],
+) -> dict[str, Any] | None:
+    """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
+
+    parameters: the fields of the profile on which the head depends, as the results file holds them. experiment: the
+    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's. split: patches
+    of each set and class, since the same pictures may be dealt out by patch or by person.
+    """
+    try:
+        record = json.loads((results / f"{chapter}.json").read_text())
+        head = record["models"][network]["head"]
+        recorded = record["provenance"]["parameters"]
+        same = {name: recorded[name] for name in parameters} == json.loads(json.dumps(parameters))
+        same = same and record["provenance"]["data"]["sha256"] == data_sha256
+        same = same and record["split"] == split
+        papers = {"exp1": EXP1, "exp2": EXP2}[chapter]
+        cut = record.get("experiment") or vars(papers)
+        same = same and json.loads(json.dumps(cut)) == json.loads(json.dumps(experiment))
+    except (OSError, ValueError, KeyError):
+        return None
+    path = results / head["file"]
+    return {"path": path, "sha256": head["sha256"]} if same and path.exists() else None
+
+
+def check_weights(model: keras.Model) -> None:
+    """Raise FloatingPointError that names the layers whose weights are not finite: ReLU can hide them from a map."""
+    if bad := [one.name for one in model.layers if not all(np.isfinite(array).all() for array in one.get_weights())]:
+        raise FloatingPointError(
+            f"{model.name}: weights of {', '.join(bad)} are not finite. Train it again, with a smaller learning rate."
+        )
+
+
+def _anew(layer: keras.Layer) -> keras.Layer:
+    """A layer of the same settings; Keras could not find tf.nn.softmax again by the name that it notes."""
+    config = layer.get_config()
+    if config.get("activation") is not None and activation_of(layer) in ACTIVATIONS.values():
+        config["activation"] = activation_of(layer)
+    return type(layer).from_config(config)
+
+
+def _check(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_classes: int) -> None:
+    sides = zip(np.shape(patches_nhwc)[1:], input_shape[1:], strict=False)
+    if np.ndim(patches_nhwc) != 4 or any(wanted not in (side, None) for side, wanted in sides):
+        wanted = ", ".join(map(str, input_shape[1:]))
+        raise ValueError(
+            f"patches of shape {np.shape(patches_nhwc)}, wanted (N, {wanted}). "
+            "Prepare them as for training (patches.as_input), with the proteins this model was trained on."
+        )
+    if not np.isfinite(patches_nhwc).all():
+        raise FloatingPointError("patches hold values that are not finite. Check the pictures they were cut from.")
+    _check_class(class_index, n_classes)
+
+
+def _check_class(class_index: int, n_classes: int) -> None:
+    if not 0 <= class_index < n_classes:
+        names = f": {', '.join(LABELS)}" if n_classes == len(LABELS) else ", the outputs of this network"
+        raise ValueError(f"class_index={class_index} is not in 0 to {n_classes - 1}{names}.")
+
+
+def _finite(maps_nhw: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(maps_nhw).all():
+        raise FloatingPointError(
+            f"{name}: a map is not finite, though weights and patches are: the score overflows. Train again."
+        )
+    return maps_nhw

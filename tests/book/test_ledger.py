@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import execute
+import ledger
+import nbformat
+import numpy as np
+import pytest
+
+from mitolib import paper
+from mitolib.settings import ROOT
+
+CHAPTERS = {"exp1": ("exp1", ("VGG16", "ResNet50")), "exp2": ("exp2", ("VGG16",))}  # experiment and its models
+CHAPTERS["concept_whitening"] = ("exp1", ("ResNet18+CW",))
+UNSEEN = {
+    "profile": "paper",
+    "by_model": {"VGG16-head": {"leave-one-control-one-patient-out": {"patch_accuracy": 0.955}}},
+}
+
+
+@pytest.fixture
+def published() -> dict[str, dict]:
+    """Result files that agree with the paper in everything it prints without contradicting itself."""
+    return {
+        chapter: {
+            "profile": "paper",
+            "provenance": {
+                "weights": {paper.backbone(model): {"source": "mirror"} for model in models},
+                "parameters": {"epochs": 100, "learning_rate": 0.001},
+            },
+            "split": copy.deepcopy(paper.SPLITS[experiment]),
+            "models": {
+                model: {**paper.SCORES[experiment][model], "history": {"val_accuracy": [0.5] * 20 + [0.9] * 60}}
+                for model in models
+            },
+        }
+        for chapter, (experiment, models) in CHAPTERS.items()
+    } | {"patient_level": UNSEEN}
+
+
+def verdicts(records) -> dict[tuple[str, str], str]:
+    return {(row.where, row.what): row.verdict for row in ledger.ledger(records).itertuples()}
+
+
+def test_a_run_that_agrees_is_reproduced_but_for_the_misprinted_total(published):
+    found = verdicts(published)
+    wrong = {claim for claim, verdict in found.items() if verdict == ledger.NOT_REPRODUCED}
+    assert wrong == {("Table 1", "test patches, printed total")}, "33 + 89 is not 112"
+    assert ledger.NOT_CHECKED not in found.values()
+
+
+def test_every_cell_of_the_papers_tables_is_a_claim():
+    cells = {where: sum(claim.where == where for claim in ledger.CLAIMS) for where in ("Table 1", "Table 4", "Table 5")}
+    assert cells == {"Table 1": 7, "Table 4": 12, "Table 5": 4}
+
+
+def test_a_score_outside_its_tolerance_is_not_reproduced(published):
+    published["exp1"]["models"]["VGG16"]["accuracy"] = 0.95 - ledger.tolerance(0.95, 122) - 0.001
+    assert verdicts(published)["Table 4", "accuracy of VGG16, SDHA"] == ledger.NOT_REPRODUCED
+    published["exp1"]["models"]["VGG16"]["accuracy"] = 0.95 - ledger.tolerance(0.95, 122) + 0.001
+    assert verdicts(published)["Table 4", "accuracy of VGG16, SDHA"] == ledger.REPRODUCED
+
+
+def test_the_claim_of_reliability_rests_on_people_not_seen(published):
+    claim = "Abstract", "a reliable method: accuracy on people not seen, VGG16, SDHA"
+    unseen = copy.deepcopy(UNSEEN)
+    assert verdicts(published)[claim] == ledger.REPRODUCED
+    unseen["by_model"]["VGG16-head"]["leave-one-control-one-patient-out"]["patch_accuracy"] = 0.8
+    assert verdicts(published | {"patient_level": unseen})[claim] == ledger.NOT_REPRODUCED
+    assert verdicts(published | {"patient_level": unseen | {"profile": "quick"}})[claim] == ledger.NOT_CHECKED
+
+
+def test_a_patch_too_many_is_not_reproduced(published):
+    published["exp2"]["split"]["train"]["control"] += 1
+    assert verdicts(published)["Table 2", "train patches, control"] == ledger.NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(("chapter", "model"), [("exp1", "ResNet50"), ("concept_whitening", "ResNet18+CW")])
+def test_random_weights_decide_nothing(published, chapter, model):
+    published[chapter]["provenance"]["weights"][paper.backbone(model)]["source"] = "random"
+    assert verdicts(published)["Table 4", f"accuracy of {model}, SDHA"] == ledger.NOT_CHECKED
+
+
+def test_a_chapter_that_was_not_executed_is_named(published):
+    del published["concept_whitening"]
+    table = ledger.ledger(published)
+    assert set(table["why"][table["verdict"] == ledger.NOT_CHECKED]) == {"concept_whitening was not executed"}
+
+
+def test_a_smaller_profile_decides_nothing(published):
+    published["exp2"]["profile"] = "quick"
+    assert {v for (w, _), v in verdicts(published).items() if w in ("Table 2", "Table 5")} == {ledger.NOT_CHECKED}
+
+
+def test_the_tolerance_is_two_standard_errors_and_rounding():
+    assert ledger.tolerance(0.5, 100) == pytest.approx(0.105)
+
+
+@pytest.mark.parametrize(
+    ("values", "epoch"), [([0.9] * 30, 1), ([0.5] * 10 + [0.9] * 30, 15), (list(np.linspace(0, 1, 50)), 50)]
+)
+def test_a_curve_settles_when_its_running_mean_stops_moving(values, epoch):
+    assert ledger.settled(values) == epoch
+
+
+def test_in_the_published_edition_each_verdict_agrees_with_its_numbers():
+    records = {name: json.loads((ROOT / "book" / "results" / f"{name}.json").read_text()) for name in CHAPTERS}
+    for row in ledger.ledger(records).itertuples():
+        if row.verdict == ledger.NOT_CHECKED:
+            assert row.why
+        elif row.where != "Section 4.3":
+            near = abs(row.ours - row.published) <= row.tolerance
+            assert (row.verdict == ledger.REPRODUCED) == near, row
+
+
+def test_our_number_links_to_the_heading_under_which_it_was_made():
+    for claim in ledger.CLAIMS:
+        cells = nbformat.read(execute.NOTEBOOKS / f"{claim.chapter}.ipynb", 4).cells
+        headings = {line.lstrip("# ") for c in cells if c.cell_type == "markdown" for line in c.source.splitlines()}
+        assert claim.made_in in {heading.lower().replace(":", "").replace(" ", "-") for heading in headings}, claim

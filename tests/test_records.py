@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mitolib import records, settings
+from mitolib.records import ResultsError
+from mitolib.weights import Weights
+
+SMOKE = settings.PROFILES["smoke"]
+
+
+def record(accuracy: float = 0.5) -> dict:
+    provenance = records.provenance(
+        SMOKE,
+        data={"name": "phantom", "sha256": "0" * 64},
+        weights=[Weights("VGG16", "wheel", "1" * 64, "CC BY 4.0", ()), Weights("ResNet50", "random", None, None, None)],
+    )
+    return {
+        "chapter": "exp1",
+        "profile": "smoke",
+        "provenance": provenance,
+        "models": {"VGG16": {"accuracy": accuracy}},
+    }
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    written = record()
+    assert records.write(tmp_path, written) == tmp_path / "exp1.json"
+    assert records.read(tmp_path, "exp1") == json.loads(json.dumps(written))
+
+
+def test_provenance_has_the_contracts_keys_and_no_name_of_the_machine():
+    provenance = record()["provenance"]
+    assert {"commit", "mitolib", "created", "seconds", "device", "cores", "packages", "seed", "data", "weights"} <= set(
+        provenance
+    )
+    assert provenance["weights"]["VGG16"]["sha256"] == "1" * 64
+    text = json.dumps(provenance)
+    assert socket.gethostname() not in text and str(Path.home()) not in text
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResultsError, match=r"file/results: results cannot be written there .*-p results"):
+        records.folder(tmp_path / "file" / "results", SMOKE)
+
+
+def test_without_a_folder_the_environment_names_it_else_the_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "DEFAULT", tmp_path / "build")
+    monkeypatch.delenv("MITOLIB_RESULTS", raising=False)
+    assert records.folder(None, SMOKE) == tmp_path / "build" / "smoke"
+    monkeypatch.setenv("MITOLIB_RESULTS", str(tmp_path / "own"))
+    assert records.folder(None, SMOKE) == tmp_path / "own"
+    assert records.folder(tmp_path / "given", SMOKE) == tmp_path / "given"
+
+
+def test_a_failed_write_leaves_the_last_results_as_they_were(tmp_path, monkeypatch):
+    records.write(tmp_path, record(0.5))
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(ResultsError, match=r"exp1\.json: cannot be written \(No space left"):
+        records.write(tmp_path, record(0.9))
+    assert records.read(tmp_path, "exp1")["models"]["VGG16"]["accuracy"] == 0.5
+
+
+def test_a_run_killed_in_mid_write_leaves_the_last_results_whole(tmp_path):
+    records.write(tmp_path, record(0.5))
+    script = textwrap.dedent(
+        f"""
+        import json, os, signal
+        from pathlib import Path
+        from mitolib import records
+        os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+        records.write(Path({str(tmp_path)!r}), {{"chapter": "exp1", "models": {{}}}})
+        """
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    assert records.read(tmp_path, "exp1")["models"]["VGG16"]["accuracy"] == 0.5
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_written_or_died(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "WAIT_S", 0.1)
+    hold = f"from mitolib import records, settings; records.folder({str(tmp_path)!r}, settings.PROFILES['smoke'])"
+    first = subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; print('held', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(ResultsError, match=r"another run writes its results there\. .*-p results"):
+            records.folder(tmp_path, SMOKE)
+    finally:
+        first.kill()
+        first.wait()
+    assert records.folder(tmp_path, SMOKE) == records.folder(tmp_path, SMOKE) == tmp_path, "one's own is no other's"
+    records.write(tmp_path, record())
+    assert subprocess.run([sys.executable, "-c", hold]).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["exp1.json"]
+
+
+def test_numpys_numbers_are_written_as_numbers_and_what_is_not_finite_as_null(tmp_path):
+    numbers = {"a": [np.float32(0.5), np.nan, (np.int64(1), "x")], "b": {2: np.bool_(True), "c": -np.inf}, "d": None}
+    path = records.write(tmp_path, record(float("nan")) | numbers)
+    assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+    found = records.read(tmp_path, "exp1")
+    assert found["models"]["VGG16"]["accuracy"] is None
+    assert {key: found[key] for key in numbers} == {"a": [0.5, None, [1, "x"]], "b": {"2": True, "c": None}, "d": None}
+    assert type(found["a"][2][0]) is int and found["b"]["2"] is True
+
+
+def test_a_record_keeps_its_numbers_when_it_is_written(tmp_path):
+    written = record() | {"a": [np.float64(0.5), np.nan]}
+    records.write(tmp_path, written)
+    assert np.isnan(written["a"][1]) and type(written["a"][0]) is np.float64
+
+
+def test_what_no_json_can_hold_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(TypeError, match="set is not JSON serializable"):
+        records.write(tmp_path, record() | {"a": [{1, 2}]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_absent_and_broken_files_are_named(tmp_path):
+    with pytest.raises(ResultsError, match=r"exp1\.json: not found\. Run notebooks/exp1\.ipynb"):
+        records.read(tmp_path, "exp1")
+    (tmp_path / "exp1.json").write_text('{"chapter": ')
+    with pytest.raises(ResultsError, match=r"exp1\.json: is no whole JSON"):
+        records.read(tmp_path, "exp1")
+
+
+def test_the_box_says_where_weights_came_from_and_when_they_are_random():
+    box = records.box(record())
+    assert "ImageNet, from wheel" in box and "1" * 64 in box
+    assert "| weights of ResNet50 | random initialisation" in box
+
+
+@pytest.mark.parametrize("name", settings.PROFILES)
+def test_the_banner_names_the_profile(name):
+    assert f"Profile {name}:" in records.banner(settings.PROFILES[name], "the phantom")
+
+
+@pytest.mark.parametrize("name", settings.PROFILES)
+def test_a_page_of_ones_own_data_claims_neither_the_published_protocol_nor_the_phantoms_size(name):
+    banner = records.banner(settings.PROFILES[name], "your own, from the folder sections")
+    assert "your own, from the folder sections" in banner and "epochs" in banner
+    assert "published" not in banner and "reproduction" not in banner
+
+
+def test_the_commit_is_that_of_the_beginning_of_a_run(tmp_path, monkeypatch):
+    commits = iter(["first", "later"])
+    monkeypatch.setattr(records, "_commit", lambda: next(commits))
+    monkeypatch.setattr(records, "_started_at", None)
+    records.folder(tmp_path, settings.PROFILES["smoke"])
+    records._release(tmp_path)
+    assert records.provenance(settings.PROFILES["smoke"], data={})["commit"] == "first"
