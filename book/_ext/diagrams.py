@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch, Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.text import Text
-from toy import CONCEPTS, OTHER, GradCAM, angle
+from toy import GradCAM
 
-from mitolib.figures.plots import FROZEN, LABEL_COLOURS, TRAINED
+from mitolib.figures.style import FROZEN, LABEL_COLOURS, LARGE, NORMAL, SMALL, TRAINED
+from mitolib.figures.whitening import signed_number
 from mitolib.settings import LABELS
 
 SIZES = {"study": (8, 5.4), "gradcam": (8, 5.1), "whitened_network": (8, 5.3)}  # inches: width, height
@@ -30,12 +28,6 @@ RESNET18 = (  # stage, residual blocks, map size as a part of the picture's, cha
 )
 WHITENING, WINDOW = "#CC79A7", "#F0E442"
 PLAIN, BAND, TINT, INK, PALE = "#ffffff", "#f1f3f5", "#f8eaf1", "#333333", "#666666"
-GROUP_STYLES = {  # colour and marker: neither has to carry the meaning alone
-    CONCEPTS[0]: ("#CC79A7", "o"),
-    CONCEPTS[1]: ("#0072B2", "^"),
-    OTHER: ("#b0b0b0", "."),
-}
-SMALL, NORMAL, LARGE = 8, 9, 10  # points
 
 
 def study(
@@ -118,7 +110,7 @@ def gradcam(example: GradCAM, *, ax: Axes, score: str = "patient") -> Axes:
         _thumbnail(ax, example.maps_kyx[k], x, 3.78, 0.9, cmap="viridis", vmin=0, vmax=1)
         _say(ax, x + 0.45, 3.72, f"map {k + 1}:\n{example.names[k]}", ha="center")
         _thumbnail(ax, example.gradients_kyx[k], x, 2.28, 0.9, **signed)
-        _say(ax, x + 0.45, 2.22, f"weight {k + 1}:\n{_signed(example.weights[k])}", ha="center", weight="bold")
+        _say(ax, x + 0.45, 2.22, f"weight {k + 1}:\n{signed_number(example.weights[k])}", ha="center", weight="bold")
     _box(ax, 6.1, 3.98, 0.75, 0.5, "dense\nlayers", TRAINED)
     _box(ax, 7.13, 3.98, 0.8, 0.5, f"score of\n“{score}”", PLAIN)
     _arrow(ax, (5.85, 4.23), (6.08, 4.23))
@@ -240,90 +232,6 @@ def whitened_network(
     return ax
 
 
-def latent(stages: Mapping[str, np.ndarray], group: np.ndarray, *, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Points of two neurons, one stage on each axis: spread as an ellipse, the concepts' means as arrows.
-
-    stages: title -> (N, 2) points; group: (N,) names, keys of GROUP_STYLES.
-    """
-    for ax, (title, points) in zip(axes, stages.items(), strict=True):
-        _cloud(ax, points, group)
-        ax.set_title(title, fontsize=LARGE)
-        correlation = _signed(np.corrcoef(points.T)[0, 1])
-        note = f"correlation {correlation}\nangle of the concepts {angle(points, group):.0f}°"
-        ax.text(0.5, -0.2, note, ha="center", va="top", fontsize=NORMAL, transform=ax.transAxes)
-        ax.set_xlabel("neuron 1", fontsize=SMALL, labelpad=1)
-        ax.set_ylabel("neuron 2", fontsize=SMALL, labelpad=1)
-    return axes
-
-
-def rotation(whitened: np.ndarray, rotated: np.ndarray, group: np.ndarray, *, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """The second half of concept whitening: points before and after the turn, and how well one axis then tells.
-
-    whitened, rotated: (N, 2), the same points; group: (N,) names, keys of GROUP_STYLES. Three axes.
-    """
-    for ax, points, title, names in (
-        (axes[0], whitened, "whitened", ("neuron 1", "neuron 2")),
-        (axes[1], rotated, "whitened and rotated", tuple(f"axis of {name}" for name in CONCEPTS)),
-    ):
-        _cloud(ax, points, group)
-        ax.set_title(title, fontsize=LARGE)
-        ax.set_xlabel(names[0], fontsize=SMALL, labelpad=1)
-        ax.set_ylabel(names[1], fontsize=SMALL, labelpad=1)
-    ax = axes[2]
-    rows = [("neuron 1", whitened), (f"axis of {CONCEPTS[0]}", rotated)]
-    names = list(GROUP_STYLES)
-    for block, (_, points) in enumerate(rows):
-        for k, name in enumerate(names):
-            colour = GROUP_STYLES[name][0]
-            ax.boxplot(
-                points[group == name, 0],
-                positions=[-(4 * block + k)],
-                orientation="horizontal",
-                widths=0.7,
-                showfliers=False,
-                patch_artist=True,
-                boxprops={"facecolor": colour, "alpha": 0.7},
-                medianprops={"color": "black"},
-            )
-    ax.set_yticks([-(4 * block + k) for block in range(2) for k in range(3)], names * 2, fontsize=SMALL)
-    for block, (title, _) in enumerate(rows):
-        ax.text(0.02, 0.75 - 4 * block, title, fontsize=SMALL, weight="bold", transform=ax.get_yaxis_transform())
-    ax.set_ylim(-6.7, 1.4)
-    ax.set_xlabel("value", fontsize=SMALL, labelpad=1)
-    ax.set_title("one axis read alone", fontsize=LARGE)
-    ax.tick_params(axis="x", labelsize=SMALL)
-    return axes
-
-
-def groups_key(*, fig: Figure) -> Figure:
-    """Colour and marker of each group, once for a figure of several clouds."""
-    handles = [
-        Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
-        for name, (colour, marker) in GROUP_STYLES.items()
-    ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=NORMAL, frameon=False)
-    return fig
-
-
-def _cloud(ax: Axes, points: np.ndarray, group: np.ndarray) -> None:
-    for name in reversed(GROUP_STYLES):  # the two concepts above the rest
-        colour, marker = GROUP_STYLES[name]
-        ax.plot(*points[group == name].T, marker, color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
-    values, vectors = np.linalg.eigh(np.cov(points.T, bias=True))
-    turn = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
-    minor, major = 4 * np.sqrt(values)  # two standard deviations to each side
-    ax.add_patch(Ellipse(points.mean(axis=0), major, minor, angle=turn, fill=False, linewidth=1.5))
-    ax.axhline(0, color=INK, linewidth=0.6, zorder=0)
-    ax.axvline(0, color=INK, linewidth=0.6, zorder=0)
-    for name in CONCEPTS:
-        mean = points[group == name].mean(axis=0)
-        arrow = FancyArrowPatch((0, 0), mean, arrowstyle="-|>", mutation_scale=12, linewidth=2, shrinkA=0, shrinkB=0)
-        arrow.set(color=GROUP_STYLES[name][0], path_effects=[withStroke(linewidth=4, foreground="black")], zorder=3)
-        ax.add_patch(arrow)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.tick_params(labelsize=SMALL)
-
-
 def _sheet(ax: Axes, name: str) -> tuple[float, float]:
     """Make the axes the whole figure, one unit an inch; return width and height."""
     width, height = SIZES[name]
@@ -369,11 +277,6 @@ def _deck(ax: Axes, image_yx: np.ndarray, x: float, y: float, side: float, depth
         corner = (x + 0.025 * k, y + 0.025 * k)
         ax.add_patch(Rectangle(corner, side, side, facecolor="#8a8a8a", edgecolor=PLAIN, linewidth=0.7))
     _thumbnail(ax, image_yx, x, y, side)
-
-
-def _signed(value: float) -> str:
-    """+0.62, −0.31 and, whatever the rounding error, +0.00."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _zoom(ax: Axes, small: tuple[float, float], y: float, large: tuple[float, float], y_large: float) -> None:

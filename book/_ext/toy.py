@@ -10,8 +10,7 @@ from scipy.ndimage import zoom
 from scipy.spatial import cKDTree
 from skimage.measure import block_reduce
 
-CONCEPTS = ("concept 1", "concept 2")
-OTHER = "other pictures"  # with them the two concepts do not share all points between them, see `rotate`
+from mitolib.figures.whitening import CONCEPTS, OTHER
 
 
 def fibres(size_px: int, *, rng: Generator, dark: float = 0.25) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,9 +93,3 @@ def rotate(whitened: np.ndarray, group: np.ndarray) -> np.ndarray:
     means = np.stack([whitened[group == name].mean(axis=0) for name in CONCEPTS])
     left, _, right = np.linalg.svd(means)
     return whitened @ (left @ right).T
-
-
-def angle(points: np.ndarray, group: np.ndarray) -> float:
-    """Angle in degrees between the mean vectors of the two concepts, seen from the origin."""
-    first, second = (points[group == name].mean(axis=0) for name in CONCEPTS)
-    return float(np.degrees(np.arccos(first @ second / np.linalg.norm(first) / np.linalg.norm(second))))

@@ -1,5 +1,5 @@
-"""Figures of the chapters, `(data, *, ax) -> ax`, and pictures that a reader can play with."""
+"""Figures of the chapters, `(data, *, ax) -> ax`, one module per family, and pictures that a reader can play with."""
 
-from mitolib.figures.viewers import mixer, overlays
+from mitolib.figures import cohort, estimates, people, saliency, training, viewers, whitening
 
-__all__ = ["mixer", "overlays"]
+__all__ = ["cohort", "estimates", "people", "saliency", "training", "viewers", "whitening"]

@@ -62,15 +62,15 @@ def cloud():
 def latent():
     points, whitened, group = cloud()
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
-    diagrams.latent({"before": points, "after": whitened}, group, axes=axes)
-    return diagrams.groups_key(fig=fig).axes[0]
+    whitening.latent({"before": points, "after": whitened}, group, axes=axes)
+    return whitening.groups_key(fig=fig).axes[0]
 
 
 def rotation():
     _, whitened, group = cloud()
     fig, axes = plt.subplots(1, 3, figsize=(8, 3.6), layout="constrained")
-    diagrams.rotation(whitened, toy.rotate(whitened, group), group, axes=axes)
-    return diagrams.groups_key(fig=fig).axes[0]
+    whitening.rotation(whitened, toy.rotate(whitened, group), group, axes=axes)
+    return whitening.groups_key(fig=fig).axes[0]
 
 
 sheets = pytest.mark.parametrize("draw", [study, gradcam, whitened_network], ids=lambda draw: draw.__name__)
@@ -189,13 +189,13 @@ def test_only_the_last_of_the_eight_blocks_is_whitened():
 
 def test_a_cloud_is_drawn_with_its_groups_its_spread_and_its_angle():
     points, whitened, group = cloud()
-    axes = diagrams.latent({"before": points, "after": whitened}, group, axes=plt.subplots(1, 2)[1])
+    axes = whitening.latent({"before": points, "after": whitened}, group, axes=plt.subplots(1, 2)[1])
     assert [ax.get_title() for ax in axes] == ["before", "after"]
     for ax, stage in zip(axes, (points, whitened), strict=True):
         clouds = [line.get_xydata() for line in ax.lines[:3]]
-        for name, drawn in zip(reversed(diagrams.GROUP_STYLES), clouds, strict=True):
+        for name, drawn in zip(reversed(whitening.GROUP_STYLES), clouds, strict=True):
             np.testing.assert_array_equal(drawn, stage[group == name])
-        assert f"angle of the concepts {toy.angle(stage, group):.0f}°" in ax.texts[0].get_text()
+        assert f"angle of the concepts {angle(stage, group):.0f}°" in ax.texts[0].get_text()
     circle = axes[1].patches[0]
     assert circle.width == pytest.approx(4) and circle.height == pytest.approx(4), "two standard deviations of one"
     assert "correlation +0.00" in axes[1].texts[0].get_text()
@@ -205,14 +205,14 @@ def test_an_ellipse_leans_as_its_points_do():
     x = np.random.default_rng(0).normal(size=200)
     points = np.stack([x, x + np.random.default_rng(1).normal(size=200) * 0.05], axis=1)
     group = np.array([*toy.CONCEPTS] * 100)
-    (ax,) = diagrams.latent({"slope": points}, group, axes=[plt.subplots()[1]])
+    (ax,) = whitening.latent({"slope": points}, group, axes=[plt.subplots()[1]])
     assert ax.patches[0].angle % 180 == pytest.approx(45, abs=2) and ax.patches[0].width > 10 * ax.patches[0].height
 
 
 def test_boxes_of_the_rotation_are_the_values_on_the_first_axis():
     _, whitened, group = cloud()
     rotated = toy.rotate(whitened, group)
-    axes = diagrams.rotation(whitened, rotated, group, axes=plt.subplots(1, 3)[1])
+    axes = whitening.rotation(whitened, rotated, group, axes=plt.subplots(1, 3)[1])
     medians = sorted(
         (-line.get_ydata().mean(), line.get_xdata()[0])
         for line in axes[2].lines
@@ -220,5 +220,5 @@ def test_boxes_of_the_rotation_are_the_values_on_the_first_axis():
         and line.get_xdata()[0] == line.get_xdata()[1]
         and abs(np.diff(line.get_ydata())[0]) > 0.6
     )
-    wanted = [np.median(points[group == name, 0]) for points in (whitened, rotated) for name in diagrams.GROUP_STYLES]
+    wanted = [np.median(points[group == name, 0]) for points in (whitened, rotated) for name in whitening.GROUP_STYLES]
     np.testing.assert_allclose([value for _, value in medians], wanted)

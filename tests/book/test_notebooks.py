@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_and_writes_the_results_of_an_unbroken_one(make_coh
         records.append(record)
     assert written == {path: path.stat().st_mtime_ns for path in chunks}, "what was there was computed again"
     assert records[0] == records[1]
-    assert not list(unbroken.glob("out/*.partial"))
+    assert not list(unbroken.glob(f"out/*{files.MARK}*"))
     record = records[0]  # and the contract of a results file
     assert record["chapter"] == "exp2" and record["profile"] == "smoke"
     assert {"commit", "device", "data", "weights"} <= record["provenance"].keys()

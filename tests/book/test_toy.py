@@ -73,7 +73,7 @@ def test_rotation_is_the_best_of_all(cloud):
 def test_concepts_come_near_a_right_angle_only_once_whitened(cloud):
     points, group = cloud
     raw, standardised, whitened = (
-        toy.angle(stage, group) for stage in (points, toy.standardise(points), toy.whiten(points))
+        angle(stage, group) for stage in (points, toy.standardise(points), toy.whiten(points))
     )
     assert raw < 15 and 75 < whitened < 110 and abs(whitened - 90) < abs(standardised - 90) < abs(raw - 90)
 
@@ -82,7 +82,7 @@ def test_concepts_come_near_a_right_angle_only_once_whitened(cloud):
 def test_two_concepts_that_share_all_points_end_up_opposite(cloud):
     points, group = cloud
     two = group != toy.OTHER
-    assert toy.angle(toy.whiten(points[two]), group[two]) == pytest.approx(180, abs=1e-3)
+    assert angle(toy.whiten(points[two]), group[two]) == pytest.approx(180, abs=1e-3)
 
 
 @over_seeds

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 
-from mitolib.figures import plots
+from mitolib import figures
+from mitolib.figures import style
 from mitolib.metrics import Estimate
 
 
@@ -14,7 +15,7 @@ def texts(ax) -> list[str]:
 
 
 def test_the_confusion_matrix_shows_each_count_where_it_belongs():
-    ax = plots.confusion([[3, 1], [0, 9]], ax=plt.subplots()[1])
+    ax = figures.training.confusion([[3, 1], [0, 9]], ax=plt.subplots()[1])
     assert texts(ax) == ["3", "1", "0", "9"]
     assert (ax.get_ylabel(), ax.get_xlabel()) == ("truth", "predicted")
 
@@ -23,7 +24,7 @@ def test_the_curves_are_the_history():
     history = pd.DataFrame(
         {"accuracy": [0.5, 0.7], "loss": [1, 0.5], "val_accuracy": [0.4, 0.6], "val_loss": [1.1, 0.7]}, index=[1, 2]
     )
-    axes = plots.curves(history, axes=plt.subplots(1, 2)[1], baseline=0.73)
+    axes = figures.training.curves(history, axes=plt.subplots(1, 2)[1], baseline=0.73)
     lines = {line.get_label(): list(line.get_ydata()) for line in axes[0].lines}
     assert lines["training"] == [0.5, 0.7] and lines["validation"] == [0.4, 0.6]
     assert lines["majority class"] == [0.73, 0.73]
@@ -38,7 +39,7 @@ def test_wrong_calls_are_named_wrong():
             "predicted": ["patient", "patient"],
         }
     )
-    axes = plots.predictions(np.zeros((2, 4, 4)), rows, axes=plt.subplots(1, 2)[1])
+    axes = figures.training.predictions(np.zeros((2, 4, 4)), rows, axes=plt.subplots(1, 2)[1])
     assert texts(axes[0]) == ["p(patient) 0.90: WRONG"] and texts(axes[1]) == ["p(patient) 0.80: right"]
 
 
@@ -51,27 +52,27 @@ def test_frozen_layers_are_drawn_by_stage_and_trained_ones_singly():
             "trained": [False, False, True, True],
         }
     )
-    ax = plots.layers(summary, ax=plt.subplots()[1])
+    ax = figures.training.layers(summary, ax=plt.subplots()[1])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["block1", "dense_8", "dense_4"]
     assert [bar.get_width() for bar in ax.patches[:3]] == [30, 30, 40]
 
 
 def test_fibres_take_the_colour_of_their_class_and_data_without_truth_say_so():
     labels_yx = np.array([[0, 1], [2, 2]], np.uint16)
-    ax = plots.deficiency((labels_yx, pd.Series(["none", "CI"], index=[1, 2])), ax=plt.subplots()[1])
+    ax = figures.cohort.deficiency((labels_yx, pd.Series(["none", "CI"], index=[1, 2])), ax=plt.subplots()[1])
     assert ax.images[0].get_array().tolist() == [[0, 1], [2, 2]]
     assert texts(ax) == ["CI 50%"], "the share of fibres, not of pixels"
-    assert texts(plots.deficiency(None, ax=plt.subplots()[1])) == ["these data come without ground truth"]
+    assert texts(figures.cohort.deficiency(None, ax=plt.subplots()[1])) == ["these data come without ground truth"]
 
 
 def test_axes_left_over_in_a_gallery_are_blank():
-    axes = plots.gallery({"one": np.zeros((2, 2))}, axes=plt.subplots(1, 2)[1])
+    axes = figures.cohort.gallery({"one": np.zeros((2, 2))}, axes=plt.subplots(1, 2)[1])
     assert axes[0].get_title() == "one" and not axes[1].axison
 
 
 def test_every_patch_of_the_grid_is_outlined():
     rows = pd.DataFrame({"x": [0, 1, 2], "y": [0, 0, 0], "size": [2, 2, 2]})
-    ax = plots.patch_grid(np.zeros((2, 4)), rows, ax=plt.subplots()[1])
+    ax = figures.cohort.patch_grid(np.zeros((2, 4)), rows, ax=plt.subplots()[1])
     assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(0, 2), (1, 2), (2, 2)]
 
 
@@ -85,7 +86,7 @@ def test_maps_of_both_classes_share_a_scale_and_the_overlay_is_of_the_class_pred
     maps["control"][0] = 0
     masks = np.zeros((2, 4, 4), bool)
     masks[1, :2] = True
-    axes = plots.explained(np.zeros((2, 4, 4)), maps, masks, CALLS, axes=plt.subplots(2, 4)[1])
+    axes = figures.saliency.explained(np.zeros((2, 4, 4)), maps, masks, CALLS, axes=plt.subplots(2, 4)[1])
     assert texts(axes[0, 0]) == ["p(patient) 0.90: WRONG"] and texts(axes[1, 0]) == ["p(patient) 0.80: right"]
     assert axes[0, 1].images[1].get_array().max() == 3 and axes[0, 1].images[1].get_cmap().name == "jet"
     assert all(ax.images[0].get_clim() == (0, 3) for ax in axes[:, 2:].flat)
@@ -95,14 +96,16 @@ def test_maps_of_both_classes_share_a_scale_and_the_overlay_is_of_the_class_pred
 
 def test_the_map_gallery_has_a_row_for_each_method():
     maps = {"Grad-CAM": np.zeros((2, 4, 4)), "Sobel": np.ones((2, 4, 4))}
-    axes = plots.map_gallery(np.zeros((2, 4, 4)), maps, np.zeros((2, 4, 4), bool), axes=plt.subplots(3, 2)[1])
+    axes = figures.saliency.map_gallery(
+        np.zeros((2, 4, 4)), maps, np.zeros((2, 4, 4), bool), axes=plt.subplots(3, 2)[1]
+    )
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["patch", "Grad-CAM", "Sobel"]
     assert axes[2, 1].images[0].get_array().min() == 1
 
 
 def test_the_cascade_is_drawn_from_the_top_down_with_the_level_of_different_patches():
     falling = pd.DataFrame({"ssim": [1.0, 0.2], "spearman": [1.0, 0.3]}, index=["trained", "dense"])
-    ax = plots.cascade(falling, others={"ssim": 0.4, "spearman": 0.5}, ax=plt.subplots()[1])
+    ax = figures.saliency.cascade(falling, others={"ssim": 0.4, "spearman": 0.5}, ax=plt.subplots()[1])
     lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
     assert lines["SSIM"] == [1, 0.2] and lines["rank correlation, different patches"] == [0.5, 0.5]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["trained", "dense"]
@@ -113,7 +116,7 @@ def test_intervals_leave_out_what_has_no_value_and_draw_no_interval_that_is_none
         "VGG16": {"Sobel": Estimate(2.0, (1.0, 3.0)), "marker": Estimate(None)},
         "ResNet50": {"Sobel": Estimate(1.5)},
     }
-    ax = plots.intervals(scores, level=1, ax=plt.subplots()[1])
+    ax = figures.estimates.intervals(scores, level=1, ax=plt.subplots()[1])
     shown = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
     assert shown["VGG16"] == [2.0] and shown["ResNet50"] == [1.5]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Sobel", "marker"]
@@ -123,16 +126,16 @@ def test_intervals_leave_out_what_has_no_value_and_draw_no_interval_that_is_none
 
 def test_strata_have_a_dot_for_each_patch_and_a_bar_at_the_mean():
     scores = pd.DataFrame({"stratum": ["few", "few", "many"], "score": [1.0, 2, 3], "model": "VGG16"})
-    ax = plots.strata(scores, ax=plt.subplots()[1])
+    ax = figures.saliency.strata(scores, ax=plt.subplots()[1])
     assert list(ax.lines[0].get_ydata()) == [1, 2, 3] and ax.lines[0].get_xdata().tolist() == [0, 0, 1]
     assert sorted(lines.get_segments()[0][0][1] for lines in ax.collections) == [1.5, 3]
-    assert texts(plots.strata(scores[:0], ax=plt.subplots()[1])) == ["no patch with a deficient fibre"]
+    assert texts(figures.saliency.strata(scores[:0], ax=plt.subplots()[1])) == ["no patch with a deficient fibre"]
 
 
 def test_restored_fibres_take_the_colour_of_their_effect_and_others_none():
     labels_yx = np.array([[0, 1], [2, 3]], np.uint16)
     fibres = pd.DataFrame({"fibre": [1, 2], "effect": [0.5, -2.0], "relevance": [0.1, 0.2]})
-    axes = plots.restored(np.zeros((2, 2)), labels_yx, fibres, axes=plt.subplots(1, 3)[1], name="Grad-CAM")
+    axes = figures.saliency.restored(np.zeros((2, 2)), labels_yx, fibres, axes=plt.subplots(1, 3)[1], name="Grad-CAM")
     shown = axes[1].images[0]
     assert shown.get_clim() == (-2, 2)
     assert shown.get_array().filled(np.nan).tolist()[0][1] == 0.5 and shown.get_array().mask.tolist()[1] == [
@@ -145,9 +148,9 @@ def test_restored_fibres_take_the_colour_of_their_effect_and_others_none():
 def test_thumbnails_are_framed_in_the_colour_of_their_class_under_their_subject():
     rows = pd.DataFrame({"subject": ["P01", "C01"], "label": ["patient", "control"]})
     axes = plt.subplots(1, 3)[1]
-    assert plots.contact_sheet(np.stack([np.zeros((4, 4)), np.full((4, 4), 9)]), rows, axes=axes) is axes
+    assert figures.whitening.contact_sheet(np.stack([np.zeros((4, 4)), np.full((4, 4), 9)]), rows, axes=axes) is axes
     frames = [{spine.get_edgecolor() for spine in ax.spines.values()} for ax in axes[:2]]
-    assert frames == [{to_rgba(plots.LABEL_COLOURS[label])} for label in ("patient", "control")]
+    assert frames == [{to_rgba(style.LABEL_COLOURS[label])} for label in ("patient", "control")]
     assert [ax.get_title() for ax in axes] == ["P01", "C01", ""]
     assert axes[1].images[0].get_array().max() == 9 and axes[1].images[0].get_clim() == (0, 255)
     assert not axes[2].axison and not axes[2].images, "left over"
@@ -156,7 +159,7 @@ def test_thumbnails_are_framed_in_the_colour_of_their_class_under_their_subject(
 def test_cosines_are_shown_as_numbers_on_a_scale_from_opposite_to_same():
     matrix = pd.DataFrame([[1.0, -0.5], [-0.5, 1.0]], index=["one", "two"], columns=["one", "two"])
     given = plt.subplots()[1]
-    ax = plots.cosines(matrix, ax=given, title="arm A")
+    ax = figures.whitening.cosines(matrix, ax=given, title="arm A")
     assert ax is given and texts(ax) == ["1.00", "-0.50", "-0.50", "1.00"] and ax.get_title() == "arm A"
     assert ax.collections[0].get_clim() == (-1, 1)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["one", "two"]
@@ -181,11 +184,11 @@ def test_every_patch_has_a_dot_on_each_axis_in_the_colour_of_its_class():
         }
     )
     given = plt.subplots()[1]
-    ax = plots.concept_scores(scores, ax=given)
+    ax = figures.whitening.concept_scores(scores, ax=given)
     assert ax is given and [label.get_text() for label in ax.get_xticklabels()] == ["control", "patient"]
     shown = {(round(x), y, colour) for x, y, colour in dots(ax)}
     assert shown == {
-        ((0, 1)[axis == "patient"], score, plots.LABEL_COLOURS[label])
+        ((0, 1)[axis == "patient"], score, style.LABEL_COLOURS[label])
         for axis, label, score in scores.itertuples(index=False)
     }
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["control", "patient"]
@@ -204,7 +207,7 @@ def test_paths_go_through_the_layers_in_order_in_the_panel_of_their_class():
         columns=["label", "sample", "layer", "control", "patient"],
     )
     given = plt.subplots(1, 2)[1]
-    axes = plots.trajectories(table, axes=given)
+    axes = figures.whitening.trajectories(table, axes=given)
     assert axes is given and [ax.get_title() for ax in axes] == ["patches of patients", "patches of controls"]
     shown = [[line.get_xydata().tolist() for line in ax.lines if line.get_marker() == "o"] for ax in axes]
     assert shown == [
@@ -221,7 +224,7 @@ def test_paths_go_through_the_layers_in_order_in_the_panel_of_their_class():
 def test_an_arm_has_a_row_with_a_dot_for_each_seed():
     values = pd.DataFrame({"arm": ["A", "A", "A", "BatchNorm", "BatchNorm"], "value": [0.5, 0.6, 0.7, 0.8, 0.8]})
     given = plt.subplots()[1]
-    ax = plots.by_arm(values, level=0.73, ax=given)
+    ax = figures.whitening.by_arm(values, level=0.73, ax=given)
     assert ax is given and [label.get_text() for label in ax.get_yticklabels()] == ["A", "BatchNorm"]
     assert [(x, y) for x, y, _ in dots(ax)] == [(0.5, 0), (0.6, 0), (0.7, 0), (0.8, 1), (0.8, 1)]
     assert list(ax.lines[0].get_xdata()) == [0.73, 0.73]
@@ -229,33 +232,35 @@ def test_an_arm_has_a_row_with_a_dot_for_each_seed():
 
 def test_a_covered_section_is_coloured_by_what_lies_under_it():
     covered = np.array([[0, 1], [2, 3]], np.uint8)
-    ax = plots.covered(np.zeros((120, 130), np.uint8), covered, 50, ax=plt.figure().subplots(), title="P01")
+    ax = figures.people.covered(np.zeros((120, 130), np.uint8), covered, 50, ax=plt.figure().subplots(), title="P01")
     overlay = ax.images[1]
     colours = overlay.cmap(overlay.norm(np.array(overlay.get_array())))
     for (y, x), name in {(0, 1): "training patches", (1, 0): "test patches", (1, 1): "both"}.items():
-        np.testing.assert_allclose(colours[y, x, :3], to_rgb(plots.COVERED[name]), atol=0.01)
+        np.testing.assert_allclose(colours[y, x, :3], to_rgb(style.COVERED[name]), atol=0.01)
     assert colours[0, 0, 3] == 0, "what no patch covers stays as it is"
     assert list(overlay.get_extent()) == [0, 100, 100, 0] and ax.get_xlim() == (0, 130) and ax.get_ylim() == (120, 0)
-    fig = plots.covered_key(fig=ax.figure)
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(plots.COVERED)
+    fig = figures.people.covered_key(fig=ax.figure)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(style.COVERED)
 
 
 def test_shared_pixels_are_counted_as_shares_of_the_test_patches():
-    ax = plots.shared({"one": pd.Series([0.99, 0.98, 0.5, 0.0]), "two": pd.Series([1.0])}, ax=plt.figure().subplots())
+    ax = figures.people.shared(
+        {"one": pd.Series([0.99, 0.98, 0.5, 0.0]), "two": pd.Series([1.0])}, ax=plt.figure().subplots()
+    )
     bars = [(round(bar.get_x(), 2), bar.get_height()) for bar in ax.patches if bar.get_height() > 0]
     assert sorted(bars) == [(0.0, 0.25), (0.5, 0.25), (0.95, 0.5), (0.95, 1.0)]
 
 
 def test_a_subject_and_its_twin_are_joined_in_the_colour_of_its_class():
     effects = pd.DataFrame({"label": ["control", "patient"], "before": [0.1, 0.9], "after": [0.7, 0.2]})
-    ax = plots.twins(effects, ax=plt.figure().subplots(), title="VGG16")
+    ax = figures.people.twins(effects, ax=plt.figure().subplots(), title="VGG16")
     drawn = {line.get_color(): list(line.get_ydata()) for line in ax.lines if line.get_marker() == "o"}
-    assert drawn == {plots.LABEL_COLOURS["control"]: [0.1, 0.7], plots.LABEL_COLOURS["patient"]: [0.9, 0.2]}
+    assert drawn == {style.LABEL_COLOURS["control"]: [0.1, 0.7], style.LABEL_COLOURS["patient"]: [0.9, 0.2]}
 
 
 def test_precision_has_a_band_for_each_share():
     table = pd.DataFrame({"share": [0.9, 0.9, 1, 1], "n": [10, 100, 10, 100], "low": [0.5, 0.8, 0.7, 0.9], "high": 1.0})
-    ax = plots.precision_by_size(table, ax=plt.figure().subplots())
+    ax = figures.people.precision_by_size(table, ax=plt.figure().subplots())
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["90% right", "100% right"]
     assert [list(line.get_ydata()) for line in ax.lines] == [[0.5, 0.8], [0.7, 0.9]]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["10", "20", "50", "100"]

@@ -6,6 +6,7 @@ import pytest
 import tifffile
 from numpy.testing import assert_allclose
 
+from mitolib import splits
 from mitolib.metrics import Estimate
 from mitolib.saliency import faithfulness as f
 
@@ -156,24 +157,24 @@ def test_patches_are_taken_from_each_subject_in_turn():
 def test_shuffled_labels_stay_whole_within_a_subject_and_keep_their_number(rng):
     labels, subjects = np.array([0, 0, 1, 1, 1, 0]), list("AABBCD")
     for _ in range(20):
-        shuffled = f.shuffle_by_subject(labels, subjects, rng=rng)
+        shuffled = splits.shuffle_by_subject(labels, subjects, rng=rng)
         by_subject = pd.Series(shuffled, subjects).groupby(level=0)
         assert (by_subject.nunique() == 1).all() and sorted(by_subject.first()) == [0, 0, 1, 1]
         assert (shuffled != labels).any()
         assert (shuffled == labels).any(), "turned round they would tell the classes apart as before"
     with pytest.raises(ValueError, match="all 2 subjects have one label"):
-        f.shuffle_by_subject(np.array([1, 1]), ["A", "B"], rng=rng)
+        splits.shuffle_by_subject(np.array([1, 1]), ["A", "B"], rng=rng)
     with pytest.raises(ValueError, match="labels of 2 subjects can only stay or be turned round"):
-        f.shuffle_by_subject(np.array([0, 1]), ["A", "B"], rng=rng)
+        splits.shuffle_by_subject(np.array([0, 1]), ["A", "B"], rng=rng)
 
 
 def test_those_who_are_taught_get_both_labels_neither_the_true_ones_nor_those_turned_round(rng):
     labels, subjects, taught = np.array([0, 0, 0, 1, 1, 1, 1]), np.array(list("ABCDEFG")), np.array([0, 1, 3])
     for _ in range(50):
-        own = f.shuffle_by_subject(labels, subjects, rng=rng, taught=taught)[taught]
+        own = splits.shuffle_by_subject(labels, subjects, rng=rng, taught=taught)[taught]
         assert set(own) == {0, 1} and 0 < (own != labels[taught]).sum() < 3
     with pytest.raises(ValueError, match="2 subjects"):
-        f.shuffle_by_subject(labels, subjects, rng=rng, taught=np.array([0, 6]))
+        splits.shuffle_by_subject(labels, subjects, rng=rng, taught=np.array([0, 6]))
 
 
 def test_strata_are_of_the_share_that_is_deficient_and_of_the_size_of_its_fibres():

@@ -1,0 +1,141 @@
+"""Figures of saliency maps and of what was tested on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from mitolib.figures.cohort import image
+from mitolib.figures.style import LABEL_COLOURS
+
+
+def explained(
+    patches_nyx: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    masks_nyx: np.ndarray,
+    rows: pd.DataFrame,
+    *,
+    axes: np.ndarray,
+) -> np.ndarray:
+    """One patch per row: the patch, the paper's jet overlay, then the map of each class in an even palette.
+
+    patches_nyx: (N, H, W) 0-255. maps: class -> (N, H, W), raw, the size of the patch. masks_nyx: (N, H, W) bool, drawn
+    as outline. rows: columns subject, label, p_patient, predicted. Each row of maps shares one scale, from 0 to its
+    greatest value; the overlay shows the class predicted.
+    """
+    for i, row in enumerate(rows.itertuples()):
+        image(patches_nyx[i], ax=axes[i, 0])
+        right = "right" if row.predicted == row.label else "WRONG"
+        axes[i, 0].set_title(f"{row.subject}, a {row.label}", fontsize=9, color=LABEL_COLOURS[row.label])
+        verdict = f"p(patient) {row.p_patient:.2f}: {right}"
+        axes[i, 0].text(0.5, -0.03, verdict, ha="center", va="top", fontsize=8, transform=axes[i, 0].transAxes)
+        image(patches_nyx[i], ax=axes[i, 1], title=f"overlay, {row.predicted}")
+        top = max(float(one[i].max()) for one in maps.values()) or 1.0
+        axes[i, 1].imshow(maps[row.predicted][i], cmap="jet", alpha=0.45, vmin=0, vmax=top)
+        for ax, (name, one) in zip(axes[i, 2:], maps.items(), strict=True):
+            shown = ax.imshow(one[i], cmap="viridis", vmin=0, vmax=top)
+            ax.set_title(f"map for {name}" + ("" if one[i].any() else ": empty"), fontsize=9)
+            ax.set_axis_off()
+        axes[i, -1].figure.colorbar(shown, ax=axes[i, -1], shrink=0.85, format="%.2g").ax.tick_params(labelsize=7)
+        for ax in (axes[i, 0], *axes[i, 2:]):
+            _outline(masks_nyx[i], ax)
+    return axes
+
+
+def _outline(mask_yx: np.ndarray, ax: Axes) -> None:
+    """Border of a mask; nothing where it is empty, of which matplotlib would warn."""
+    if mask_yx.any() and not mask_yx.all():
+        ax.contour(mask_yx, levels=[0.5], colors="#FF6F91", linewidths=0.7)
+
+
+def map_gallery(
+    patches_nyx: np.ndarray, maps: Mapping[str, np.ndarray], masks_nyx: np.ndarray, *, axes: np.ndarray
+) -> np.ndarray:
+    """One method per row, one patch per column, the patches above. maps: method -> (N, H, W), 0-1 for display."""
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    for ax, patch_yx, mask_yx in zip(axes[0], patches_nyx, masks_nyx, strict=True):
+        ax.imshow(patch_yx, cmap="gray", vmin=0, vmax=255)
+        _outline(mask_yx, ax)
+    for row, (name, stack) in zip(axes[1:], maps.items(), strict=True):
+        for ax, map_yx, mask_yx in zip(row, stack, masks_nyx, strict=True):
+            ax.imshow(map_yx, cmap="viridis", vmin=0, vmax=1)
+            _outline(mask_yx, ax)
+        row[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    axes[0, 0].set_ylabel("patch", fontsize=8, rotation=0, ha="right", va="center")
+    return axes
+
+
+def cascade(similarity: pd.DataFrame, *, others: Mapping[str, float], ax: Axes) -> Axes:
+    """How alike maps stay while stage after stage is drawn anew.
+
+    similarity: index stage, from the top down; columns ssim and spearman. others: the same for maps of different
+    patches, dotted: below that line a map has nothing left of what the trained network gave.
+    """
+    for name, words, colour in (("ssim", "SSIM", "#0072B2"), ("spearman", "rank correlation", "#CC79A7")):
+        defined = np.flatnonzero(similarity[name].notna())  # without a value where all maps are empty
+        ax.plot(defined, similarity[name].iloc[defined], "o-", color=colour, label=words)
+        ax.axhline(others[name], color=colour, linestyle=":", linewidth=1.2, label=f"{words}, different patches")
+    ax.set_xticks(range(len(similarity)), similarity.index, rotation=45, ha="right", fontsize=8)
+    ax.set_ylabel("alike to the trained network's map")
+    ax.set_xlabel("weights drawn anew down to")
+    ax.set_ylim(min(-0.5, float(np.nanmin(similarity)) - 0.05), 1.05)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def strata(scores: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Score of each patch by stratum, a dot each, and the mean as a bar. scores: columns stratum, score, model.
+
+    Strata stand in the order of their categories, or of their first row; models in that of theirs, or of the alphabet.
+    Dashed: a score of 1, chance.
+    """
+    column = scores["stratum"]
+    categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.unique()
+    by_model = scores.groupby("model", observed=True)
+    for m, (model, rows) in enumerate(by_model):
+        colour, offset = sns.color_palette("colorblind")[m], 0.22 * (m - (len(by_model) - 1) / 2)
+        place = np.array([list(categories).index(stratum) for stratum in rows["stratum"]]) + offset
+        ax.plot(place, rows["score"], "o", color=colour, markersize=4, alpha=0.6, label=model)
+        for x in np.unique(place):
+            ax.hlines(rows["score"][place == x].mean(), x - 0.09, x + 0.09, color=colour, linewidth=2.5)
+    ax.axhline(1, color="black", linestyle="--", linewidth=0.8)
+    ax.set_xticks(range(len(categories)), categories)
+    ax.set_xlim(-0.5, max(len(categories), 1) - 0.5)
+    ax.set_ylabel("mass inside over area")
+    if len(by_model):
+        ax.legend(frameon=False, fontsize=7)
+    else:
+        ax.text(0.5, 0.5, "no patch with a deficient fibre", ha="center", transform=ax.transAxes)
+    return ax
+
+
+def restored(
+    patch_yx: np.ndarray, labels_yx: np.ndarray, fibres: pd.DataFrame, *, axes: Sequence[Axes], name: str
+) -> Sequence[Axes]:
+    """A patch; its deficient fibres coloured by what restoring each does; the same against the map.
+
+    patch_yx: 0-255; labels_yx: fibre numbers at the section's resolution; fibres: columns fibre, effect, relevance.
+    """
+    image(patch_yx, ax=axes[0], title="patch")
+    effect_yx = np.full(labels_yx.shape, np.nan)
+    for row in fibres.itertuples():
+        effect_yx[labels_yx == row.fibre] = row.effect
+    bound = float(fibres["effect"].abs().max()) if len(fibres) else 0.0
+    shown = axes[1].imshow(effect_yx, cmap="RdBu_r", vmin=-(bound or 1), vmax=bound or 1, interpolation="nearest")
+    axes[1].set_title('fall of the log odds of "patient"', fontsize=9)
+    axes[1].set_xticks([])
+    axes[1].set_yticks([])
+    axes[1].figure.colorbar(shown, ax=axes[1], shrink=0.8).ax.tick_params(labelsize=7)
+    axes[2].plot(fibres["relevance"], fibres["effect"], "o", color="#444444", markersize=4)
+    axes[2].axhline(0, color="black", linewidth=0.6)
+    axes[2].set_xlabel(f"mean of {name} over the fibre", fontsize=8)
+    axes[2].set_ylabel("fall of the log odds", fontsize=8)
+    axes[2].tick_params(labelsize=7)
+    axes[2].locator_params(axis="x", nbins=4)
+    return axes

@@ -1,0 +1,99 @@
+"""Figures of networks and of how they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from mitolib.figures.cohort import image
+from mitolib.figures.style import FROZEN, LABEL_COLOURS, TRAINED
+from mitolib.settings import LABELS
+
+
+def layers(summary: pd.DataFrame, *, ax: Axes) -> Axes:
+    """A model's layers from input to output: parameters as bars (log scale), shape of each stage's output.
+
+    summary: columns layer, type, output, parameters, trained. Frozen layers are drawn together by stage
+    (`block1`, `conv2`, ...), the head's one by one.
+    """
+    stage = summary["layer"].where(summary["trained"], summary["layer"].str.split("_").str[0])
+    stages = (
+        summary.assign(stage=stage)
+        .groupby("stage", sort=False)
+        .agg(output=("output", "last"), parameters=("parameters", "sum"), trained=("trained", "any"))
+        .reset_index()
+    )
+    positions = np.arange(len(stages))
+    colours = [TRAINED if trained else FROZEN for trained in stages["trained"]]
+    ax.barh(positions, stages["parameters"].clip(lower=1), color=colours)
+    ax.set_xscale("log")
+    ax.set_xlim(1, stages["parameters"].max() * 300)  # room for the text beside the longest bar
+    for position, row in zip(positions, stages.itertuples(), strict=True):
+        ax.text(max(row.parameters, 1) * 1.4, position, f"{row.parameters:,}   → {row.output}", va="center", fontsize=8)
+    ax.set_yticks(positions, stages["stage"])
+    ax.invert_yaxis()
+    ax.set_xlabel("parameters, and shape of the output")
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in (FROZEN, TRAINED)]
+    ax.legend(handles, ["frozen", "trained"], loc="lower right", frameon=False)
+    return ax
+
+
+def curves(history: pd.DataFrame, *, axes: Sequence[Axes], baseline: float) -> Sequence[Axes]:
+    """Accuracy on the first axis, loss on the second, training and validation by epoch.
+
+    baseline: validation accuracy of always answering the more common class.
+    """
+    for ax, name in zip(axes, ("accuracy", "loss"), strict=True):
+        ax.plot(history.index, history[name], color="#444444", label="training")
+        ax.plot(history.index, history[f"val_{name}"], color="#CC79A7", label="validation")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(name)
+    axes[0].axhline(baseline, color="black", linewidth=0.8, linestyle=":", label="majority class")
+    axes[0].set_ylim(None, 1.01)
+    axes[0].legend(frameon=False, fontsize=8)
+    return axes
+
+
+def confusion(counts: Sequence[Sequence[int]], *, ax: Axes, title: str = "") -> Axes:
+    """Confusion matrix, rows are the truth; shade is the share of the row, text the count."""
+    counts = np.asarray(counts)
+    sns.heatmap(
+        counts / counts.sum(axis=1, keepdims=True),
+        annot=counts,
+        fmt="d",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        cbar=False,
+        square=True,
+        xticklabels=LABELS,
+        yticklabels=LABELS,
+        ax=ax,
+    )
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("truth")
+    ax.set_title(title, fontsize=10)
+    return ax
+
+
+def predictions(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray) -> np.ndarray:
+    """One patch per axis with its truth, the probability of "patient" and whether the call is right.
+
+    patches_nyx: (N, H, W) 0-255; rows: columns subject, label, p_patient, predicted, in the same order.
+    """
+    for ax in axes.flat:
+        ax.set_axis_off()  # a test set may hold fewer patches than there are axes
+    for ax, patch_yx, row in zip(axes.flat, patches_nyx, rows.itertuples(), strict=False):
+        image(patch_yx, ax=ax)
+        right = row.label == row.predicted
+        ax.set_title(f"{row.subject}, a {row.label}", fontsize=9, color=LABEL_COLOURS[row.label])
+        verdict = f"p(patient) {row.p_patient:.2f}: {'right' if right else 'WRONG'}"
+        ax.text(0.5, -0.03, verdict, ha="center", va="top", fontsize=9, transform=ax.transAxes)
+    return axes

@@ -1,0 +1,189 @@
+"""Figures of concept whitening: axes, concepts, and what the layer does to features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse, FancyArrowPatch
+from matplotlib.patheffects import withStroke
+
+from mitolib.figures.style import LABEL_COLOURS, LARGE, NORMAL, SMALL
+from mitolib.settings import LABELS
+
+CONCEPTS = ("concept 1", "concept 2")
+OTHER = "other pictures"  # with them the two concepts do not share all points between them, see `rotate`
+GROUP_STYLES = {  # colour and marker: neither has to carry the meaning alone
+    CONCEPTS[0]: ("#CC79A7", "o"),
+    CONCEPTS[1]: ("#0072B2", "^"),
+    OTHER: ("#b0b0b0", "."),
+}
+
+
+def contact_sheet(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray) -> np.ndarray:
+    """Thumbnails in reading order, framed in the colour of their class, the subject above; rows: subject, label."""
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, patch_yx, row in zip(axes.flat, patches_nyx, rows.itertuples(), strict=False):
+        ax.imshow(patch_yx, cmap="gray", vmin=0, vmax=255)
+        ax.set_axis_on()
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set(color=LABEL_COLOURS[row.label], linewidth=2.5)
+        ax.set_title(row.subject, fontsize=7, pad=2, color=LABEL_COLOURS[row.label])
+    return axes
+
+
+def cosines(matrix: pd.DataFrame, *, ax: Axes, title: str = "") -> Axes:
+    """A square table of cosines, or correlations, between -1 and 1, with its numbers."""
+    sns.heatmap(
+        matrix, vmin=-1, vmax=1, cmap="RdBu_r", annot=True, fmt=".2f", annot_kws={"size": 7}, square=True, ax=ax,
+        cbar=False,
+    )  # fmt: skip
+    ax.set_title(title, fontsize=9)
+    ax.tick_params(labelsize=8)
+    return ax
+
+
+def concept_scores(scores: pd.DataFrame, *, ax: Axes) -> Axes:
+    """The score of every patch on each axis, by class. scores: columns axis, label, score."""
+    sns.stripplot(
+        scores, x="axis", y="score", hue="label", palette=LABEL_COLOURS, hue_order=list(LABELS), dodge=True,
+        size=3, alpha=0.6, ax=ax,
+    )  # fmt: skip
+    ax.set_xlabel("axis of")
+    ax.set_ylabel("score of the patch")
+    ax.legend(frameon=False, fontsize=8, title=None, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return ax
+
+
+def trajectories(ranks: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """The way of each sample through the layers, one panel per label, on the two axes of that label's concept and the
+    other's: percentile rank among the patches. ranks: columns label, sample, layer, and one per concept (two)."""
+    first, second = LABELS
+    for ax, (label, rows) in zip(axes, ranks.groupby("label", sort=False), strict=True):
+        for s, (_, way) in enumerate(rows.groupby("sample", sort=False)):
+            colour = sns.color_palette("colorblind")[s]
+            ax.plot(way[first], way[second], "-o", color=colour, markersize=4, linewidth=1, alpha=0.8)
+            for n, point in enumerate(way.itertuples(), start=1):
+                ax.annotate(str(n), (getattr(point, first), getattr(point, second)), fontsize=8, color=colour,
+                            xytext=(3, 3), textcoords="offset points")  # fmt: skip
+        ax.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
+        ax.set_xlim(-4, 104)
+        ax.set_ylim(-4, 104)
+        ax.set_aspect("equal")
+        ax.set_title(f"patches of {label}s", fontsize=9, color=LABEL_COLOURS[label])
+        ax.set_xlabel(f"rank on the axis of {first}, %", fontsize=8)
+        ax.set_ylabel(f"rank on the axis of {second}, %", fontsize=8)
+        ax.tick_params(labelsize=8)
+    return axes
+
+
+def by_arm(values: pd.DataFrame, *, level: float, ax: Axes) -> Axes:
+    """A dot for each seed, a row for each arm. values: columns arm, value; dashed: `level`."""
+    sns.stripplot(values, x="value", y="arm", color="#0072B2", size=5, alpha=0.7, jitter=0, ax=ax)
+    ax.axvline(level, color="black", linestyle="--", linewidth=0.8)
+    ax.set_ylabel("")
+    ax.grid(axis="y", color="#eeeeee")
+    ax.set_axisbelow(True)
+    return ax
+
+
+def latent(stages: Mapping[str, np.ndarray], group: np.ndarray, *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """Points of two neurons, one stage on each axis: spread as an ellipse, the concepts' means as arrows.
+
+    stages: title -> (N, 2) points; group: (N,) names, keys of GROUP_STYLES.
+    """
+    for ax, (title, points) in zip(axes, stages.items(), strict=True):
+        _cloud(ax, points, group)
+        ax.set_title(title, fontsize=LARGE)
+        correlation = signed_number(np.corrcoef(points.T)[0, 1])
+        note = f"correlation {correlation}\nangle of the concepts {angle(points, group):.0f}°"
+        ax.text(0.5, -0.2, note, ha="center", va="top", fontsize=NORMAL, transform=ax.transAxes)
+        ax.set_xlabel("neuron 1", fontsize=SMALL, labelpad=1)
+        ax.set_ylabel("neuron 2", fontsize=SMALL, labelpad=1)
+    return axes
+
+
+def rotation(whitened: np.ndarray, rotated: np.ndarray, group: np.ndarray, *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """The second half of concept whitening: points before and after the turn, and how well one axis then tells.
+
+    whitened, rotated: (N, 2), the same points; group: (N,) names, keys of GROUP_STYLES. Three axes.
+    """
+    for ax, points, title, names in (
+        (axes[0], whitened, "whitened", ("neuron 1", "neuron 2")),
+        (axes[1], rotated, "whitened and rotated", tuple(f"axis of {name}" for name in CONCEPTS)),
+    ):
+        _cloud(ax, points, group)
+        ax.set_title(title, fontsize=LARGE)
+        ax.set_xlabel(names[0], fontsize=SMALL, labelpad=1)
+        ax.set_ylabel(names[1], fontsize=SMALL, labelpad=1)
+    ax = axes[2]
+    rows = [("neuron 1", whitened), (f"axis of {CONCEPTS[0]}", rotated)]
+    names = list(GROUP_STYLES)
+    for block, (_, points) in enumerate(rows):
+        for k, name in enumerate(names):
+            colour = GROUP_STYLES[name][0]
+            ax.boxplot(
+                points[group == name, 0],
+                positions=[-(4 * block + k)],
+                orientation="horizontal",
+                widths=0.7,
+                showfliers=False,
+                patch_artist=True,
+                boxprops={"facecolor": colour, "alpha": 0.7},
+                medianprops={"color": "black"},
+            )
+    ax.set_yticks([-(4 * block + k) for block in range(2) for k in range(3)], names * 2, fontsize=SMALL)
+    for block, (title, _) in enumerate(rows):
+        ax.text(0.02, 0.75 - 4 * block, title, fontsize=SMALL, weight="bold", transform=ax.get_yaxis_transform())
+    ax.set_ylim(-6.7, 1.4)
+    ax.set_xlabel("value", fontsize=SMALL, labelpad=1)
+    ax.set_title("one axis read alone", fontsize=LARGE)
+    ax.tick_params(axis="x", labelsize=SMALL)
+    return axes
+
+
+def groups_key(*, fig: Figure) -> Figure:
+    """Colour and marker of each group, once for a figure of several clouds."""
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
+        for name, (colour, marker) in GROUP_STYLES.items()
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=NORMAL, frameon=False)
+    return fig
+
+
+def _cloud(ax: Axes, points: np.ndarray, group: np.ndarray) -> None:
+    for name in reversed(GROUP_STYLES):  # the two concepts above the rest
+        colour, marker = GROUP_STYLES[name]
+        ax.plot(*points[group == name].T, marker, color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
+    values, vectors = np.linalg.eigh(np.cov(points.T, bias=True))
+    turn = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
+    minor, major = 4 * np.sqrt(values)  # two standard deviations to each side
+    ax.add_patch(Ellipse(points.mean(axis=0), major, minor, angle=turn, fill=False, linewidth=1.5))
+    ax.axhline(0, color="#333333", linewidth=0.6, zorder=0)
+    ax.axvline(0, color="#333333", linewidth=0.6, zorder=0)
+    for name in CONCEPTS:
+        mean = points[group == name].mean(axis=0)
+        arrow = FancyArrowPatch((0, 0), mean, arrowstyle="-|>", mutation_scale=12, linewidth=2, shrinkA=0, shrinkB=0)
+        arrow.set(color=GROUP_STYLES[name][0], path_effects=[withStroke(linewidth=4, foreground="black")], zorder=3)
+        ax.add_patch(arrow)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.tick_params(labelsize=SMALL)
+
+
+def angle(points: np.ndarray, group: np.ndarray) -> float:
+    """Angle in degrees between the mean vectors of the two concepts, seen from the origin."""
+    first, second = (points[group == name].mean(axis=0) for name in CONCEPTS)
+    return float(np.degrees(np.arccos(first @ second / np.linalg.norm(first) / np.linalg.norm(second))))
+
+
+def signed_number(value: float) -> str:
+    """+0.62, −0.31 and, whatever the rounding error, +0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
