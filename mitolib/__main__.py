@@ -92,12 +92,12 @@ def _fetch(name: str | None) -> None:
 
     try:
         if name:
-            print(downloads.fetch(name))
+            print(downloads.fetch(name).path)
             return
         for known, file in downloads.FILES.items():
             where = downloads.local(known) or f"not here; {file.address}"
             print(f"{known}: {file.citation}; {file.licence}\n    {where}")
-    except downloads.RegistryError as error:
+    except downloads.DownloadError as error:
         sys.exit(str(error))
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from mitolib import downloads
-from mitolib.downloads import FILES, RegistryError
+from mitolib.downloads import FILES, DownloadError, OutOfReach
 from mitolib.settings import ROOT
 
 CONTENT = b"a public file"
@@ -60,26 +60,32 @@ def test_the_mirror_comes_first_then_the_cache_and_a_notebook_asks_no_network(kn
         (tmp_path / folder / "file.bin").write_bytes(CONTENT)
     assert downloads.local("small") == tmp_path / "cache" / "file.bin"
     monkeypatch.setenv("MITOLIB_MIRROR", str(tmp_path / "mirror"))
-    assert downloads.fetch("small") == downloads.local("small") == tmp_path / "mirror" / "file.bin"
+    assert downloads.fetch("small").path == downloads.local("small") == tmp_path / "mirror" / "file.bin"
+    assert downloads.fetch("small").source == "mirror"
 
 
 def test_another_file_of_the_same_name_is_an_error(known, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "file.bin").write_bytes(b"something else")
-    with pytest.raises(RegistryError, match=r"file\.bin: sha256 .* wanted .* Delete it"):
+    with pytest.raises(DownloadError, match=r"file\.bin: .* sha256 .* wanted .*Delete it"):
         downloads.local("small")
 
 
 def test_a_file_is_brought_from_its_address_once_and_kept(known, address, tmp_path):
     known(f"{address}/file.bin")
-    assert downloads.fetch("small").read_bytes() == CONTENT
+    assert downloads.fetch("small").path.read_bytes() == CONTENT
     known("http://127.0.0.1:9/file.bin")
-    assert downloads.fetch("small") == tmp_path / "cache" / "file.bin"
+    assert downloads.fetch("small") == downloads.Found(tmp_path / "cache" / "file.bin", "cache, from official address")
+
+
+def test_the_beginning_of_a_digest_is_enough(known, address):
+    known(f"{address}/file.bin", f"sha256:{hashlib.sha256(CONTENT).hexdigest()[:8]}")
+    assert downloads.fetch("small").path.read_bytes() == CONTENT
 
 
 def test_what_an_address_sends_is_checked_and_not_kept_if_it_is_another_file(known, address, tmp_path):
     known(f"{address}/file.bin", "sha256:" + "0" * 64)
-    with pytest.raises(RegistryError, match=r"holds another file than small"):
+    with pytest.raises(DownloadError, match=rf"{address}/file\.bin: another file .* wanted 0000"):
         downloads.fetch("small")
     assert not list((tmp_path / "cache").iterdir())
 
@@ -89,7 +95,7 @@ def test_an_address_out_of_reach_is_said_within_the_timeout(known, address, monk
     monkeypatch.setattr(downloads, "TIMEOUT_S", 0.5)
     known(address + path if path else "http://127.0.0.1:9/file.bin")
     start = time.monotonic()
-    with pytest.raises(RegistryError, match=r"out of reach \(\w+\)\. Download it by hand"):
+    with pytest.raises(OutOfReach, match=r"out of reach \(\w+\)\. Download it by hand"):
         downloads.fetch("small")
     assert time.monotonic() - start < 2.5, "the server answers after 3 s"
 
@@ -97,12 +103,12 @@ def test_an_address_out_of_reach_is_said_within_the_timeout(known, address, monk
 @pytest.mark.parametrize("name", [name for name, file in FILES.items() if file.known_hash is None])
 def test_a_file_whose_digest_nobody_states_is_left_to_the_reader(name, monkeypatch):
     monkeypatch.delenv("MITOLIB_MIRROR", raising=False)
-    with pytest.raises(RegistryError, match=r"by hand only"):
+    with pytest.raises(OutOfReach, match=r"by hand only"):
         downloads.fetch(name)
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(RegistryError, match=r"nonsense: no public file of that name; known are NCL-SM, P03 mask"):
+    with pytest.raises(DownloadError, match=r"nonsense: no public file of that name; known are NCL-SM, P03 mask"):
         downloads.fetch("nonsense")
 
 
