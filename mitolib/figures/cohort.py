@@ -1,17 +1,26 @@
-"""Figures of pictures, sections and the patch grid."""
+"""Figures of pictures, sections and the patch grid, and the pictures that the chapter on data puts into them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pandas.io.formats.style import Styler
 
+from mitolib import paper, patches
+from mitolib.cohort import Section, read_truth
 from mitolib.figures.style import DEFICIENCY_COLOURS
+
+TRUTH_SHOWN = ("P03", "P07", "P08")  # few fibres deficient, complex I, and both complexes
+WIDTH_IN = 8  # of the page
 
 
 def image(image_yx: np.ndarray, *, ax: Axes, title: str = "", cmap: str = "gray") -> Axes:
@@ -29,6 +38,94 @@ def gallery(images: Mapping[str, np.ndarray], *, axes: np.ndarray, cmap: str = "
     for ax, (title, image_yx) in zip(axes.flat, images.items(), strict=False):
         image(image_yx, ax=ax, title=title, cmap=cmap)
     return axes
+
+
+def contact_sheet(
+    images: Mapping[str, np.ndarray], *, columns: int = 5, row_height: float = 2.0, absent: str = ""
+) -> str:
+    """Title -> (H, W) picture, in rows of `columns`, on a new figure of pyplot as wide as the page.
+
+    row_height: in inches. Returns "" where it drew, and the sentence `absent` where there are no pictures.
+    """
+    if not images:
+        return absent
+    shape = -(-len(images) // columns), min(len(images), columns)
+    figsize = WIDTH_IN, row_height * shape[0]
+    _, axes = plt.subplots(*shape, figsize=figsize, layout="constrained", squeeze=False)
+    gallery(images, axes=axes)
+    return ""
+
+
+def table(
+    rows: pd.DataFrame, *, absent: str, formats: str | Mapping[str, str] | None = None, index: bool = True
+) -> pd.DataFrame | Styler | Markdown:
+    """The rows as a page shows them, or the sentence `absent` where there are none.
+
+    formats: of the numbers, as of pandas' Styler; None leaves them to pandas. index: whether it is shown.
+    """
+    if not len(rows):
+        return Markdown(absent)
+    if formats is None:
+        return rows
+    styled = rows.style.format(formats, na_rep="not measured")
+    return styled if index else styled.hide(axis="index")
+
+
+def windows(section: Section, proteins: Sequence[str], *, size_px: int = 512) -> dict[str, np.ndarray]:
+    """Protein -> (size_px, size_px) uint8: the same window of a section, at half its height and near its left edge."""
+    y, x = max(0, section.height_px // 2 - size_px // 2), min(128, section.width_px // 8)
+    return {protein: section.image_yx(protein)[y : y + size_px, x : x + size_px] for protein in proteins}
+
+
+def augmented(
+    rows: pd.DataFrame,
+    sections: Sequence[Section],
+    protein: str,
+    *,
+    stride_px: int,
+    zoom: tuple[float, float],
+    rng: np.random.Generator,
+    n_copies: int = 4,
+) -> dict[str, np.ndarray]:
+    """Title -> (224, 224) uint8: a patch at either end of the cohort as the network sees it, and augmented copies.
+
+    rows: patches with a column `tissue`; training patches alone are taken where a column `split` tells them, and those
+    full of tissue where there are two.
+    """
+    if "split" in rows:
+        rows = rows.query("split == 'train'")
+    full = rows.query("tissue > 0.6")
+    examples = (full if len(full) > 1 else rows).sort_index().iloc[[0, -1]]
+    patches_nhwc = patches.load(examples, sections, [protein], stride_px=stride_px)
+    copies = [patches.augment(patches_nhwc, zoom=zoom, rng=rng) for _ in range(n_copies)]
+    return {
+        f"{label}, {f'copy {number}' if number else 'patch'}": stack_nhwc[i, ..., 0]
+        for i, label in enumerate(examples["label"])
+        for number, stack_nhwc in enumerate((patches_nhwc, *copies))
+    }
+
+
+def split_counts(counts: Mapping[str, Mapping[str, Mapping[str, int]]], *, published: bool) -> pd.DataFrame:
+    """Experiment -> set -> label -> patches, as one table, below the paper's where `published`; empty without any."""
+    tables = {name: paper.compare_splits(of_sets, name, published=published) for name, of_sets in counts.items()}
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
+def deficiency_maps(root: Path, sections: Sequence[Section]) -> str:
+    """`deficiency` of three sections, with its key, on a new figure of pyplot.
+
+    Returns "" where it drew, and the sentence why not for data without truth.
+    """
+    names = [section.section for section in sections]
+    chosen = [name for name in names if name in TRUTH_SHOWN] or names[-3:]
+    truths = {name: read_truth(root, name) for name in chosen}
+    if any(truth is None for truth in truths.values()):
+        return "Left out: nobody knows the deficient fibres of these data."
+    fig, axes = plt.subplots(1, len(truths), figsize=(WIDTH_IN, 3.8), layout="constrained", squeeze=False)
+    for ax, (name, truth) in zip(axes.flat, truths.items(), strict=True):
+        deficiency(truth, ax=ax).set_title(name)
+    deficiency_key(fig=fig)
+    return ""
 
 
 def deficiency(truth: tuple[np.ndarray, pd.Series] | None, *, ax: Axes) -> Axes:

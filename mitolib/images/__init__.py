@@ -5,8 +5,9 @@ below, `quality` reads pictures whole: what shows nothing, what is there twice, 
 """
 
 from mitolib.images.channel import Channel, CohortError
+from mitolib.images.comparison import compare_counts
 from mitolib.images.folder import read_folder
-from mitolib.images.formats import PICTURES, channels, contents
+from mitolib.images.formats import PICTURES
 from mitolib.images.intensity import INTENSITIES, STRETCHED, to_8_bit, without_hot_pixels
 from mitolib.images.names import protein
 from mitolib.images.summary import understood
@@ -17,8 +18,7 @@ __all__ = [
     "STRETCHED",
     "Channel",
     "CohortError",
-    "channels",
-    "contents",
+    "compare_counts",
     "protein",
     "read_folder",
     "to_8_bit",

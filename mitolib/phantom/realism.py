@@ -24,7 +24,7 @@ from scipy import ndimage as ndi
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
-from mitolib import downloads, settings
+from mitolib import settings
 
 REFERENCE = settings.DATA / "realism.json"
 FILES = {
@@ -191,24 +191,6 @@ def compare(real: Mapping[str, Any], phantom: Mapping[str, Any]) -> pd.DataFrame
             within = abs(ratio - 1) <= TOLERANCE if np.isfinite(ratio) else None
             rows.append((title, float(one), float(other), ratio, within))
     return pd.DataFrame(rows, columns=["measure", "real", "phantom", "ratio", "within_20_percent"])
-
-
-def compare_cohort(image_yx: np.ndarray, label_yx: np.ndarray | None) -> pd.DataFrame:
-    """A COX4 picture and an instance mask against the real ones; without a mask, the picture alone.
-
-    Columns of `compare`, after a first column `of` that is "image" or "mask".
-    """
-    reference = read_reference()
-    tables = {"image": compare(reference["image"], measure_image(image_yx))}
-    if label_yx is not None:
-        tables["mask"] = compare(reference["mask"], measure_mask(label_yx))
-    return pd.concat(tables, names=["of", None]).reset_index("of")
-
-
-def real_picture() -> np.ndarray | None:
-    """The real section in COX4, (H, W) uint8, where a reader has it (mitolib.downloads); None elsewhere."""
-    path = downloads.local("COX4 picture")
-    return None if path is None else np.asarray(Image.open(path).convert("L"))
 
 
 def read_reference(path: Path = REFERENCE) -> dict[str, Measures]:

@@ -17,7 +17,8 @@ from PIL import Image
 from sections import counts, greys, ome_xml, plane, write
 
 from mitolib.cohort import survey
-from mitolib.images import CohortError, channels
+from mitolib.images import CohortError
+from mitolib.images.formats import channels
 
 COUNTS = counts(1)
 BYTES = greys(1)
