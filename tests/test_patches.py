@@ -7,12 +7,19 @@ from hypothesis import strategies as st
 
 from mitolib import cohort, patches
 from mitolib.cohort import CohortError, Section
+from mitolib.study import EXP1, EXP2
 
 
 @pytest.mark.parametrize(("stride_px", "control", "patient"), [(224, 276, 938), (256, 228, 721)])
 def test_the_published_section_sizes_give_the_published_patch_counts(stride_px, control, patient):
     table = patches.grid(cohort.published_sections(), stride_px=stride_px)
     assert table["label"].value_counts().to_dict() == {"patient": patient, "control": control}
+
+
+def test_patches_are_counted_for_each_experiment_and_cohort():
+    counted = patches.count({"published sizes": cohort.published_sections()}, [EXP1, EXP2])
+    assert counted["exp1", "published sizes"].to_dict() == {"control": 276, "patient": 938}
+    assert counted["exp2", "published sizes"].to_dict() == {"control": 228, "patient": 721}
 
 
 @given(st.integers(64, 400), st.integers(64, 400), st.integers(8, 64), st.integers(1, 80))

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 
-from mitolib import figures
+from mitolib import cohort, figures, patches
 from mitolib.figures import style
 from mitolib.metrics import Estimate
 
@@ -68,6 +68,49 @@ def test_fibres_take_the_colour_of_their_class_and_data_without_truth_say_so():
 def test_axes_left_over_in_a_gallery_are_blank():
     axes = figures.cohort.gallery({"one": np.zeros((2, 2))}, axes=plt.subplots(1, 2)[1])
     assert axes[0].get_title() == "one" and not axes[1].axison
+
+
+def test_a_contact_sheet_has_rows_of_so_many_pictures_or_a_sentence():
+    pictures = {str(i): np.zeros((2, 2)) for i in range(7)}
+    assert figures.cohort.contact_sheet(pictures, columns=5) == ""
+    assert [ax.get_title() for ax in plt.gcf().axes] == [*pictures, "", "", ""]
+    plt.close()
+    assert figures.cohort.contact_sheet({}, absent="none here") == "none here" and not plt.get_fignums()
+
+
+def test_a_table_is_shown_or_a_sentence():
+    rows = pd.DataFrame({"share": [0.5, np.nan]})
+    styled = figures.cohort.table(rows, formats="{:.0%}", absent="none here")
+    assert "50%" in (page := styled.to_html()) and "not measured" in page
+    assert figures.cohort.table(rows, absent="none here") is rows
+    assert figures.cohort.table(rows[:0], absent="none here").data == "none here"
+
+
+def test_windows_of_a_section_are_of_the_same_place_in_each_protein(make_cohort):
+    section = cohort.read_cohort(make_cohort({"Control": ["C01"], "Patient": ["P01"]}, ("SDHA", "COX4")), None)[0]
+    windows = figures.cohort.windows(section, ("SDHA", "COX4"), size_px=100)
+    for protein, window_yx in windows.items():
+        np.testing.assert_array_equal(window_yx, section.image_yx(protein)[250:350, 87:187])
+
+
+def test_deficient_fibres_of_data_without_truth_are_left_out_with_a_sentence(make_cohort):
+    root = make_cohort(proteins=("SDHA",))
+    assert "Left out" in figures.cohort.deficiency_maps(root, cohort.read_cohort(root, ["SDHA"]))
+    assert not plt.get_fignums()
+
+
+def test_augmented_examples_are_training_patches_of_both_ends_of_the_cohort(make_cohort, rng):
+    root = make_cohort({"Control": ["C01", "C02"], "Patient": ["P01"]}, ("SDHA",))
+    sections = cohort.read_cohort(root, ["SDHA"])
+    rows = patches.grid(sections, size_px=256, stride_px=256)
+    rows["tissue"], rows["split"] = 1.0, "train"
+    rows.loc[rows["section"] == "C01", "split"] = "test"
+    pictures = figures.cohort.augmented(rows, sections, "SDHA", stride_px=256, zoom=(0.8, 1.2), rng=rng, n_copies=1)
+    assert list(pictures) == ["control, patch", "control, copy 1", "patient, patch", "patient, copy 1"]
+    first = rows[rows["section"] == "C02"].iloc[[0]]
+    np.testing.assert_array_equal(
+        pictures["control, patch"], patches.load(first, sections, ["SDHA"], stride_px=256)[0, ..., 0]
+    )
 
 
 def test_every_patch_of_the_grid_is_outlined():
