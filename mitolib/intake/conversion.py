@@ -64,9 +64,9 @@ def convert(
                     folder / f"{protein}.tif", picture_yx, compression="zlib", metadata=None, software=False
                 )
         # What tells the classes apart in the files, no conversion can mend; what does so in the new ones, another may.
-        told = list(quality.told_by_source(before)) or list(quality.told_by_range(after))
-        if worthless or told:
-            raise CohortError("\n".join([*worthless, *map(str, told), f"{new}: nothing was written."]))
+        giveaways = list(quality.told_by_source(before)) or list(quality.told_by_range(after))
+        if worthless or giveaways:
+            raise CohortError("\n".join([*worthless, *map(str, giveaways), f"{new}: nothing was written."]))
         rows = table(sections).drop(columns=["width_px", "height_px"])
         rows[["section", "subject"]] = [names[name] for name in rows["section"]]
         rows.to_csv(whole / "cohort.csv", index=False)

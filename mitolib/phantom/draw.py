@@ -227,16 +227,16 @@ def _is_there(root: Path, recipe: dict[str, Any]) -> bool:
         return False
     remedy = "Delete the folder, or choose another."
     try:
-        found = json.loads((root / "recipe.json").read_text(encoding="utf-8"))
+        recipe_there = json.loads((root / "recipe.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PhantomError(f"{root}: exists without a readable recipe.json, so it is no phantom. {remedy}") from error
-    if found != recipe:
-        raise PhantomError(f"{root}: holds another phantom: found {found}, wanted {recipe}. {remedy}")
-    files = sum(
+    if recipe_there != recipe:
+        raise PhantomError(f"{root}: holds another phantom: found {recipe_there}, wanted {recipe}. {remedy}")
+    n_images = sum(
         path.suffix in {".tif", ".jpg"} for label in settings.LABELS for path in (root / label.title()).rglob("*")
     )
-    if files != recipe["files"]:
-        raise PhantomError(f"{root}: found {files} images, wanted {recipe['files']}. {remedy}")
+    if n_images != recipe["files"]:
+        raise PhantomError(f"{root}: found {n_images} images, wanted {recipe['files']}. {remedy}")
     return True
 
 
@@ -262,8 +262,8 @@ def _task(
         rates = np.log(_rate([control["classes"]["none"]["log_mean"] for control in controls]))
         ratio = (rates - rates[:, [mass]]).mean(axis=0)
         shares = [group["fraction"] for group in subject["classes"].values()]
-        own = np.average([group["log_mean"][mass] for group in subject["classes"].values()], weights=shares)
-        normal = np.log1p(_rate(own) * np.exp(ratio)).tolist()
+        own_mass = np.average([group["log_mean"][mass] for group in subject["classes"].values()], weights=shares)
+        normal = np.log1p(_rate(own_mass) * np.exp(ratio)).tolist()
     return _Task(subject, tuple(proteins), normal, donor, seed, scale, cured, folder)
 
 

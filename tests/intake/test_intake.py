@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import tifffile
 
-from mitolib import cohort, intake
+from mitolib import cohort, intake, records
 from mitolib.images import intensity
 from mitolib.intake import checking
-from mitolib.settings import PROFILES, PROTEINS
+from mitolib.settings import PROFILES, PROTEINS, ROOT
 
 PAPER = PROFILES["paper"]
 
@@ -45,6 +45,14 @@ def test_a_sound_folder_is_told_with_its_panel_and_what_a_run_costs(counts):
     costs = intake.cost(cohort.read_cohort(counts, ["SDHA"]), PAPER)
     assert costs["patches"].tolist() == [3, 3]
     assert costs.loc["exp2", "disk, GB"] == pytest.approx(3 * (1 + 0.8 * PAPER.views) * 7 * 7 * 512 * 2 / 1e9)
+
+
+@pytest.mark.parametrize("experiment", checking.SECONDS_PER_PATCH)
+def test_the_minutes_of_a_run_are_about_those_of_the_published_one(experiment):
+    record = records.read(ROOT / "book" / "results", experiment)
+    n_patches = sum(sum(counts.values()) for counts in record["split"].values())
+    measured = record["provenance"]["seconds"] / n_patches
+    assert record["profile"] == "paper" and 1 / 3 < measured / checking.SECONDS_PER_PATCH[experiment] < 3
 
 
 def test_the_features_of_a_patch_are_as_many_as_the_networks_give():
