@@ -248,41 +248,22 @@ def read(
     verdict = judge(chapter, survey, one, several)
     if verdict.refusal:
         raise CohortError(f"{root}: {chapter} cannot run, because {verdict.refusal}")
-    one, fitting = _fitted(survey, one, several)
-    warnings = _looked_at(survey.sections, _shown(one, fitting))
+    one, fitting = fitted(survey, one, several)
+    warnings = _looked_at(survey.sections, shown(one, fitting))
     return Data(root, False, survey.sections, one, fitting, verdict, survey.notes, survey.classes, warnings)
 
 
-def _fitted(survey: Survey, one: Experiment, several: Experiment) -> tuple[Experiment, Experiment | None]:
-    """Both experiments with what is there: of one protein with any, of several only as it is."""
+def fitted(survey: Survey, one: Experiment, several: Experiment) -> tuple[Experiment, Experiment | None]:
+    """Both experiments with the proteins that are there: that of one with any, that of several only as it is."""
     there = set(several.proteins) <= set(survey.proteins) and len(several.proteins) >= LEAST_CHANNELS
     if survey.proteins and not set(one.proteins) <= set(survey.proteins):  # a chapter that shows what there is
         one = one.adapted(protein=survey.proteins[0])
     return one, several if there else None
 
 
-def _shown(one: Experiment, several: Experiment | None) -> list[str]:
+def shown(one: Experiment, several: Experiment | None) -> list[str]:
     """The proteins whose pictures a chapter reads."""
     return list(dict.fromkeys([*one.proteins, *(several.proteins if several else ())]))
-
-
-def stops(survey: Survey, one: Experiment, several: Experiment, read: Sequence[quality.Picture]) -> list[CohortError]:
-    """What keeps every chapter from starting and only pixels show, in the pictures that chapters read.
-
-    read: pictures that are known already; the others are read.
-    """
-    known = {(picture.section.section, picture.protein): picture for picture in read}
-    problems: list[CohortError] = []
-    shown: list[quality.Picture] = []
-    for section in survey.sections:
-        for protein in (name for name in _shown(*_fitted(survey, one, several)) if name in section.channels):
-            picture = known.get((section.section, protein))
-            if picture is None or picture.lowest == picture.highest:
-                alone = replace(section, channels={protein: section.channels[protein]})
-                shown += quality.read([alone], problems, [])
-            else:
-                shown.append(picture)
-    return [*problems, *quality.same_twice(shown)]
 
 
 def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[str, ...]:
@@ -291,8 +272,8 @@ def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[st
     Raises CohortError for a picture that cannot be decoded or is one value, and for the same pixels under two names.
     """
     problems: list[CohortError] = []
-    shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
-    read = quality.read(shown, problems, [])
+    as_shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
+    read = quality.read(as_shown, problems, [])
     problems += quality.same_twice(read)
     if problems:
         raise problems[0]
