@@ -144,13 +144,15 @@ class Data:
             return ""
         counted = splits.counted({s.subject: s.label for s in self.sections}.values())
         lines = [f"Your folder {self.root.name}: {len(self.sections)} sections of {counted}."]
-        lines += [f"Classes: {', '.join(f'{own} is {label}' for own, label in self.classes.items())}."] * bool(
-            self.classes
-        )
-        lines += ["Left out on it:", *(f"- {part}" for part in self.verdict.without)] if self.verdict.without else []
-        lines += ["Not read:", *(f"- {note}" for note in self.notes)] if self.notes else []
-        lines += ["**A network can tell these classes without looking at the tissue:**"] * bool(self.warnings)
-        lines += [f"- {warning}" for warning in self.warnings]
+        if self.classes:
+            lines.append(f"Classes: {', '.join(f'{name} is {label}' for name, label in self.classes.items())}.")
+        for heading, items in (
+            ("Left out on it:", self.verdict.without),
+            ("Not read:", self.notes),
+            ("**A network can tell these classes without looking at the tissue:**", self.warnings),
+        ):
+            if items:
+                lines += [heading, *(f"- {item}" for item in items)]
         body = "\n".join(f"\n{line}" if not line.startswith("- ") else line for line in lines)
         return f":::{{admonition}} Data of your own\n:class: important\n{body}\n:::"
 
@@ -314,7 +316,9 @@ def judge(
             without.append(f"{part}: {people} people in the smaller class, wanted {least}")
         elif (n := _least_trained(survey.sections, one)) < needs.patches:
             without.append(f"{part}: {n} patches to train on in a fold, wanted {needs.patches}")
-    trained = [one] * needs.one + [several] * (bool(needs.several) and not _no_several(several, there))
+    trained = [one] if needs.one else []
+    if needs.several and not _no_several(several, there):
+        trained.append(several)
     known = {} if splits_known is None else splits_known
     for experiment in trained if needs.people > 1 else ():
         if experiment.name not in known:
