@@ -76,13 +76,13 @@ def read_cohort(
     return whole(survey(root, proteins, intensity=intensity, patch_px=patch_px)).sections
 
 
-def whole(found: Survey) -> Survey:
+def whole(survey: Survey) -> Survey:
     """The survey itself. CohortError, its first problem, if it has one."""
-    if found.problems:
-        if len(found.problems) > 1:
-            found.problems[0].add_note(f"{len(found.problems) - 1} more: `python -m mitolib check` lists them.")
-        raise found.problems[0]
-    return found
+    if survey.problems:
+        if len(survey.problems) > 1:
+            survey.problems[0].add_note(f"{len(survey.problems) - 1} more: `python -m mitolib check` lists them.")
+        raise survey.problems[0]
+    return survey
 
 
 def survey(

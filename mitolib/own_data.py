@@ -144,13 +144,15 @@ class Data:
             return ""
         counted = splits.counted({s.subject: s.label for s in self.sections}.values())
         lines = [f"Your folder {self.root.name}: {len(self.sections)} sections of {counted}."]
-        lines += [f"Classes: {', '.join(f'{own} is {label}' for own, label in self.classes.items())}."] * bool(
-            self.classes
-        )
-        lines += ["Left out on it:", *(f"- {part}" for part in self.verdict.without)] if self.verdict.without else []
-        lines += ["Not read:", *(f"- {note}" for note in self.notes)] if self.notes else []
-        lines += ["**A network can tell these classes without looking at the tissue:**"] * bool(self.warnings)
-        lines += [f"- {warning}" for warning in self.warnings]
+        if self.classes:
+            lines.append(f"Classes: {', '.join(f'{name} is {label}' for name, label in self.classes.items())}.")
+        for heading, items in (
+            ("Left out on it:", self.verdict.without),
+            ("Not read:", self.notes),
+            ("**A network can tell these classes without looking at the tissue:**", self.warnings),
+        ):
+            if items:
+                lines += [heading, *(f"- {item}" for item in items)]
         body = "\n".join(f"\n{line}" if not line.startswith("- ") else line for line in lines)
         return f":::{{admonition}} Data of your own\n:class: important\n{body}\n:::"
 
@@ -248,41 +250,22 @@ def read(
     verdict = judge(chapter, survey, one, several)
     if verdict.refusal:
         raise CohortError(f"{root}: {chapter} cannot run, because {verdict.refusal}")
-    one, fitting = _fitted(survey, one, several)
-    warnings = _looked_at(survey.sections, _shown(one, fitting))
+    one, fitting = fitted(survey, one, several)
+    warnings = _looked_at(survey.sections, shown(one, fitting))
     return Data(root, False, survey.sections, one, fitting, verdict, survey.notes, survey.classes, warnings)
 
 
-def _fitted(survey: Survey, one: Experiment, several: Experiment) -> tuple[Experiment, Experiment | None]:
-    """Both experiments with what is there: of one protein with any, of several only as it is."""
+def fitted(survey: Survey, one: Experiment, several: Experiment) -> tuple[Experiment, Experiment | None]:
+    """Both experiments with the proteins that are there: that of one with any, that of several only as it is."""
     there = set(several.proteins) <= set(survey.proteins) and len(several.proteins) >= LEAST_CHANNELS
     if survey.proteins and not set(one.proteins) <= set(survey.proteins):  # a chapter that shows what there is
         one = one.adapted(protein=survey.proteins[0])
     return one, several if there else None
 
 
-def _shown(one: Experiment, several: Experiment | None) -> list[str]:
+def shown(one: Experiment, several: Experiment | None) -> list[str]:
     """The proteins whose pictures a chapter reads."""
     return list(dict.fromkeys([*one.proteins, *(several.proteins if several else ())]))
-
-
-def stops(survey: Survey, one: Experiment, several: Experiment, read: Sequence[quality.Picture]) -> list[CohortError]:
-    """What keeps every chapter from starting and only pixels show, in the pictures that chapters read.
-
-    read: pictures that are known already; the others are read.
-    """
-    known = {(picture.section.section, picture.protein): picture for picture in read}
-    problems: list[CohortError] = []
-    shown: list[quality.Picture] = []
-    for section in survey.sections:
-        for protein in (name for name in _shown(*_fitted(survey, one, several)) if name in section.channels):
-            picture = known.get((section.section, protein))
-            if picture is None or picture.lowest == picture.highest:
-                alone = replace(section, channels={protein: section.channels[protein]})
-                shown += quality.read([alone], problems, [])
-            else:
-                shown.append(picture)
-    return [*problems, *quality.same_twice(shown)]
 
 
 def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[str, ...]:
@@ -291,8 +274,8 @@ def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[st
     Raises CohortError for a picture that cannot be decoded or is one value, and for the same pixels under two names.
     """
     problems: list[CohortError] = []
-    shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
-    read = quality.read(shown, problems, [])
+    as_shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
+    read = quality.read(as_shown, problems, [])
     problems += quality.same_twice(read)
     if problems:
         raise problems[0]
@@ -333,7 +316,9 @@ def judge(
             without.append(f"{part}: {people} people in the smaller class, wanted {least}")
         elif (n := _least_trained(survey.sections, one)) < needs.patches:
             without.append(f"{part}: {n} patches to train on in a fold, wanted {needs.patches}")
-    trained = [one] * needs.one + [several] * (bool(needs.several) and not _no_several(several, there))
+    trained = [one] if needs.one else []
+    if needs.several and not _no_several(several, there):
+        trained.append(several)
     known = {} if splits_known is None else splits_known
     for experiment in trained if needs.people > 1 else ():
         if experiment.name not in known:

@@ -53,8 +53,8 @@ def folder(results: str | Path | None, profile: Profile) -> Path:
     """
     global _started_at
     _started_at = _commit()
-    own = folder_parameter("results", results) or os.environ.get("MITOLIB_RESULTS")
-    path = Path(own).resolve() if own else DEFAULT / profile.name
+    chosen = folder_parameter("results", results) or os.environ.get("MITOLIB_RESULTS")
+    path = Path(chosen).resolve() if chosen else DEFAULT / profile.name
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

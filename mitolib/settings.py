@@ -240,7 +240,7 @@ def read_parameters(namespace: Mapping[str, Any], known: Sequence[str] = ()) -> 
     """
     fields_of_profile = {field.name: str(field.type) for field in _parameters()}
     allowed = fields_of_profile | {name: PARAMETERS[name] for name in ("profile", "data", "results", *known)}
-    given = {
+    variables = {
         name: value
         for name, value in namespace.items()
         if not name.startswith("_")
@@ -248,23 +248,23 @@ def read_parameters(namespace: Mapping[str, Any], known: Sequence[str] = ()) -> 
         and (value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)))
     }
     again = any(isinstance(value, Profile) for value in namespace.values())  # by hand, with later variables there
-    if (unknown := sorted(set(given) - set(allowed))) and not again:
+    if (unknown := sorted(set(variables) - set(allowed))) and not again:
         near = difflib.get_close_matches(unknown[0], allowed, n=1)
         raise ValueError(
             f"unknown parameter {', '.join(unknown)}; known are {', '.join(sorted(allowed))}. "
             + (f"Did you mean {near[0]}?" if near else "Leave it out.")
         )
     checked = {}
-    for name in (name for name, value in given.items() if name in allowed and value is not None):
+    for name in (name for name, value in variables.items() if name in allowed and value is not None):
         kind = allowed[name]
         if kind == "folder":
-            folder_parameter(name, given[name])
-        elif kind == "names" and not isinstance(given[name], str):
-            words = given[name] if isinstance(given[name], (list, tuple)) else ()
+            folder_parameter(name, variables[name])
+        elif kind == "names" and not isinstance(variables[name], str):
+            words = variables[name] if isinstance(variables[name], (list, tuple)) else ()
             if not words or not all(isinstance(word, str) and word.strip() for word in words):
-                raise ValueError(f"{name} is {given[name]!r}; wanted names with a comma between them.")
+                raise ValueError(f"{name} is {variables[name]!r}; wanted names with a comma between them.")
         else:
-            checked[name] = _checked(name, given[name], "str" if kind == "names" else kind)
+            checked[name] = _checked(name, variables[name], "str" if kind == "names" else kind)
     name = checked.get("profile") or os.environ.get("MITOLIB_PROFILE") or "quick"
     if name not in PROFILES:
         raise ValueError(f"profile={name!r} is not one of {', '.join(PROFILES)}.")

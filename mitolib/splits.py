@@ -96,7 +96,7 @@ def by_subject(table: pd.DataFrame, *, n_folds: int, fold: int, seed: int) -> pd
         ]
     )
     sets = {fold % n_folds: "test", (fold + 1) % n_folds: "validation"}
-    return table["subject"].map(folds).map(lambda own: sets.get(own, "train")).rename("split")
+    return table["subject"].map(folds).map(lambda of_subject: sets.get(of_subject, "train")).rename("split")
 
 
 def by_person(table: pd.DataFrame, *, seed: int = 127) -> pd.Series:
@@ -134,10 +134,8 @@ def described(table: pd.DataFrame) -> str:
     table: with columns split, subject and label.
     """
     whose = {part: table[table["split"] == part].drop_duplicates("subject") for part in SETS}
-    told = []
-    for part in SETS:
-        told.append(f"{part} {counted(whose[part]['label'])}")
-    text = f"People whose patches are in each set: {'; '.join(told)}. "
+    in_each = "; ".join(f"{part} {counted(whose[part]['label'])}" for part in SETS)
+    text = f"People whose patches are in each set: {in_each}. "
     people = {part: set(rows["subject"]) for part, rows in whose.items()}
     if people["test"] & people["train"]:
         return text + (
@@ -253,8 +251,8 @@ def equal_parts(labels: np.ndarray, rows: np.ndarray, size: int, steps: int, *, 
     if size % len(classes):
         raise ValueError(f"batches of {size}; wanted a multiple of the {len(classes)} classes.")
     each, columns = size // len(classes), []
-    for own in (rows[labels[rows] == label] for label in classes):
-        order = np.concatenate([rng.permutation(own) for _ in range(-(-steps * each // len(own)))])
+    for of_class in (rows[labels[rows] == label] for label in classes):
+        order = np.concatenate([rng.permutation(of_class) for _ in range(-(-steps * each // len(of_class)))])
         columns.append(np.resize(order, (steps, each)))
     return np.hstack(columns)
 
@@ -270,13 +268,15 @@ def shuffle_by_subject(
     than three of them, or if they have one label.
     """
     by_subject = pd.Series(labels, index=subjects).groupby(level=0).first()
-    own = by_subject.index if taught is None else np.unique(np.asarray(subjects)[taught])
-    if by_subject[own].nunique() < 2:
-        raise ValueError(f"all {len(own)} subjects have one label; wanted both. Add subjects of the other class.")
-    if len(own) < 3:
-        raise ValueError(f"the labels of {len(own)} subjects can only stay or be turned round; wanted three subjects.")
+    among = by_subject.index if taught is None else np.unique(np.asarray(subjects)[taught])
+    if by_subject[among].nunique() < 2:
+        raise ValueError(f"all {len(among)} subjects have one label; wanted both. Add subjects of the other class.")
+    if len(among) < 3:
+        raise ValueError(
+            f"the labels of {len(among)} subjects can only stay or be turned round; wanted three subjects."
+        )
     dealt = by_subject
-    while dealt[own].nunique() < 2 or (changed := dealt[own] != by_subject[own]).all() or not changed.any():
+    while dealt[among].nunique() < 2 or (changed := dealt[among] != by_subject[among]).all() or not changed.any():
         dealt = pd.Series(rng.permutation(by_subject), index=by_subject.index)
     return dealt.loc[list(subjects)].to_numpy()
 

@@ -61,15 +61,15 @@ class Naming:
     def of_all(self, candidates: Sequence[Candidate]) -> tuple[str, ...]:
         """What all sections have that have any."""
         there = [labels for candidate in candidates if (labels := self.labels(candidate))]
-        return tuple(name for name in (there[0] if there else ()) if all(name in one for one in there))
+        return tuple(name for name in (there[0] if there else ()) if all(name in labels for labels in there))
 
     def has_all(self, candidate: Candidate, proteins: Sequence[str]) -> bool:
-        own = {names.plain(label) for label in self.labels(candidate)}
-        return {names.plain(protein) for protein in proteins} <= own
+        there = {names.plain(label) for label in self.labels(candidate)}
+        return {names.plain(protein) for protein in proteins} <= there
 
     def has_none(self, candidate: Candidate, proteins: Sequence[str]) -> bool:
-        own = {names.plain(label) for label in self.labels(candidate)}
-        return not {names.plain(protein) for protein in proteins} & own
+        there = {names.plain(label) for label in self.labels(candidate)}
+        return not {names.plain(protein) for protein in proteins} & there
 
     def by_protein(
         self, candidate: Candidate, proteins: Sequence[str]

@@ -79,8 +79,8 @@ class _Reader:
     def read(self) -> Reading:
         if self.findings.attempt(self._is_folder):
             self._read()
-        found = self.findings
-        return Reading(self.entries, found.problems, found.notes, self.proteins, self.layout.own_classes)
+        findings = self.findings
+        return Reading(self.entries, findings.problems, findings.notes, self.proteins, self.layout.own_classes)
 
     def _read(self) -> None:
         attempt = self.findings.attempt
@@ -93,7 +93,7 @@ class _Reader:
             )
         self.there = {_name(path) for _, path in paths}
         self._report_exports([path for _, path in paths])
-        candidates = [one for label, path in paths for one in attempt(self._candidates, label, path) or ()]
+        candidates = [candidate for label, path in paths for candidate in attempt(self._candidates, label, path) or ()]
         self.naming = Naming(self.layout.panel)
         self.proteins = self.naming.of_any(candidates) if self.asked is None else tuple(self.asked)
         self.of_all = self.naming.of_all(candidates)
@@ -193,20 +193,20 @@ class _Reader:
         inside = self.layout.visible(path, others)
         for file in (p for p in inside if not p.is_dir()):
             try:
-                one = contents(file)
+                read = contents(file)
             except CohortError as problem:
                 unread[file] = problem
                 continue
-            first = {f"{path.name}_{c.acquisition or 1:03d}": c for c in one.channels}
+            first = {f"{path.name}_{c.acquisition or 1:03d}": c for c in read.channels}
             if len(self._large_enough(first)) > 1:
                 raise CohortError(
                     f"{file}: several acquisitions in the folder of one section. Put the file where {path.name} lies: "
                     "each acquisition becomes a section."
                 )
-            for reason in one.left_out:
+            for reason in read.left_out:
                 self.findings.note(f"{path.name}/{file.name}: {reason}, and is left out")
             kept = {first[region].acquisition for region in self._large_enough(first)}
-            held.append(replace(one, channels=tuple(c for c in one.channels if c.acquisition in kept)))
+            held.append(replace(read, channels=tuple(c for c in read.channels if c.acquisition in kept)))
         folders = [p for p in inside if p.is_dir()]
         if folders and not held and not unread:
             raise CohortError(
@@ -215,17 +215,17 @@ class _Reader:
             )
         for folder in folders:
             self.findings.note(f"{path.name}/{folder.name}: is not read, a section's pictures lie side by side")
-        channels = tuple(channel for one in held for channel in one.channels)
+        channels = tuple(channel for read in held for channel in read.channels)
         return Candidate(path, path.name, label, channels, unread=unread, others=tuple(others))
 
     # Which channel is which protein
 
     def _report_no_protein(self, candidates: Sequence[Candidate]) -> None:
-        reasons = [problem for one in candidates for problem in one.unread.values()]
-        reasons += [not_read(path) for one in candidates for path in one.others]
-        reasons += [problem for one in candidates if (problem := self.naming.by_protein(one, ())[1])]
+        reasons = [problem for candidate in candidates for problem in candidate.unread.values()]
+        reasons += [not_read(path) for candidate in candidates for path in candidate.others]
+        reasons += [problem for c in candidates if (problem := self.naming.by_protein(c, ())[1])]
         self.findings.problems += reasons
-        examples = dict.fromkeys(label for one in candidates for label in self.naming.labels(one)[:3])
+        examples = dict.fromkeys(label for candidate in candidates for label in self.naming.labels(candidate)[:3])
         if examples or not reasons:
             found = ", ".join(list(examples)[:8]) or "no name of any"
             self.findings.report(
@@ -235,10 +235,10 @@ class _Reader:
 
     def _is_of_another_panel(self, candidate: Candidate, candidates: Sequence[Candidate]) -> bool:
         """Whether a region of a slide was stained or measured for something else, while others of it are whole."""
-        others = [one for one in candidates if one.path == candidate.path and one is not candidate]
+        others = [other for other in candidates if other.path == candidate.path and other is not candidate]
         if candidate.of_slide is None or not self.naming.has_none(candidate, self.proteins):
             return False
-        if not any(self.naming.has_all(one, self.proteins) for one in others):
+        if not any(self.naming.has_all(other, self.proteins) for other in others):
             return False
         held = ", ".join(self.naming.labels(candidate)) or "no named channel"
         self.findings.note(f"{candidate.name}: holds {held} and nothing that is read, and is left out")

@@ -79,7 +79,7 @@ def _one_plane_each(pictures: list[ElementTree.Element], n: int) -> Description:
         )
     channels = [next(_all(pixels, "Channel"), None) for pixels in pictures]
     return Description(
-        names=[None if one is None else one.get("Name") or one.get("Fluor") for one in channels],
+        names=[None if channel is None else channel.get("Name") or channel.get("Fluor") for channel in channels],
         planes=planes,
         depth=1,
         width_px=_whole(pictures[0], "SizeX"),
@@ -132,7 +132,7 @@ def _planes(pixels: ElementTree.Element, counts: dict[str, int], file_name: str,
 
 def _all(element: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
     """Elements of that name, whatever their namespace."""
-    return (one for one in element.iter() if isinstance(one.tag, str) and one.tag.rsplit("}", 1)[-1] == name)
+    return (child for child in element.iter() if isinstance(child.tag, str) and child.tag.rsplit("}", 1)[-1] == name)
 
 
 def _whole(element: ElementTree.Element, name: str) -> int | None:

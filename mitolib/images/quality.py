@@ -276,12 +276,12 @@ def _alike(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
     likeness = steps @ steps.T / np.sqrt(np.maximum(np.outer(n_steps, n_steps), 1))
     first = list(range(len(pictures)))  # of its set
     for i, j in combinations(range(len(pictures)), 2):
-        one, other = pictures[i], pictures[j]
-        is_copy = one.section.section != other.section.section and min(n_steps[i], n_steps[j]) >= LEAST_STEPS
-        if one.digest == other.digest or (is_copy and likeness[i, j] >= SAME):
+        first_picture, other = pictures[i], pictures[j]
+        is_copy = first_picture.section.section != other.section.section and min(n_steps[i], n_steps[j]) >= LEAST_STEPS
+        if first_picture.digest == other.digest or (is_copy and likeness[i, j] >= SAME):
             first[j] = min(first[j], first[i])
     for number in sorted(set(first)):
-        same = [picture for picture, own in zip(pictures, first, strict=True) if own == number]
+        same = [picture for picture, of_set in zip(pictures, first, strict=True) if of_set == number]
         if len(same) > 1:
             yield same
 
@@ -363,8 +363,9 @@ def _by_class(pictures: Sequence[Picture]) -> Iterator[tuple[str, dict[str, list
 
 def _told(of_class: dict[str, list[Picture]], of: Callable[[Picture], str]) -> float:
     """0 where what `of` says is as frequent in one class as in the other, 1 where it always tells them apart."""
-    one, other = (Counter(map(of, of_class[label])) for label in LABELS)
-    return sum(abs(one[key] / one.total() - other[key] / other.total()) for key in one | other) / 2
+    controls, patients = (Counter(map(of, of_class[label])) for label in LABELS)
+    shares = [(controls[key] / controls.total(), patients[key] / patients.total()) for key in controls | patients]
+    return sum(abs(control - patient) for control, patient in shares) / 2
 
 
 def _who(of_class: dict[str, list[Picture]]) -> str:

@@ -9,7 +9,7 @@ from mitolib.images import channel, declared, formats, intensity, layout, names,
 
 def understood() -> pd.DataFrame:
     """One row per subject: columns `understood` and `refused, or named as left out`."""
-    compressions = ", ".join(sorted(one.name.lower().replace("adobe_", "") for one in tiff.COMPRESSIONS))
+    compressions = ", ".join(sorted(scheme.name.lower().replace("adobe_", "") for scheme in tiff.COMPRESSIONS))
     spellings = ", ".join(
         f"{alias} ({protein})" for alias, protein in names.ALIASES.items() if alias != protein.lower()
     )

@@ -78,7 +78,7 @@ def _rows(text: str) -> list[list[str]]:
         separator, text = "\t", "\n" + text.partition("\n")[2]
     else:
         header = next((line for line in text.splitlines() if line.strip(f"{SEPARATORS} ")), "")
-        separator = max(SEPARATORS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
+        separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
     # Spaces before a quote would else make it part of the cell.
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
     return [[cell.strip() for cell in row] for row in reader]

@@ -180,17 +180,17 @@ def _labels(path: Path, n: int, named_by: dict[str, list[str]]) -> tuple[list[st
             )
     if n == 1:
         stem = re.sub(r"\.ome$", "", path.stem, flags=re.IGNORECASE)
-        inside = [one for (one,) in named_by.values()]
-        return [stem], next((one for one in inside if plain(protein(one)) in ALIASES), inside[0] if inside else None)
+        inside = [name for (name,) in named_by.values()]
+        return [stem], next((name for name in inside if plain(protein(name)) in ALIASES), inside[0] if inside else None)
     return names or [None] * n, None
 
 
 def _disagreement(names: list[str], other: list[str]) -> int | None:
     """The first channel that two sources call otherwise: by two known proteins, or by a name that the other source has
     for another channel."""
-    one, two = ([plain(protein(name)) for name in source] for source in (names, other))
-    for place, (here, there) in enumerate(zip(one, two, strict=True)):
-        if here != there and ({here, there} <= ALIASES.keys() or here in two or there in one):
+    inner, outer = ([plain(protein(name)) for name in source] for source in (names, other))
+    for place, (here, there) in enumerate(zip(inner, outer, strict=True)):
+        if here != there and ({here, there} <= ALIASES.keys() or here in outer or there in inner):
             return place
     return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from mitolib import own_data, patches
-from mitolib.cohort import Section, table
+from mitolib.cohort import Section, Survey, table
 from mitolib.images import CohortError, quality
 from mitolib.settings import LABELS, Profile
 from mitolib.splits import counted, plural
@@ -95,7 +95,7 @@ def report(
     known: dict[str, tuple[str, int]] = {}
     verdicts = [own_data.judge(name, survey, one, several, splits_known=known) for name in own_data.CHAPTERS]
     # By these; what tells the classes apart, a chapter runs with and warns of.
-    stopped = bool(survey.problems or own_data.stops(survey, one, several, read))
+    stopped = bool(survey.problems or _stops(survey, one, several, read))
     now = " (now: until the problems below are mended)" if stopped else ""
     yield "\n".join([f"Chapters on this folder{now}:", *_lines(verdicts, may_start=not stopped)])
     problems += quality.told_by_kind(read)
@@ -111,6 +111,26 @@ def report(
     refused = [verdict.chapter for verdict in verdicts if verdict.refusal]
     last = f" {', '.join(refused)} cannot run on them, for the reasons above." if refused else ""
     yield f"Nothing to mend: {_people(sections)} can be read.{last}"
+
+
+def _stops(survey: Survey, one: Experiment, several: Experiment, read: Sequence[quality.Picture]) -> list[CohortError]:
+    """What keeps every chapter from starting and only pixels show, in the pictures that chapters read.
+
+    read: pictures that are known already; the others are read.
+    """
+    known = {(picture.section.section, picture.protein): picture for picture in read}
+    problems: list[CohortError] = []
+    pictures: list[quality.Picture] = []
+    proteins = own_data.shown(*own_data.fitted(survey, one, several))
+    for section in survey.sections:
+        for protein in (name for name in proteins if name in section.channels):
+            picture = known.get((section.section, protein))
+            if picture is None or picture.lowest == picture.highest:
+                alone = replace(section, channels={protein: section.channels[protein]})
+                pictures += quality.read([alone], problems, [])
+            else:
+                pictures.append(picture)
+    return [*problems, *quality.same_twice(pictures)]
 
 
 def _with_these(sections: Sequence[Section], proteins: Sequence[str]) -> list[Section]:
