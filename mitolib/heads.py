@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ import tensorflow as tf
 from mitolib import files
 from mitolib.progress import EVERY_S, clock, say
 from mitolib.settings import LABELS, Profile
+from mitolib.study import EXP1, EXP2
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -130,6 +133,44 @@ def load(path: Path, sha256: str) -> keras.Model:
     if (found := _digest(head)) != sha256:
         raise ValueError(f"{path}: weights have SHA-256 {found}, wanted {sha256}. Run its experiment again.")
     return head
+
+
+def saved(
+    results: Path,
+    chapter: str,
+    network: str,
+    *,
+    parameters: Mapping[str, Any],
+    data_sha256: str,
+    experiment: Mapping[str, Any],
+    split: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any] | None:
+    """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
+
+    parameters: the fields of the profile on which the head depends, as the results file holds them. experiment: the
+    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's. split: patches
+    of each set and class, since the same pictures may be dealt out by patch or by person.
+    """
+    try:
+        record = json.loads((results / f"{chapter}.json").read_text())
+        head = record["models"][network]["head"]
+        recorded = record["provenance"]["parameters"]
+        pairs = [
+            ({name: recorded[name] for name in parameters}, parameters),
+            (record["provenance"]["data"]["sha256"], data_sha256),
+            (record["split"], split),
+            (record.get("experiment") or vars({"exp1": EXP1, "exp2": EXP2}[chapter]), experiment),
+        ]
+    except (OSError, ValueError, KeyError):
+        return None
+    same = all(_as_read(recorded) == _as_read(wanted) for recorded, wanted in pairs)
+    path = results / head["file"]
+    return {"path": path, "sha256": head["sha256"]} if same and path.exists() else None
+
+
+def _as_read(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists there."""
+    return json.loads(json.dumps(value))
 
 
 def _digest(head: keras.Model) -> str:
