@@ -32,7 +32,7 @@ BATCH = 16
 
 Augment = Callable[..., np.ndarray]  # (patches uint8 (N, H, W, C), rng=Generator) -> the same, turned
 Prepare = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> network input
-Source = Callable[[int, np.ndarray], np.ndarray]  # (epoch, row numbers) -> features (N, h, w, c)
+Source = Callable[[int, np.ndarray], np.ndarray]  # (epoch, positions among the rows) -> features (N, h, w, c)
 
 
 class BankError(OSError):
@@ -180,11 +180,15 @@ def source(
     rows = np.arange(len(patches_nhwc)) if rows is None else rows
     if views == 0:
         forward, rng = compiled(backbone), np.random.default_rng(seed)
-        return lambda epoch, few: forward(prepare(augment(np.asarray(patches_nhwc[rows[few]]), rng=rng)))
+
+        def computed(epoch: int, positions: np.ndarray) -> np.ndarray:
+            return forward(prepare(augment(np.asarray(patches_nhwc[rows[positions]]), rng=rng)))
+
+        return computed
     bank = Bank(
         backbone, patches_nhwc, rows=rows, prepare=prepare, augment=augment, views=views, seed=seed, label=label
     )
-    return lambda epoch, few: bank.read(few, epoch % views)
+    return lambda epoch, positions: bank.read(positions, epoch % views)
 
 
 def _key(

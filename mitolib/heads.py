@@ -80,20 +80,22 @@ def fit(
     )
     callbacks = keras.callbacks.CallbackList([stop, _Progress(label, profile.epochs)], model=head)
     validation = validation_nhwc.astype(np.float32), one_hot(validation_labels)
-    n, history, head.stop_training = len(train_labels), [], False
+    n, history = len(train_labels), []
+    head.stop_training = False
     callbacks.on_train_begin()
     try:
         for epoch in range(profile.epochs):
             order = rng.permutation(n)
             batches = [order[start : start + profile.batch_size] for start in range(0, n, profile.batch_size)]
-            seen = []
+            by_batch = []
             for rows in batches:
                 batch_nhwc = train(epoch, rows).astype(np.float32)
-                seen.append(head.train_on_batch(batch_nhwc, one_hot(train_labels[rows]), return_dict=True))
-            unseen = head.test_on_batch(*validation, return_dict=True)
+                by_batch.append(head.train_on_batch(batch_nhwc, one_hot(train_labels[rows]), return_dict=True))
+            validated = head.test_on_batch(*validation, return_dict=True)
             # Keras forgets its metrics at every such call: what it returned is of that batch alone.
-            means = np.average(pd.DataFrame(seen), axis=0, weights=[len(rows) for rows in batches])
-            scores = dict(zip(seen[0], means, strict=True)) | {f"val_{name}": x for name, x in unseen.items()}
+            means = np.average(pd.DataFrame(by_batch), axis=0, weights=[len(rows) for rows in batches])
+            scores = dict(zip(by_batch[0], means, strict=True))
+            scores |= {f"val_{name}": value for name, value in validated.items()}
             history.append(scores)
             callbacks.on_epoch_end(epoch, scores)
             if head.stop_training:
@@ -130,8 +132,8 @@ def load(path: Path, sha256: str) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: is no whole Keras file. Run its experiment again.")
     head = keras.models.load_model(path, compile=False)
-    if (found := _digest(head)) != sha256:
-        raise ValueError(f"{path}: weights have SHA-256 {found}, wanted {sha256}. Run its experiment again.")
+    if (digest := _digest(head)) != sha256:
+        raise ValueError(f"{path}: weights have SHA-256 {digest}, wanted {sha256}. Run its experiment again.")
     return head
 
 

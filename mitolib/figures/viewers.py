@@ -41,12 +41,12 @@ def overlays(
     """
     cases = []
     for i, row in enumerate(rows.itertuples()):
-        top = max(float(one[i].max()) for one in maps.values()) or 1.0
-        shown = maps[row.predicted][i] / top
+        highest = max(float(maps_nyx[i].max()) for maps_nyx in maps.values()) or 1.0
+        map_yx = maps[row.predicted][i] / highest
         verdict = "right" if row.predicted == row.label else "wrong"
         title = f"{row.subject}, a {row.label}: p(patient) {row.p_patient:.2f}, {verdict}"
-        empty = "" if shown.any() else " (empty)"
-        layers = {"patch": patches_nyx[i], f"map for {row.predicted}{empty}": heat(patches_nyx[i], shown)}
+        empty = "" if map_yx.any() else " (empty)"
+        layers = {"patch": patches_nyx[i], f"map for {row.predicted}{empty}": heat(patches_nyx[i], map_yx)}
         if masks_nyx is not None:
             none = "" if masks_nyx[i].any() else " (none here)"
             layers[f"deficient fibres{none}"] = outlined(patches_nyx[i], masks_nyx[i])
