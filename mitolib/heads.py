@@ -26,7 +26,8 @@ class FusedAdam(keras.optimizers.Adam):
 
     Keras writes the update as a dozen array operations, each a walk through memory over all parameters and
     their two moments; at batch 2 that walk, not the matrix products, bounds a training step. The formula is the
-    same, and so are the numbers up to rounding.
+    same, and so are the numbers up to rounding. It reads private attributes of Keras' Adam, which is why pyproject.toml
+    lets no other version of Keras in.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:

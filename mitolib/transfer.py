@@ -124,6 +124,11 @@ class TrainedHead:
         return self.task.table.iloc[self.task.rows("test")].assign(p_patient=self.p_patient, predicted=predicted)
 
     @property
+    def n_trained(self) -> int:
+        """Parameters that were trained."""
+        return networks.parameter_counts(self.head)["trainable"]
+
+    @property
     def record(self) -> dict[str, Any]:
         """Scores, epochs and history for a results file."""
         return self.scores | heads.as_record(self.history)
@@ -146,6 +151,7 @@ def train_head(frozen: Frozen, *, seed: int, frozen_to: str | None = None) -> Tr
     """
     task, model = frozen.task, frozen.build(seed, frozen_to)
     _, head = networks.divide(model, frozen.cut)
+    test_nhwc = frozen.test_nhwc  # before hours of training: a disk without room for them is known now
     history = heads.fit(
         head,
         frozen.train,
@@ -156,7 +162,7 @@ def train_head(frozen: Frozen, *, seed: int, frozen_to: str | None = None) -> Tr
         rng=np.random.default_rng(seed),
         label=f"{frozen.network}, seed {seed}" + (f", frozen to {frozen_to}" if frozen_to else ""),
     )
-    return TrainedHead(frozen.network, task, model, head, heads.p_patient(head, frozen.test_nhwc), history)
+    return TrainedHead(frozen.network, task, model, head, heads.p_patient(head, test_nhwc), history)
 
 
 def saved_head(frozen: Frozen, results: Path, experiment: Experiment, *, data_sha256: str) -> TrainedHead | None:

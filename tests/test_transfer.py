@@ -103,6 +103,7 @@ def test_above_the_cut_layers_are_trained_unless_they_are_frozen(task):
         trained = transfer.train_head(frozen, seed=PROFILE.seed, frozen_to=frozen_to)
         after = trained.model.get_layer("last").get_weights()[0]
         assert (before != after).any() == moves, frozen_to
+        assert trained.n_trained == 7 * 7 * 4 * 2 + 2 + moves * (4 * 4 + 4)
         assert trained.head.layers[1].name == "last"
 
 
