@@ -26,7 +26,7 @@ from mitolib.study import Experiment
 from mitolib.weights import Weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to whether they are equal
 class Task:
     """Patches, their classes and their split: what a network is trained on, and where it is tested."""
 
@@ -101,7 +101,7 @@ class Frozen:
         return bank.Bank(self.backbone, self.task.patches_nhwc, rows=rows, prepare=patches.as_input, label=label).all()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedHead:
     """One training and its test. A patch is called a patient's above a probability of one half."""
 
@@ -188,7 +188,7 @@ def saved_head(frozen: Frozen, results: Path, experiment: Experiment, *, data_sh
     return TrainedHead(frozen.network, frozen.task, model, head, heads.p_patient(head, frozen.test_nhwc), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedNetwork:
     """The same training with one seed or several."""
 
