@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +24,7 @@ import tensorflow as tf
 
 from mitolib import files
 from mitolib.progress import say, track
-from mitolib.settings import DATA, processor_has_bfloat16
+from mitolib.settings import DATA, faster_in_bfloat16
 
 FOLDER = DATA / "cache" / "features"
 CHUNK = 64  # patches per file: 3 MB of VGG16's last map, half a minute of work to lose
@@ -33,7 +32,7 @@ BATCH = 16
 
 Augment = Callable[..., np.ndarray]  # (patches uint8 (N, H, W, C), rng=Generator) -> the same, turned
 Prepare = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> network input
-Source = Callable[[int, np.ndarray], np.ndarray]  # (epoch, row numbers) -> features (N, h, w, c)
+Source = Callable[[int, np.ndarray], np.ndarray]  # (epoch, positions among the rows) -> features (N, h, w, c)
 
 
 class BankError(OSError):
@@ -42,24 +41,23 @@ class BankError(OSError):
 
 @cache
 def precision() -> str:
-    """ "bfloat16" where this device convolves at least 1.3 times as fast in it, else "float32".
+    """ "bfloat16" where this device convolves enough faster in it, else "float32".
 
-    Measured once per process, in a fraction of a second: that a processor lists the instructions says little. Seen
-    on VGG16: seven times as fast with AMX, half as fast with AVX-512 BF16 alone. A processor that lists none is not
-    measured: other work on the machine could make the clock choose what it cannot have, and with it other numbers.
+    Measured once per process, in a fraction of a second, by the rule of `settings.faster_in_bfloat16`.
     """
-    if not tf.config.list_physical_devices("GPU") and not processor_has_bfloat16():
-        return "float32"
-    maps_nhwc = tf.random.uniform((4, 56, 56, 256))
-    layers = {dtype: keras.layers.Conv2D(256, 3, dtype=dtype) for dtype in ("float32", "mixed_bfloat16")}
-    passes = {dtype: tf.function(layer) for dtype, layer in layers.items()}
-    fastest = dict.fromkeys(passes, float("inf"))
-    for _ in range(5):  # in turns: a machine busy with other work slows both; the first round also compiles
-        for dtype, convolve in passes.items():
-            start = time.perf_counter()
-            convolve(maps_nhwc).numpy()
-            fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
-    return "bfloat16" if fastest["float32"] > 1.3 * fastest["mixed_bfloat16"] else "float32"
+    maps_nhwc = tf.ones((4, 56, 56, 256))  # nothing is drawn: what was seeded before stays as it was
+    passes = {
+        dtype: _convolution(policy, maps_nhwc)
+        for dtype, policy in {"float32": "float32", "bfloat16": "mixed_bfloat16"}.items()
+    }
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return "bfloat16" if faster_in_bfloat16(passes, on_gpu=on_gpu) else "float32"
+
+
+def _convolution(policy: str, maps_nhwc: tf.Tensor) -> Callable[[], np.ndarray]:
+    """A pass like those of VGG16's third block."""
+    forward = tf.function(keras.layers.Conv2D(256, 3, dtype=policy, kernel_initializer="ones"))
+    return lambda: forward(maps_nhwc).numpy()
 
 
 def compiled(backbone: keras.Model) -> Prepare:
@@ -182,11 +180,15 @@ def source(
     rows = np.arange(len(patches_nhwc)) if rows is None else rows
     if views == 0:
         forward, rng = compiled(backbone), np.random.default_rng(seed)
-        return lambda epoch, few: forward(prepare(augment(np.asarray(patches_nhwc[rows[few]]), rng=rng)))
+
+        def computed(epoch: int, positions: np.ndarray) -> np.ndarray:
+            return forward(prepare(augment(np.asarray(patches_nhwc[rows[positions]]), rng=rng)))
+
+        return computed
     bank = Bank(
         backbone, patches_nhwc, rows=rows, prepare=prepare, augment=augment, views=views, seed=seed, label=label
     )
-    return lambda epoch, few: bank.read(few, epoch % views)
+    return lambda epoch, positions: bank.read(positions, epoch % views)
 
 
 def _key(

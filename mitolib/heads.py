@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ import tensorflow as tf
 from mitolib import files
 from mitolib.progress import EVERY_S, clock, say
 from mitolib.settings import LABELS, Profile
+from mitolib.study import EXP1, EXP2
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -23,7 +26,8 @@ class FusedAdam(keras.optimizers.Adam):
 
     Keras writes the update as a dozen array operations, each a walk through memory over all parameters and
     their two moments; at batch 2 that walk, not the matrix products, bounds a training step. The formula is the
-    same, and so are the numbers up to rounding.
+    same, and so are the numbers up to rounding. It reads private attributes of Keras' Adam, which is why pyproject.toml
+    lets no other version of Keras in.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
@@ -77,20 +81,22 @@ def fit(
     )
     callbacks = keras.callbacks.CallbackList([stop, _Progress(label, profile.epochs)], model=head)
     validation = validation_nhwc.astype(np.float32), one_hot(validation_labels)
-    n, history, head.stop_training = len(train_labels), [], False
+    n, history = len(train_labels), []
+    head.stop_training = False
     callbacks.on_train_begin()
     try:
         for epoch in range(profile.epochs):
             order = rng.permutation(n)
             batches = [order[start : start + profile.batch_size] for start in range(0, n, profile.batch_size)]
-            seen = []
+            by_batch = []
             for rows in batches:
                 batch_nhwc = train(epoch, rows).astype(np.float32)
-                seen.append(head.train_on_batch(batch_nhwc, one_hot(train_labels[rows]), return_dict=True))
-            unseen = head.test_on_batch(*validation, return_dict=True)
+                by_batch.append(head.train_on_batch(batch_nhwc, one_hot(train_labels[rows]), return_dict=True))
+            validated = head.test_on_batch(*validation, return_dict=True)
             # Keras forgets its metrics at every such call: what it returned is of that batch alone.
-            means = np.average(pd.DataFrame(seen), axis=0, weights=[len(rows) for rows in batches])
-            scores = dict(zip(seen[0], means, strict=True)) | {f"val_{name}": x for name, x in unseen.items()}
+            means = np.average(pd.DataFrame(by_batch), axis=0, weights=[len(rows) for rows in batches])
+            scores = dict(zip(by_batch[0], means, strict=True))
+            scores |= {f"val_{name}": value for name, value in validated.items()}
             history.append(scores)
             callbacks.on_epoch_end(epoch, scores)
             if head.stop_training:
@@ -127,9 +133,47 @@ def load(path: Path, sha256: str) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: is no whole Keras file. Run its experiment again.")
     head = keras.models.load_model(path, compile=False)
-    if (found := _digest(head)) != sha256:
-        raise ValueError(f"{path}: weights have SHA-256 {found}, wanted {sha256}. Run its experiment again.")
+    if (digest := _digest(head)) != sha256:
+        raise ValueError(f"{path}: weights have SHA-256 {digest}, wanted {sha256}. Run its experiment again.")
     return head
+
+
+def saved(
+    results: Path,
+    chapter: str,
+    network: str,
+    *,
+    parameters: Mapping[str, Any],
+    data_sha256: str,
+    experiment: Mapping[str, Any],
+    split: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any] | None:
+    """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
+
+    parameters: the fields of the profile on which the head depends, as the results file holds them. experiment: the
+    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's. split: patches
+    of each set and class, since the same pictures may be dealt out by patch or by person.
+    """
+    try:
+        record = json.loads((results / f"{chapter}.json").read_text())
+        head = record["models"][network]["head"]
+        recorded = record["provenance"]["parameters"]
+        pairs = [
+            ({name: recorded[name] for name in parameters}, parameters),
+            (record["provenance"]["data"]["sha256"], data_sha256),
+            (record["split"], split),
+            (record.get("experiment") or vars({"exp1": EXP1, "exp2": EXP2}[chapter]), experiment),
+        ]
+    except (OSError, ValueError, KeyError):
+        return None
+    same = all(_as_read(recorded) == _as_read(wanted) for recorded, wanted in pairs)
+    path = results / head["file"]
+    return {"path": path, "sha256": head["sha256"]} if same and path.exists() else None
+
+
+def _as_read(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists there."""
+    return json.loads(json.dumps(value))
 
 
 def _digest(head: keras.Model) -> str:

@@ -88,8 +88,8 @@ def divide(model: keras.Model, at: str | None = None) -> tuple[keras.Model, kera
     cut = model.layers[_position(model, at)]
     above = model.layers[_position(model, at) + 1 :]
     inner = {id(cut.output), *(id(layer.output) for layer in above)}
-    if passed := [layer.name for layer in above for x in _inputs(layer) if id(x) not in inner]:
-        raise ValueError(f"{model.name} cannot be divided at {at!r}: {passed[0]} also reads a layer below it.")
+    if shortcuts := [layer.name for layer in above for x in _inputs(layer) if id(x) not in inner]:
+        raise ValueError(f"{model.name} cannot be divided at {at!r}: {shortcuts[0]} also reads a layer below it.")
     return keras.Model(model.input, cut.output, name="backbone"), keras.Model(cut.output, model.output, name="head")
 
 

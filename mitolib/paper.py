@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
+
+from mitolib.settings import Profile
 
 CITATION = (
     "S. Pilla, A. Khan and S. McGough. Interpretable AI for protein expression images and associated clinical "
@@ -134,6 +137,20 @@ def compare_scores(results: Mapping[str, Any], experiment: str, *, published: bo
     models = dict.fromkeys([*_of(SCORES, experiment), *results["models"]])  # each once, in this order
     rows = [(model, source) for model in models for source in ("paper", "this run")]
     return both.loc[[row for row in rows if row in both.index]]
+
+
+def score_table(models: Mapping[str, Any], experiment: str, *, published: bool = True) -> Styler:
+    """`compare_scores` of the `models` entry of a results file, as a page shows it."""
+    table = compare_scores({"models": models}, experiment, published=published)
+    table.columns = table.columns.str.replace("_", " ")
+    return table.style.format("{:.3f}", na_rep="not given")
+
+
+def hyperparameters(profile: Profile) -> pd.DataFrame:
+    """Table 3 and what the text adds beside what a run takes, as text: one row per hyperparameter."""
+    names = ("epochs", "patience", "batch_size", "learning_rate", "views", "zoom", "seed", "n_seeds")
+    table = pd.DataFrame({"paper": HYPERPARAMETERS, "this run": {name: getattr(profile, name) for name in names}})
+    return table.fillna({"paper": "not given", "this run": "as in the paper"}).astype(str)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import os
 
-from mitolib import results
+from mitolib import records
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    os.environ["MITOLIB_RESULTS"] = str(results.DEFAULT / f"smoke-{worker}")
+    os.environ["MITOLIB_RESULTS"] = str(records.DEFAULT / f"smoke-{worker}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mitolib import heads, settings
+from mitolib.study import EXP1
 
 PROFILE = replace(settings.PROFILES["smoke"], epochs=12, patience=3, batch_size=4, learning_rate=0.05)
 
@@ -132,3 +134,29 @@ def test_another_head_or_half_a_file_is_refused(tmp_path):
 def test_the_digest_is_of_the_weights_and_not_of_the_time_of_saving(tmp_path):
     first, second = (heads.save(small_head(), tmp_path / f"{name}.keras")["sha256"] for name in "ab")
     assert first == second
+
+
+def test_a_saved_head_is_used_only_for_the_parameters_and_data_it_was_trained_with(tmp_path):
+    asked = {"parameters": {"seed": 1, "zoom": (0.8, 1.2)}, "data_sha256": "d", "experiment": vars(EXP1)}
+    asked["split"] = {"train": {"control": 3, "patient": 9}}
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) is None, "no results file"
+    record = {
+        "split": asked["split"],
+        "models": {"VGG16": {"head": {"file": "exp1-VGG16.keras", "sha256": "h"}}},
+        "provenance": {"parameters": asked["parameters"], "data": {"sha256": "d"}},
+    }
+    (tmp_path / "exp1.json").write_text(json.dumps(record))
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) is None, "the file itself is absent"
+    (tmp_path / "exp1-VGG16.keras").touch()
+    found = {"path": tmp_path / "exp1-VGG16.keras", "sha256": "h"}
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) == found
+    assert heads.saved(tmp_path, "exp1", "ResNet50", **asked) is None
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"data_sha256": "other"}) is None
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"parameters": {"seed": 2}}) is None
+    by_person = {"train": {"control": 4, "patient": 8}}
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"split": by_person}) is None
+    small = vars(EXP1.adapted(patch_px=128))  # a results file that says nothing of patches is of the paper's
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) is None
+    (tmp_path / "exp1.json").write_text(json.dumps(record | {"experiment": small}))
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) is None
+    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) == found

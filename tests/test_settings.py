@@ -134,3 +134,22 @@ def test_a_mirror_that_is_no_folder_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("MITOLIB_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"nowhere: no such folder\. Correct or unset"):
         settings.mirrored("a.h5")
+
+
+@pytest.mark.parametrize(("seconds", "faster"), [(0.5, True), (0.9, False), (2.0, False)])
+def test_bfloat16_is_taken_where_it_is_clearly_faster_and_the_processor_has_it(monkeypatch, tmp_path, seconds, faster):
+    clock, order = [0.0], []
+
+    def convolve(dtype, duration):
+        order.append(dtype)
+        clock[0] += duration + (len(order) <= 2)  # the first round compiles
+
+    passes = {"bfloat16": lambda: convolve("bfloat16", seconds), "float32": lambda: convolve("float32", 1.0)}
+    monkeypatch.setattr(settings.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(settings, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags : amx_bf16\n")
+    assert settings.faster_in_bfloat16(passes) == faster
+    assert order == ["float32", "bfloat16"] * 5
+    (tmp_path / "cpuinfo").write_text("flags : avx2\n")
+    assert not settings.faster_in_bfloat16(passes) and len(order) == 10, "not measured"
+    assert settings.faster_in_bfloat16(passes, on_gpu=True) == faster, "the GPU has it, whatever the processor lists"

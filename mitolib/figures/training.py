@@ -1,8 +1,9 @@
-"""Figures of networks and of how they were trained."""
+"""Figures and tables of networks, and of how they were trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from pandas.io.formats.style import Styler
 
 from mitolib.figures.cohort import image
 from mitolib.figures.style import FROZEN, LABEL_COLOURS, TRAINED
@@ -83,6 +85,25 @@ def confusion(counts: Sequence[Sequence[int]], *, ax: Axes, title: str = "") -> 
     return ax
 
 
+def examples(calls: pd.DataFrame, n_per_class: int, *, seed: int) -> pd.DataFrame:
+    """Test patches to be shown, drawn at random: as many of each class, controls first.
+
+    calls: the test patches with p_patient and predicted, as `transfer.TrainedHead.calls` gives them.
+    """
+    mixed = calls.sample(frac=1, random_state=seed)
+    return mixed.groupby("label").head(n_per_class).sort_values("label")
+
+
+def right_and_wrong(calls: pd.DataFrame, n: int, *, seed: int) -> pd.DataFrame:
+    """At most n test patches, drawn at random: of each class recognised and missed ones in turn, sorted by both.
+
+    calls: as for `examples`.
+    """
+    mixed = calls.sample(frac=1, random_state=seed)
+    turn = mixed.groupby(["label", "predicted"]).cumcount()
+    return mixed.iloc[np.argsort(turn, kind="stable")[:n]].sort_values(["label", "predicted"])
+
+
 def predictions(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray) -> np.ndarray:
     """One patch per axis with its truth, the probability of "patient" and whether the call is right.
 
@@ -97,3 +118,32 @@ def predictions(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray
         verdict = f"p(patient) {row.p_patient:.2f}: {'right' if right else 'WRONG'}"
         ax.text(0.5, -0.03, verdict, ha="center", va="top", fontsize=9, transform=ax.transAxes)
     return axes
+
+
+def spread(seeds: pd.DataFrame) -> Styler:
+    """Table of the scores of each seed, their mean and standard deviation.
+
+    seeds: one row per seed, columns of scores and epochs, as `transfer.TrainedNetwork.seeds` gives it. One seed has no
+    standard deviation, and the table says so.
+    """
+    table = pd.concat([seeds, seeds.agg(["mean", "std"])]).rename_axis("seed")
+    table.columns = table.columns.str.replace("_", " ")
+    numbers = {name: "{:.0f}" if name == "epochs" else "{:.3f}" for name in table}
+    return table.style.format(numbers, na_rep="one seed")
+
+
+def depths(models: Mapping[str, Mapping[str, Any]]) -> Styler:
+    """Table of what is trained and how it scores. models: as in the results file of freezing, by last frozen layer."""
+    table = pd.DataFrame(models).T.drop(columns=["confusion", "history"]).set_index("trained").rename_axis("trained")
+    table.columns = table.columns.str.replace("_", " ")
+    return table.style.format(precision=3).format("{:,}", subset="trainable")
+
+
+def best_depth(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: which depth of freezing has the best balanced accuracy. models: as for `depths`."""
+    best = max(models.values(), key=lambda scores: scores["balanced_accuracy"])
+    return (
+        "Best on the test patches: **{trained}** trained, accuracy {accuracy:.1%}, balanced accuracy "
+        "{balanced_accuracy:.1%}; always giving the more common answer is right on {majority_baseline:.1%}. "
+        "One seed, {epochs} epochs."
+    ).format(**best)

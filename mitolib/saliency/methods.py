@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -31,9 +29,9 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
+from mitolib import heads
 from mitolib.saliency.logits import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
 from mitolib.settings import LABELS
-from mitolib.study import EXP1, EXP2
 
 # Each network gets a camera of its own, compiled once; TensorFlow takes that for a mistake and says so on the page.
 tf.get_logger().setLevel(logging.ERROR)
@@ -42,6 +40,7 @@ LAYERS = {  # network -> the layer explained: the last map that still has places
     "VGG16": "block5_conv3",
     "ResNet50": "conv5_block3_out",
 }
+saved_head = heads.saved  # for gradcam, which still asks for it here
 BATCH = 8  # patches at a time: tf-keras-vis keeps all of VGG16's maps for the way back, 0.1 GB each
 
 
@@ -259,38 +258,6 @@ def cascade(
         for name in names:
             working.get_layer(name).set_weights(fresh.get_layer(name).get_weights())
         yield stage, camera(patches_nhwc, class_index)
-
-
-def saved_head(
-    results: Path,
-    chapter: str,
-    network: str,
-    *,
-    parameters: dict[str, Any],
-    data_sha256: str,
-    experiment: dict[str, Any],
-    split: dict[str, dict[str, int]],
-) -> dict[str, Any] | None:
-    """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
-
-    parameters: the fields of the profile on which the head depends, as the results file holds them. experiment: the
-    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's. split: patches
-    of each set and class, since the same pictures may be dealt out by patch or by person.
-    """
-    try:
-        record = json.loads((results / f"{chapter}.json").read_text())
-        head = record["models"][network]["head"]
-        recorded = record["provenance"]["parameters"]
-        same = {name: recorded[name] for name in parameters} == json.loads(json.dumps(parameters))
-        same = same and record["provenance"]["data"]["sha256"] == data_sha256
-        same = same and record["split"] == split
-        papers = {"exp1": EXP1, "exp2": EXP2}[chapter]
-        cut = record.get("experiment") or vars(papers)
-        same = same and json.loads(json.dumps(cut)) == json.loads(json.dumps(experiment))
-    except (OSError, ValueError, KeyError):
-        return None
-    path = results / head["file"]
-    return {"path": path, "sha256": head["sha256"]} if same and path.exists() else None
 
 
 def check_weights(model: keras.Model) -> None:

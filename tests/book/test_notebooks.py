@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import json
+import math
 import os
 import re
 import subprocess
@@ -44,11 +46,30 @@ def test_every_notebook_takes_the_common_parameters(path):
     assert {"profile", "data", "results", "seed"} <= papermill.inspect_notebook(str(path)).keys()
 
 
+def unseeded(source: str) -> list[int]:
+    """Lines that build a network with no seed set before, in the same function; a cell counts as one."""
+    tree, lines = ast.parse(source), []
+    for scope in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] or [tree]:
+        calls = [(node.lineno, ast.unparse(node.func)) for node in ast.walk(scope) if isinstance(node, ast.Call)]
+        seeded = min((line for line, name in calls if name.endswith("set_random_seed")), default=math.inf)
+        lines += [line for line, name in calls if name in ("networks.build", "models.build") and line < seeded]
+    return lines
+
+
+def test_a_network_that_is_not_seeded_is_noticed():
+    assert unseeded("x = 1\nnetwork = networks.build('VGG16')") == [2]
+    assert unseeded("keras.utils.set_random_seed(1)\nnetwork = networks.build('VGG16')") == []
+
+
 @over_notebooks
-def test_a_network_is_seeded_where_it_is_built(path):
-    for cell in code_cells(path):
-        before, built, _ = cell.source.partition("models.build(")
-        assert not built or "set_random_seed(" in before, "without ImageNet weights another network in every run"
+def test_a_chapter_seeds_a_network_where_it_is_built(path):
+    """Without ImageNet weights another network would come of every run."""
+    assert [cell.source for cell in code_cells(path) if unseeded(cell.source)] == []
+
+
+@pytest.mark.parametrize("path", sorted((settings.ROOT / "mitolib").rglob("*.py")), ids=lambda path: path.stem)
+def test_the_package_seeds_a_network_where_it_is_built(path):
+    assert unseeded(path.read_text()) == []
 
 
 def test_a_killed_run_goes_on_and_writes_the_results_of_an_unbroken_one(make_cohort, tmp_path):

@@ -43,6 +43,42 @@ def test_wrong_calls_are_named_wrong():
     assert texts(axes[0]) == ["p(patient) 0.90: WRONG"] and texts(axes[1]) == ["p(patient) 0.80: right"]
 
 
+def calls() -> pd.DataFrame:
+    """Six controls, one of them missed, and four patients, all recognised."""
+    labels = ["control"] * 6 + ["patient"] * 4
+    return pd.DataFrame({"label": labels, "predicted": ["patient", *labels[1:]]}, index=range(20, 30))
+
+
+def test_examples_are_as_many_of_each_class_and_the_same_for_a_seed():
+    shown = figures.training.examples(calls(), 3, seed=1)
+    assert shown["label"].tolist() == ["control"] * 3 + ["patient"] * 3 and shown.index.is_unique
+    assert shown.equals(figures.training.examples(calls(), 3, seed=1))
+
+
+def test_a_missed_patch_is_shown_even_if_it_is_the_only_one():
+    shown = figures.training.right_and_wrong(calls(), 5, seed=1)
+    assert 20 in shown.index and len(shown) == 5
+    assert shown["label"].is_monotonic_increasing
+
+
+def test_the_spread_is_mean_and_deviation_and_one_seed_has_none():
+    seeds = pd.DataFrame({"balanced_accuracy": [0.5, 0.7], "epochs": [3.0, 5.0]}, index=[127, 128])
+    shown = figures.training.spread(seeds).to_html()
+    assert "balanced accuracy" in shown and "0.600" in shown and "0.141" in shown
+    assert "one seed" in figures.training.spread(seeds[:1]).to_html() and "one seed" not in shown
+
+
+def test_the_best_depth_is_that_of_the_best_balanced_accuracy():
+    shared = {"confusion": [[1, 0], [0, 1]], "history": {}, "majority_baseline": 0.75, "epochs": 2, "trainable": 1234}
+    models = {
+        "block5_pool": {"trained": "head only", "accuracy": 0.8, "balanced_accuracy": 0.5} | shared,
+        "block4_pool": {"trained": "head and block 5", "accuracy": 0.7, "balanced_accuracy": 0.6} | shared,
+    }
+    assert "head and block 5" in figures.training.best_depth(models) and "70.0%" in figures.training.best_depth(models)
+    html = figures.training.depths(models).to_html()
+    assert "1,234" in html and "head only" in html and "confusion" not in html
+
+
 def test_frozen_layers_are_drawn_by_stage_and_trained_ones_singly():
     summary = pd.DataFrame(
         {

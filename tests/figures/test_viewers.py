@@ -3,12 +3,14 @@ from __future__ import annotations
 import base64
 import io
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from mitolib import cohort
 from mitolib.figures import viewers
 
 ROWS = pd.DataFrame(
@@ -85,3 +87,48 @@ def test_the_mixer_holds_every_protein_and_the_first_mix(rng):
     assert [one["data-name"] for one in soup.select(".mito-channels [data-name]")] == list("ABCD")
     assert soup.select_one(".mito-mixed img")["alt"] == "D red, A green, B blue, in P01"
     assert soup.div["data-start"] == "D A B"
+
+
+def test_fewer_than_three_proteins_are_not_mixed_and_the_page_says_so():
+    two = np.zeros((8, 8, 2), np.uint8)
+    assert "three proteins" in viewers.mixer(two, ["A", "B"], start=["A", "B"], name="x")
+    ax = viewers.still(two, ["A", "B"], start=["A", "B"], name="x", ax=plt.subplots()[1])
+    assert "three proteins" in ax.texts[0].get_text() and not ax.images
+
+
+def test_a_still_picture_names_its_three_proteins(rng):
+    picture = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    ax = viewers.still(picture, ["A", "B", "C"], start=["C", "A", "B"], name="P01", ax=plt.subplots()[1])
+    assert "P01" in ax.get_title() and "C, A, B" in ax.get_title()
+    np.testing.assert_array_equal(ax.images[0].get_array(), picture[..., [2, 0, 1]])
+
+
+def test_the_mixture_begins_with_the_proteins_that_tell_fibres_apart_where_they_are():
+    assert viewers.first_mixture(["Dystrophin", "VDAC1", "A", "NDUFB8"]) == viewers.MIXTURE
+    assert viewers.first_mixture(["VDAC1", "A", "B", "C"]) == ("VDAC1", "A", "B")
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 20), (4, 6), (5, 3)])
+def test_a_window_lies_in_the_middle_and_inside(height, width):
+    rows, columns = viewers.middle(height, width, 4)
+    size = min(height, width, 4)
+    assert rows.stop - rows.start == columns.stop - columns.start == size
+    assert abs(rows.start - (height - rows.stop)) <= 1 and abs(columns.start - (width - columns.stop)) <= 1
+
+
+def test_of_the_truth_a_window_keeps_the_fibres_that_are_in_it():
+    labels_yx = np.array([[1, 1, 2], [0, 3, 3], [0, 3, 3]])
+    classes = pd.Series(["none", "CI", "CIV"], [1, 2, 3])
+    cut, kept = viewers.within((labels_yx, classes), (slice(1, 3), slice(1, 3)))
+    assert (cut == 3).all() and kept.to_dict() == {3: "CIV"}
+    assert viewers.within(None, (slice(0, 1), slice(0, 1))) is None
+
+
+def test_a_picture_of_a_window_has_a_channel_for_each_protein(make_cohort):
+    root = make_cohort({"Patient": ["P01"]}, ("A", "B"), (40, 50))
+    (section,) = cohort.read_cohort(root, ["A", "B"])
+    window = viewers.middle(section.height_px, section.width_px, 32)
+    assert viewers.picture(section, ["B", "A"], window, 16).shape == (16, 16, 2)
+    whole = viewers.picture(section, ["B", "A"], window, 512)
+    np.testing.assert_array_equal(whole, section.stack_yxc(["B", "A"])[window])
+    assert viewers.picture(section, [], window, 16).shape == (16, 16, 0)

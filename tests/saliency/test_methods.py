@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import warnings
 
 import keras
@@ -12,7 +11,6 @@ from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 from tf_keras_vis.utils.scores import CategoricalScore
 
 from mitolib.saliency import logits, methods
-from mitolib.study import EXP1
 
 LAYER = "block2_conv"
 
@@ -118,32 +116,6 @@ def test_the_cascade_starts_trained_goes_from_the_top_down_and_leaves_the_networ
     for one, above in zip(list(steps)[1:], steps, strict=False):
         assert not np.allclose(steps[one], steps[above]), f"{one} changed nothing"
     assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
-
-
-def test_a_saved_head_is_used_only_for_the_parameters_and_data_it_was_trained_with(tmp_path):
-    asked = {"parameters": {"seed": 1, "zoom": (0.8, 1.2)}, "data_sha256": "d", "experiment": vars(EXP1)}
-    asked["split"] = {"train": {"control": 3, "patient": 9}}
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked) is None, "no results file"
-    record = {
-        "split": asked["split"],
-        "models": {"VGG16": {"head": {"file": "exp1-VGG16.keras", "sha256": "h"}}},
-        "provenance": {"parameters": asked["parameters"], "data": {"sha256": "d"}},
-    }
-    (tmp_path / "exp1.json").write_text(json.dumps(record))
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked) is None, "the file itself is absent"
-    (tmp_path / "exp1-VGG16.keras").touch()
-    found = {"path": tmp_path / "exp1-VGG16.keras", "sha256": "h"}
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked) == found
-    assert methods.saved_head(tmp_path, "exp1", "ResNet50", **asked) is None
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked | {"data_sha256": "other"}) is None
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked | {"parameters": {"seed": 2}}) is None
-    by_person = {"train": {"control": 4, "patient": 8}}
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked | {"split": by_person}) is None
-    small = vars(EXP1.adapted(patch_px=128))  # a results file that says nothing of patches is of the paper's
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) is None
-    (tmp_path / "exp1.json").write_text(json.dumps(record | {"experiment": small}))
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked) is None
-    assert methods.saved_head(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) == found
 
 
 def test_the_gallery_can_be_cut_to_methods_by_name():

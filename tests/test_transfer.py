@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from mitolib import bank, heads, metrics, networks, patches, settings, splits, transfer, weights
+from mitolib.study import EXP1
+
+PROFILE = replace(settings.PROFILES["smoke"], epochs=2, patience=2, batch_size=4, seed=5, n_seeds=2)
+
+
+def small_backbone(*, include_top: bool, weights: None, input_shape: tuple[int, int, int]) -> keras.Model:
+    x = keras.Input(input_shape)
+    pooled = keras.layers.AveragePooling2D(32, name="pool")(x)
+    first = keras.layers.Conv2D(4, 1, activation="relu", name="first")(pooled)
+    return keras.Model(x, keras.layers.Conv2D(4, 1, activation="relu", name="last")(first))
+
+
+def small_head(x: keras.KerasTensor) -> keras.KerasTensor:
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
+    return keras.layers.Dense(2, activation="softmax")(x)
+
+
+@pytest.fixture(autouse=True)
+def small_network(tmp_path, monkeypatch):
+    """A network that takes milliseconds, and whose ImageNet weights cannot be had."""
+    monkeypatch.setattr(bank, "FOLDER", tmp_path / "features")
+    monkeypatch.setitem(networks.BACKBONES, "Small", (small_backbone, "last"))
+    monkeypatch.setattr(networks, "_head", small_head)
+    monkeypatch.setattr(weights, "resolve", lambda name: weights.Weights(name, "random", None, None, None))
+
+
+@pytest.fixture
+def task(rng) -> transfer.Task:
+    table = pd.DataFrame({"label": ["control", "patient"] * 8, "subject": [f"S{i}" for i in range(16)]})
+    table["split"] = ["train"] * 8 + ["validation"] * 4 + ["test"] * 4
+    return transfer.Task(table, rng.integers(0, 256, (16, 224, 224, 1), dtype=np.uint8))
+
+
+def test_the_sets_of_a_task_are_rows_of_its_table(task):
+    assert task.rows("validation").tolist() == [8, 9, 10, 11]
+    assert task.classes.tolist() == [0, 1] * 8 and task.baseline("test") == 0.5
+
+
+def test_one_call_gives_what_its_steps_give(task):
+    seed = PROFILE.seed + 1
+    trained = transfer.train("Small", task, profile=PROFILE).by_seed[seed]
+
+    keras.utils.set_random_seed(PROFILE.seed)
+    backbone, _ = networks.divide(networks.build("Small", arrays=None))
+    options = {"prepare": patches.as_input, "label": "by hand"}
+    train, validation, test = (task.rows(part) for part in splits.SETS)
+    source = bank.source(
+        backbone,
+        task.patches_nhwc,
+        rows=train,
+        augment=lambda patches_nhwc, rng: patches.augment(patches_nhwc, zoom=PROFILE.zoom, rng=rng),
+        views=PROFILE.views,
+        seed=PROFILE.seed,
+        **options,
+    )
+    at_validation, at_test = (
+        bank.Bank(backbone, task.patches_nhwc, rows=rows, **options).all() for rows in (validation, test)
+    )
+    keras.utils.set_random_seed(seed)
+    _, head = networks.divide(networks.build("Small", arrays=None))
+    labels, rng = task.classes, np.random.default_rng(seed)
+    history = heads.fit(
+        head, source, labels[train], at_validation, labels[validation], profile=PROFILE, rng=rng, label="by hand"
+    )
+    pd.testing.assert_frame_equal(trained.history, history)
+    np.testing.assert_array_equal(trained.p_patient, heads.p_patient(head, at_test))
+    assert trained.scores == metrics.scores(labels[test], (trained.p_patient > 0.5).astype(int))
+
+
+def test_seeds_share_features_and_differ_in_their_heads(task, monkeypatch):
+    compiled, computed = bank.compiled, []
+    monkeypatch.setattr(bank, "compiled", lambda backbone: computed.append(1) or compiled(backbone))
+    network = transfer.train("Small", task, profile=PROFILE)
+    assert list(network.by_seed) == [5, 6] and network.first is network.by_seed[5]
+    assert len(computed) == 3, "training, validation and test features, once each"
+    first, second = (trained.head.get_weights()[0] for trained in network.by_seed.values())
+    assert (first != second).any()
+    assert list(transfer.train("Small", task, profile=PROFILE, n_seeds=1).by_seed) == [5]
+
+
+def test_a_network_without_imagenet_weights_follows_from_its_seed(task):
+    frozen = transfer.Frozen("Small", task, profile=PROFILE)
+    first, again, other = (frozen.build(seed).get_weights() for seed in (1, 1, 2))
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+def test_above_the_cut_layers_are_trained_unless_they_are_frozen(task):
+    frozen = transfer.Frozen("Small", task, profile=PROFILE, cut="first")
+    for frozen_to, moves in {"last": False, "first": True}.items():
+        before = frozen.build(PROFILE.seed).get_layer("last").get_weights()[0]
+        trained = transfer.train_head(frozen, seed=PROFILE.seed, frozen_to=frozen_to)
+        after = trained.model.get_layer("last").get_weights()[0]
+        assert (before != after).any() == moves, frozen_to
+        assert trained.n_trained == 7 * 7 * 4 * 2 + 2 + moves * (4 * 4 + 4)
+        assert trained.head.layers[1].name == "last"
+
+
+def test_ten_channels_reach_the_network_as_ten(task, rng):
+    several = transfer.Task(task.table, rng.integers(0, 256, (16, 224, 224, 10), dtype=np.uint8))
+    assert transfer.Frozen("Small", several, profile=PROFILE).backbone.input_shape[-1] == 10
+
+
+def test_the_record_finds_the_head_again_for_the_same_data_and_parameters_alone(task, tmp_path):
+    network = transfer.train("Small", task, profile=PROFILE)
+    entry = network.record(tmp_path, "exp1")
+    assert set(entry["seeds"]) == {5, 6} and entry["seeds"][6]["epochs"] == len(network.by_seed[6].history)
+    assert entry["accuracy"] == network.first.scores["accuracy"] and entry["epochs"] == len(network.first.history)
+    record = {
+        "models": {"Small": entry},
+        "split": splits.counts(task.table),
+        "experiment": vars(EXP1),
+        "provenance": {"parameters": PROFILE.parameters, "data": {"sha256": "d"}},
+    }
+    (tmp_path / "exp1.json").write_text(json.dumps(record))
+
+    def read(profile: settings.Profile = PROFILE, data_sha256: str = "d") -> transfer.TrainedHead | None:
+        frozen = transfer.Frozen("Small", task, profile=profile)
+        return transfer.saved_head(frozen, tmp_path, EXP1, data_sha256=data_sha256)
+
+    np.testing.assert_array_equal(read().p_patient, network.first.p_patient)
+    assert read().history is None and read().scores == network.first.scores
+    assert read(replace(PROFILE, n_seeds=1)) is not None, "how many seeds followed is of no matter to the first"
+    assert read(replace(PROFILE, epochs=3)) is None and read(data_sha256="other") is None
+
+
+def test_calls_and_finding_say_the_scores(task):
+    trained = transfer.train("Small", task, profile=PROFILE, n_seeds=1).first
+    calls = trained.calls
+    assert calls.index.tolist() == [12, 13, 14, 15]
+    assert (calls["predicted"] == calls["label"]).mean() == trained.scores["accuracy"]
+    assert ((calls["p_patient"] > 0.5) == (calls["predicted"] == "patient")).all()
+    assert f"{trained.scores['accuracy']:.1%} of the test patches" in trained.finding
+    assert f"{len(trained.history)} epochs" in trained.finding
+    assert "epochs" not in replace(trained, history=None).finding
