@@ -1,4 +1,7 @@
-"""A line now and then about a long step, with the time that is left."""
+"""A line now and then about a long step, with the time that is left.
+
+Whole lines, since they are read in a log: tqdm draws a bar over itself, which a log keeps as one endless line.
+"""
 
 from __future__ import annotations
 

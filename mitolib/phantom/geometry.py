@@ -187,9 +187,9 @@ def pack_cells(
 
 def _border_distance(cells: Cells, value: np.ndarray, index: np.ndarray, other: int, points: tuple) -> np.ndarray:
     """Pixels between a point and the border of its own cell with the `other`-nearest cell."""
-    own, far = index[0].astype(np.intp) - 1, index[other].astype(np.intp) - 1
+    nearest, far = index[0].astype(np.intp) - 1, index[other].astype(np.intp) - 1
     slope_y = slope_x = 0.0
-    for sign, cell in ((1, far), (-1, own)):
+    for sign, cell in ((1, far), (-1, nearest)):
         dy = points[0] - cells.centre_yx[:, 0].astype(np.float32)[cell]
         dx = points[1] - cells.centre_yx[:, 1].astype(np.float32)[cell]
         yy, yx, xx = (column.astype(np.float32)[cell] for column in cells.metric.T)
@@ -231,7 +231,7 @@ def grow(
     radius, weight = (np.append(0, field).astype(np.float32) for field in (placed.radius_px, placed.weight))
     for top in range(0, shape[0], 256):  # strips keep the temporaries small
         rows = slice(top, top + 256)
-        own, second, third = index[:, rows]
+        nearest, second, third = index[:, rows]
         y = np.arange(shape[0], dtype=np.float32)[rows, None] + warp_yx[0, rows]
         x = np.arange(shape[1], dtype=np.float32)[None, :] + warp_yx[1, rows]
         to_second = _border_distance(placed, value[:, rows], index[:, rows], 1, (y, x))
@@ -240,11 +240,11 @@ def grow(
         bend = np.where(hollow[second] | hollow[third], FREE_CORNER_PX, CORNER_PX).astype(np.float32)
         strip = to_second - bend * np.log1p(np.exp(-np.maximum(to_third - to_second, 0) / bend)) - gap[rows]
         for near, distance in ((second, to_second), (third, to_third)):
-            parted = bundle[near] != bundle[own]
+            parted = bundle[near] != bundle[nearest]
             strip = np.where(parted, np.minimum(strip, distance - gap[rows] - cleft[rows]), strip)
-        radial = np.sqrt(np.maximum(value[0, rows] + weight[own], 0))
-        strip = np.minimum(strip, EDGE * radius[own] - radial)
-        depth[rows] = np.where(own > 0, strip, -1e3)
+        radial = np.sqrt(np.maximum(value[0, rows] + weight[nearest], 0))
+        strip = np.minimum(strip, EDGE * radius[nearest] - radial)
+        depth[rows] = np.where(nearest > 0, strip, -1e3)
     return _tidy(index[0], depth, empty)
 
 

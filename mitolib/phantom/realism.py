@@ -185,19 +185,20 @@ def compare(real: Mapping[str, Any], phantom: Mapping[str, Any]) -> pd.DataFrame
             moved = 0.5 * float(np.abs(np.subtract(value, phantom[name])).sum())
             rows.append(("grey levels to move", 0.0, moved, np.nan, moved <= TOLERANCE))
             continue
-        for i, (one, other) in enumerate(zip(np.atleast_1d(value), np.atleast_1d(phantom[name]), strict=True)):
-            ratio = float(other / one) if one else float("nan")
+        pairs = zip(np.atleast_1d(value), np.atleast_1d(phantom[name]), strict=True)
+        for i, (of_real, of_phantom) in enumerate(pairs):
+            ratio = float(of_phantom / of_real) if of_real else float("nan")
             title = f"{name} {i + 1}" if np.ndim(value) else name
             within = abs(ratio - 1) <= TOLERANCE if np.isfinite(ratio) else None
-            rows.append((title, float(one), float(other), ratio, within))
+            rows.append((title, float(of_real), float(of_phantom), ratio, within))
     return pd.DataFrame(rows, columns=["measure", "real", "phantom", "ratio", "within_20_percent"])
 
 
 def read_reference(path: Path = REFERENCE) -> dict[str, Measures]:
     """The measures of the real files, by "image" and "mask"."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {kind: found[kind]["measures"] for kind in FILES}
+        reference = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {kind: reference[kind]["measures"] for kind in FILES}
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: no reference there ({error!r}). Restore it from the repository.") from error
 
