@@ -1,7 +1,7 @@
 """Diagrams of the study and its methods: each function draws one figure from the numbers it is given.
 
-Nothing here saves or shows. The first three fill a whole figure of the size that SIZES gives, so that one unit of their
-axes is one inch; the other two draw points on axes of their own, as in `mitolib.figures.plots`.
+Nothing here saves or shows. Each fills a whole figure of the size that SIZES gives, so that one unit of its axes is one
+inch. The clouds of points beside them on the page are drawn by `mitolib.figures.whitening`.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ def _zoom(ax: Axes, small: tuple[float, float], y: float, large: tuple[float, fl
 
 
 def _window(ax: Axes, x: float, y: float, side: float) -> None:
-    """The place of a patch in a picture, as in `plots.patch_grid`."""
+    """The place of a patch in a picture, as in `figures.cohort.patch_grid`."""
     ax.add_patch(Rectangle((x, y), side, side, facecolor=WINDOW, alpha=0.4, zorder=4))
     ax.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=WINDOW, linewidth=1.8, zorder=4))
 

@@ -13,6 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.transforms import Bbox
 
 from mitolib import paper, settings
+from mitolib.figures import whitening
 
 EXAMPLE = toy.gradcam(input_px=64, map_px=8, rng=np.random.default_rng(0))
 SPLITS = {
@@ -195,7 +196,7 @@ def test_a_cloud_is_drawn_with_its_groups_its_spread_and_its_angle():
         clouds = [line.get_xydata() for line in ax.lines[:3]]
         for name, drawn in zip(reversed(whitening.GROUP_STYLES), clouds, strict=True):
             np.testing.assert_array_equal(drawn, stage[group == name])
-        assert f"angle of the concepts {angle(stage, group):.0f}°" in ax.texts[0].get_text()
+        assert f"angle of the concepts {whitening.angle(stage, group):.0f}°" in ax.texts[0].get_text()
     circle = axes[1].patches[0]
     assert circle.width == pytest.approx(4) and circle.height == pytest.approx(4), "two standard deviations of one"
     assert "correlation +0.00" in axes[1].texts[0].get_text()
