@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from mitolib import paper
+from mitolib import files, paper
 from mitolib.settings import ROOT
 
 BOOK = ROOT / "book"
@@ -22,9 +22,8 @@ def test_the_book_folder_links_to_the_configuration_at_the_top(name):
 
 
 def test_toc_names_every_page_and_only_pages_that_exist():
-    pages = {
-        p.relative_to(BOOK).with_suffix("").as_posix() for p in [*BOOK.glob("*.md"), *BOOK.glob("chapters/*.ipynb")]
-    }
+    sources = [*BOOK.glob("*.md"), *BOOK.glob("chapters/*.md"), *BOOK.glob("chapters/*.ipynb")]
+    pages = {path.relative_to(BOOK).with_suffix("").as_posix() for path in sources if files.MARK not in path.name}
     assert set(toc_files()) == pages
 
 
