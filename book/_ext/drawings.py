@@ -50,7 +50,7 @@ class DrawnFigure(SphinxDirective):
         """class of the image -> its file; more than one where a style sheet chooses."""
         figure = nodes.figure(classes=["drawn"])
         for kind, path in pictures.items():
-            uri = os.path.relpath(path, self.env.srcdir)
+            uri = os.path.relpath(path, Path(self.env.doc2path(self.env.docname)).parent)
             figure += nodes.image(uri=uri, alt=alt, width="100%", classes=[kind])
         parsed, messages = self.state.inline_text(" ".join(self.content), self.lineno)
         figure += nodes.caption("", "", *parsed, *messages)

@@ -6,7 +6,6 @@ is not there is a warning that names file and key, and the page says so in its p
     {scores-table} exp1         published scores and ours; `:also: chapter model ...` takes models of another chapter
     {split-table} exp1          published patch counts and ours; `:published-only:` leaves ours out
     {ledger-table}              ledger.py: every claim, our number, the verdict
-    {errata-table}              mitolib.paper.ERRATA
     {profiles-table}            mitolib.settings.PROFILES
     {result}`exp1 models.VGG16.accuracy .3f`       a number of ours
     {published}`SCORES.exp1.VGG16.accuracy .2f`    a number of the paper
@@ -261,14 +260,6 @@ class LedgerTable(TableDirective):
         return ["Where", "What", "Published", "Ours", "Tolerance", "Verdict"], rows
 
 
-class ErrataTable(TableDirective):
-    caption = "Where the paper contradicts itself"
-    style = "prose"
-
-    def content_rows(self) -> tuple[list[str], list[list[str]]]:
-        return ["The paper says", "Where", "The problem"], [[e.claim, e.where, e.problem] for e in paper.ERRATA]
-
-
 class ProfilesTable(TableDirective):
     caption = "The profiles"
     style = "scores"
@@ -291,7 +282,7 @@ def mock_for_good(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for directive in (ScoresTable, SplitTable, LedgerTable, ErrataTable, ProfilesTable):
+    for directive in (ScoresTable, SplitTable, LedgerTable, ProfilesTable):
         app.add_directive(directive.__name__.removesuffix("Table").lower() + "-table", directive)
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("result", ResultRole())

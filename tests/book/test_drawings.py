@@ -20,10 +20,8 @@ def test_a_diagram_drawn_twice_is_the_same_file(tmp_path, name):
 
 
 def test_a_diagram_has_its_caption_its_words_and_its_number(render, tmp_path):
-    page = (
-        "See {numref}`fig-cloud`.\n\n```{diagram} latent\n:name: fig-cloud\n:alt: A cloud: round.\n\nA *caption*.\n```"
-    )
-    text, warnings = render(page)
+    figure = "```{diagram} latent\n:name: fig-cloud\n:alt: A cloud: round.\n\nA *caption*.\n```"
+    _, warnings = render(f"See {{numref}}`fig-cloud`.\n\n{figure}")
     html = (tmp_path / "out/index.html").read_text()
     assert not warnings and html.count("Fig. 1") == 2, "in the text and in the caption"
     assert 'alt="A cloud: round."' in html and "A <em>caption</em>." in html and 'id="fig-cloud"' in html
