@@ -494,7 +494,7 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict[str, A
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for extension in ("mitobook", "errata", "drawings"):
+    for extension in ("mitobook", "errata", "drawings", "layers"):
         app.setup_extension(extension)
     app.add_directive("found-figure", FoundFigure)
     app.add_directive("status-table", StatusTable)

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import toy
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.transforms import Bbox
 
 from mitolib import paper, settings
@@ -74,9 +74,22 @@ def rotation():
     return whitening.groups_key(fig=fig).axes[0]
 
 
-sheets = pytest.mark.parametrize("draw", [study, gradcam, whitened_network], ids=lambda draw: draw.__name__)
+def package():
+    wings = {"images": "files and folders", "people": "people, twins, fibres", "figures": "drawings"}
+    core = ("bank", "cohort", "metrics", "settings")
+    arrows = {
+        ("chapters", "people"),
+        ("chapters", "core"),
+        ("people", "images"),
+        ("people", "core"),
+        ("core", "images"),
+    }
+    return diagrams.package(ax=sheet("package"), wings=wings, core=core, readers=["cohort"], arrows=arrows)
+
+
+sheets = pytest.mark.parametrize("draw", [study, gradcam, whitened_network, package], ids=lambda draw: draw.__name__)
 everything = pytest.mark.parametrize(
-    "draw", [study, gradcam, whitened_network, latent, rotation], ids=lambda draw: draw.__name__
+    "draw", [study, gradcam, whitened_network, package, latent, rotation], ids=lambda draw: draw.__name__
 )
 
 
@@ -186,6 +199,18 @@ def test_only_the_last_of_the_eight_blocks_is_whitened():
     purple = plt.matplotlib.colors.to_rgba(diagrams.WHITENING)
     assert [patch.get_facecolor() == purple for patch in boxes] == [False] * 7 + [True]
     assert boxes[-1].get_x() == max(box.get_x() for box in boxes)
+
+
+def test_the_package_has_a_box_for_each_module_and_an_arrow_for_each_call():
+    ax = package()
+    text = shown(ax)
+    assert all(
+        name in text for name in ("images", "people, twins,", "figures", "bank", "cohort", "metrics", "settings")
+    )
+    assert sum(isinstance(patch, FancyArrowPatch) for patch in ax.patches) == 5
+    blue = plt.matplotlib.colors.to_rgba(diagrams.READER)
+    readers = [patch.get_gid() for patch in ax.patches if patch.get_gid() and patch.get_facecolor() == blue]
+    assert len(readers) == 2 and "images" in readers[0] and readers[1] == "box cohort"
 
 
 def test_a_cloud_is_drawn_with_its_groups_its_spread_and_its_angle():
