@@ -39,6 +39,10 @@ from mitolib import paper, settings  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+# A chapter that was cut in two -> its other half. While the pages of both are not published, prose names the first for
+# all: the entries are in its file still, or, where both halves were executed, in that of the other.
+OTHER_HALF = {"concept_whitening": "real_concepts"}
+
 
 def look_up(tree: Any, path: str, source: str) -> Any:
     """The entry at `a.b.0.c` of nested mappings, sequences and attributes; the error names source and key."""
@@ -69,13 +73,19 @@ class Reader:
     """What directives and roles share: reading results, and saying what is missing."""
 
     def results(self, chapter: str) -> tuple[dict[str, Any], str]:
-        """Content and name of `results/<chapter>.json`."""
+        """Content and name of `results/<chapter>.json`; of a chapter cut in two, also what only its other half has."""
         name = f"results/{chapter}.json"
         path = Path(self.env.srcdir) / name
         self.env.note_dependency(str(path))
         if not path.exists():
             raise LookupError(f"{name}: not found; the notebook {chapter!r} writes it")
-        return json.loads(path.read_text(encoding="utf8")), name
+        record = json.loads(path.read_text(encoding="utf8"))
+        if chapter in OTHER_HALF:
+            other = path.with_name(f"{OTHER_HALF[chapter]}.json")
+            self.env.note_dependency(str(other))
+            if other.exists():
+                record = json.loads(other.read_text(encoding="utf8")) | record
+        return record, name
 
     def missing(self, problem: LookupError) -> nodes.Node:
         logger.warning("mitobook: %s", problem.args[0], location=self.get_location())

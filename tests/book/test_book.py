@@ -111,6 +111,15 @@ def test_page_is_made_anew_when_its_results_change(render):
     assert "Accuracy 0.75." in text
 
 
+def test_what_only_the_other_half_of_a_chapter_has_is_read_from_there(render):
+    first, second = {"profile": "quick", "geometry": 0.25}, {"profile": "paper", "mean_auc": 0.75}
+    page = "{result}`concept_whitening profile` {result}`concept_whitening mean_auc .2f`"
+    text, warnings = render(page, concept_whitening=first, real_concepts=second)
+    assert "quick 0.75" in text and not warnings
+    text, warnings = render(page, concept_whitening=first | {"mean_auc": 0.5})
+    assert "quick 0.50" in text and not warnings
+
+
 def test_split_table_tells_of_the_misprinted_total(render):
     text, warnings = render("```{split-table} exp1\n:published-only:\n```")
     assert not warnings
