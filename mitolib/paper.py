@@ -1,4 +1,4 @@
-"""The numbers Pilla, Khan and McGough printed in 2022, and where their text contradicts itself.
+"""The numbers Pilla, Khan and McGough printed in 2022.
 
 Nothing here was computed by this project, apart from sums and shares of the printed numbers. Experiments
 are named `exp1` (SDHA alone) and `exp2` (ten proteins stacked). "Section", "Table" and "Figure" below
@@ -8,7 +8,6 @@ are those of the paper of 6 September 2022.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -43,7 +42,7 @@ SPLITS: dict[str, dict[str, dict[str, int]]] = {
         "test": {"control": 46, "patient": 144},
     },
 }
-# The totals as printed in the last row and column of the same tables; one of them is wrong, see ERRATA.
+# The totals as printed in the last row and column of the same tables; one of them is wrong, see the book's errata.
 PRINTED_TOTALS: dict[str, dict[str, int]] = {
     "exp1": {"control": 276, "patient": 938, "train": 982, "validation": 110, "test": 112, "total": 1214},
     "exp2": {"control": 228, "patient": 721, "train": 607, "validation": 152, "test": 190, "total": 949},
@@ -151,76 +150,3 @@ def hyperparameters(profile: Profile) -> pd.DataFrame:
     names = ("epochs", "patience", "batch_size", "learning_rate", "views", "zoom", "seed", "n_seeds")
     table = pd.DataFrame({"paper": HYPERPARAMETERS, "this run": {name: getattr(profile, name) for name in names}})
     return table.fillna({"paper": "not given", "this run": "as in the paper"}).astype(str)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Erratum:
-    """One place where the paper contradicts itself or its sources. The texts are inline Markdown."""
-
-    claim: str
-    where: str
-    problem: str
-
-
-_E1, _E2 = SPLITS["exp1"]["test"], SPLITS["exp2"]
-_TEST1 = sum(_E1.values())
-_SHARES2 = [round(100 * sum(part.values()) / PRINTED_TOTALS["exp2"]["total"]) for part in _E2.values()]
-
-ERRATA = (
-    Erratum(
-        claim=f"Experiment 1 has {PRINTED_TOTALS['exp1']['test']} test images",
-        where="Table 1; section 4.3",
-        problem=f"The two classes of that column, {_E1['control']} and {_E1['patient']}, add up to {_TEST1}. "
-        f"Section 4.3 gives a third number, {CONFUSION_IMAGES}, for the confusion matrices.",
-    ),
-    Erratum(
-        claim="The data are split 80:10:10 in both experiments",
-        where="Sections 3.1 and 4.2; Table 2",
-        problem=f"Table 2 is a {':'.join(map(str, _SHARES2))} split "
-        "(training, validation, test). Only Table 1 is close to 80:10:10.",
-    ),
-    Erratum(
-        claim="The accuracy of VGG16",
-        where="Abstract; sections 1 and 5; Tables 4 and 5",
-        problem=f"One model, three values: {ABSTRACT['accuracy']:.2%} in the abstract, "
-        f"{INTRODUCTION['accuracy']:.2%} in sections 1 and 5, {SCORES['exp1']['VGG16']['accuracy']:.2f} in the tables.",
-    ),
-    Erratum(
-        claim="Equation (1), accuracy",
-        where="Appendix, evaluation metrics",
-        problem="The denominator holds FP twice and FN not at all. It should be TP + TN + FP + FN.",
-    ),
-    Erratum(
-        claim="Precision is a share of all images",
-        where="Appendix, evaluation metrics",
-        problem="The sentence disagrees with equation (2), which divides by the images *called* positive, TP + FP.",
-    ),
-    Erratum(
-        claim=f"ResNet18+CW reaches {SCORES['exp1']['ResNet18+CW']['accuracy']:.0%} accuracy",
-        where="Abstract; Table 4; section 5",
-        problem=f'A rule that answers "patient" for every patch is right for {_E1["patient"]} of {_TEST1} test '
-        f"patches, {MAJORITY_BASELINE['exp1']:.1%}. The model does worse, and the paper prints no baseline.",
-    ),
-    Erratum(
-        claim='"ResNet50+CW" misclassified test images',
-        where="Section 4.3, Prediction",
-        problem="No such model was trained. Everywhere else the concept-whitening model is a ResNet-18.",
-    ),
-    Erratum(
-        claim="Test images serve as the concept images",
-        where="Section 3.5",
-        problem="Concept images take part in training, so the model has seen images on which it is then tested.",
-    ),
-    Erratum(
-        claim="The concept-whitening objective is a maximum over `q_1, q_2, q_3, q_4, ..., q_k`",
-        where="Appendix, how CW works",
-        problem="Written like this it has at least five axes. There is one axis per concept, 1 to *k*, "
-        "and the paper has two concepts.",
-    ),
-    Erratum(
-        claim="Grad-CAM takes the gradient of the layer output with respect to the loss",
-        where="Section 3.4 with Figure 6",
-        problem="It is the other way round, and not the loss: Grad-CAM takes the gradient of the class score "
-        "with respect to the layer output.",
-    ),
-)

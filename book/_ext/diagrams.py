@@ -1,12 +1,13 @@
 """Diagrams of the study and its methods: each function draws one figure from the numbers it is given.
 
-Nothing here saves or shows. The first three fill a whole figure of the size that SIZES gives, so that one unit of their
-axes is one inch; the other two draw points on axes of their own, as in `mitolib.figures.plots`.
+Nothing here saves or shows. Each fills a whole figure of the size that SIZES gives, so that one unit of its axes is one
+inch. The clouds of points beside them on the page are drawn by `mitolib.figures.whitening`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +19,12 @@ from mitolib.figures.style import FROZEN, LABEL_COLOURS, LARGE, NORMAL, SMALL, T
 from mitolib.figures.whitening import signed_number
 from mitolib.settings import LABELS
 
-SIZES = {"study": (8, 5.4), "gradcam": (8, 5.1), "whitened_network": (8, 5.3)}  # inches: width, height
+SIZES = {
+    "study": (8, 5.4),
+    "gradcam": (8, 5.1),
+    "whitened_network": (8, 5.3),
+    "package": (8, 5),
+}  # inches: width, height
 RESNET18 = (  # stage, residual blocks, map size as a part of the picture's, channels (He 2016, table 1)
     ("stem", 0, 4, 64),
     ("stage 1", 2, 4, 64),
@@ -27,6 +33,7 @@ RESNET18 = (  # stage, residual blocks, map size as a part of the picture's, cha
     ("stage 4", 2, 32, 512),
 )
 WHITENING, WINDOW = "#CC79A7", "#F0E442"
+READER = "#cfe3f5"  # what reads pictures
 PLAIN, BAND, TINT, INK, PALE = "#ffffff", "#f1f3f5", "#f8eaf1", "#333333", "#666666"
 
 
@@ -232,6 +239,69 @@ def whitened_network(
     return ax
 
 
+def package(
+    *,
+    ax: Axes,
+    wings: Mapping[str, str],
+    core: Sequence[str],
+    readers: Sequence[str],
+    arrows: Collection[tuple[str, str]],
+) -> Axes:
+    """The layers of the package: the book above, the wings in the middle, the core below, and who calls whom.
+
+    wings: name -> what it is for, "images" first. core: its modules; readers: those that read through "images".
+    arrows: pairs (caller, called) of "command", "chapters", "machinery", wings and "core"; between wings only those to
+    "images" are drawn.
+    """
+    width, _ = _sheet(ax, "package")
+    margin, gap = 0.7, 0.12  # room for the names of the layers; between two wings
+    top, middle, bottom = 4.1, 2.2, 1.35  # lower edges of book and wings, upper edge of the core
+    tops = {
+        "command": (margin, 1.7, "python -m mitolib\nfor a folder of your own"),
+        "chapters": (2.5, 3.3, "chapters\nnotebooks/"),
+        "machinery": (5.9, 2.0, "pages, and their making\nbook/_ext, book/_tools"),
+    }
+    for y, layer in ((top + 0.25, "book"), (middle + 0.65, "wings"), (bottom / 2 + 0.05, "core")):
+        _say(ax, 0.1, y, layer, size=LARGE, va="center", weight="bold")
+    for x, wide, text in tops.values():
+        _box(ax, x, top, wide, 0.5, text, PLAIN)
+
+    wide = (width - 0.1 - margin - gap * (len(wings) - 1)) / len(wings)
+    left = {wing: margin + i * (wide + gap) for i, wing in enumerate(wings)}
+    for wing, purpose in wings.items():
+        lines = textwrap.wrap(purpose, width=int(wide * 14.5), break_on_hyphens=False)
+        text = "\n".join([rf"$\bf{{{wing}}}$", *lines])
+        _box(ax, left[wing], middle, wide, 1.3, text, READER if wing == "images" else TINT)
+
+    ax.add_patch(Rectangle((margin, 0.1), width - 0.1 - margin, bottom - 0.1, color=BAND, zorder=0))
+    n_columns = -(-len(core) // 3)
+    step = (width - 0.2 - margin) / n_columns
+    for i, name in enumerate(core):
+        row, column = divmod(i, n_columns)
+        colour = READER if name in readers else PLAIN
+        _box(ax, margin + 0.09 + column * step, 0.96 - 0.38 * row, step - 0.08, 0.29, name, colour)
+
+    for caller, (x, box_wide, _) in tops.items():
+        for wing in (wing for wing in wings if (caller, wing) in arrows):
+            centre = left[wing] + wide / 2
+            _arrow(ax, (min(max(centre, x + 0.1), x + box_wide - 0.1), top), (centre, middle + 1.31))
+        if (caller, "core") in arrows:  # through the gap between two wings
+            gaps = [left[wing] - gap / 2 for wing in wings if x < left[wing] < x + box_wide]
+            _arrow(ax, (gaps[-1], top), (gaps[-1], bottom + 0.01))
+    for wing, x in left.items():
+        if (wing, "core") in arrows:
+            _arrow(ax, (x + wide / 2, middle), (x + wide / 2, bottom + 0.01))
+    bus = (middle + bottom) / 2
+    entry = left["images"] + 0.8 * wide
+    for wing in (wing for wing in wings if (wing, "images") in arrows):
+        start = left[wing] + 0.25 * wide
+        ax.plot([start, start, entry], [middle, bus, bus], color=INK, linewidth=1, linestyle="--", zorder=1)
+        _arrow(ax, (entry, bus), (entry, middle - 0.01))
+    if ("core", "images") in arrows:
+        _arrow(ax, (left["images"] + 0.2 * wide, bottom), (left["images"] + 0.2 * wide, middle - 0.01))
+    return ax
+
+
 def _sheet(ax: Axes, name: str) -> tuple[float, float]:
     """Make the axes the whole figure, one unit an inch; return width and height."""
     width, height = SIZES[name]
@@ -286,7 +356,7 @@ def _zoom(ax: Axes, small: tuple[float, float], y: float, large: tuple[float, fl
 
 
 def _window(ax: Axes, x: float, y: float, side: float) -> None:
-    """The place of a patch in a picture, as in `plots.patch_grid`."""
+    """The place of a patch in a picture, as in `figures.cohort.patch_grid`."""
     ax.add_patch(Rectangle((x, y), side, side, facecolor=WINDOW, alpha=0.4, zorder=4))
     ax.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=WINDOW, linewidth=1.8, zorder=4))
 

@@ -26,17 +26,19 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from docutils import nodes
-from docutils.parsers.rst import directives
+from drawings import DrawnFigure, save
+from matplotlib.figure import Figure
 from mitobook import Reader, ResultRole, TableDirective, formatted, look_up
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from mitolib import paper
 from mitolib.settings import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -52,25 +54,37 @@ PANELS = {"one protein": ("exp1", "VGG16-head"), "ten proteins": ("exp2", "VGG16
 
 
 def frame(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Add the frame to a chapter that Sphinx is about to read."""
+    """Add the frame to a chapter that Sphinx is about to read; to one that runs nothing, the end of a frame alone."""
     if not docname.startswith("chapters/"):
         return
-    chapter, notebook = docname.removeprefix("chapters/"), json.loads(content[0])
     source = Path(app.srcdir)
+    if not runs(source, docname):
+        app.env.note_dependency(str(source / "references.bib"))
+        content[0] = "\n\n".join(filter(None, [content[0], references(_cited(content), source), _next(app, docname)]))
+        return
+    chapter, notebook = docname.removeprefix("chapters/"), json.loads(content[0])
     takeaways = source / f"takeaways/{chapter}.md"
     files = [takeaways, source / f"results/{chapter}.json", source / "references.bib", ROOT / "requirements.lock"]
     for path in [*files, NOTEBOOKS / f"{chapter}.ipynb", *git_log()]:
         app.env.note_dependency(str(path))
-    if not takeaways.exists():
-        raise FileNotFoundError(f"{takeaways}: not found. Write the takeaways of {chapter} there, or drop the chapter.")
-    told = f":::{{admonition}} Key takeaways\n:class: important\n\n{takeaways.read_text(encoding='utf8').strip()}\n:::"
+    summary = ""
+    if (
+        takeaways.exists()
+    ):  # a published chapter has them: a gate holds that; one that was only executed here may not yet
+        text = takeaways.read_text(encoding="utf8").strip()
+        summary = f":::{{admonition}} Key takeaways\n:class: important\n\n{text}\n:::"
     record = json.loads((source / f"results/{chapter}.json").read_text(encoding="utf8"))
     lag = behind(chapter, notebook)
-    head = "\n\n".join(filter(None, [older(chapter, lag, record), told]))
-    cells = [notebook["cells"][0], _cell(head, "takeaways"), *notebook["cells"][1:]]
-    used = _cited([*_markdown(notebook), told])
+    head = "\n\n".join(filter(None, [older(chapter, lag, record), summary]))
+    cells = [notebook["cells"][0], *([_cell(head, "takeaways")] if head else []), *notebook["cells"][1:]]
+    used = _cited([*_markdown(notebook), summary])
     parts = [try_it(chapter, record, lag), environment(record), references(used, source), _next(app, docname)]
     content[0] = json.dumps(notebook | {"cells": [*cells, _cell("\n\n".join(filter(None, parts)), "frame")]})
+
+
+def runs(source: Path, page: str) -> bool:
+    """Whether a page of the book is a chapter with a notebook behind it, and not one of text and drawings."""
+    return page.startswith("chapters/") and not (source / f"{page}.md").exists()
 
 
 def _cell(text: str, name: str) -> dict[str, Any]:
@@ -296,35 +310,28 @@ def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]
     return panels
 
 
-def draw_found(panels: Mapping[str, list[dict[str, Any]]], path: Path, *, stacked: bool) -> None:
-    """The panels of `found` as an SVG: side by side, or one above the other for a phone."""
-    import matplotlib  # only the one page that shows the picture needs it
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    with plt.rc_context({"svg.hashsalt": "found", "font.size": 10}):  # the same numbers give the same file
-        shape, size = ((len(panels), 1), (4.9, 4.4)) if stacked else ((1, len(panels)), (8.6, 2.35))
-        fig, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, layout="constrained")
-        for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
-            for y, row in enumerate(rows):
-                ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
-                if row["interval"]:
-                    ax.plot(row["interval"], [y, y], color="#0b5fa5", lw=2, solid_capstyle="butt")
-                ours = dict(color="#0b5fa5") if y else dict(color="white", mec="black", mew=1.4)
-                ax.plot(row["value"], y, "o", ms=7, **ours)
-                ax.annotate(f"{row['value']:.2f}", (row["value"], y), (0, 6), textcoords="offset points", ha="center")
-            ax.set_title(f"VGG16, {panel}", fontsize=10.5)
-            ax.set_yticks(range(len(rows)), [row["what"] for row in rows])
-            ax.set_ylim(len(rows) - 0.45, -0.72)
-            ax.spines[["top", "right"]].set_visible(False)
-        axes[0].set_xlim(None, 1)
-        fig.get_layout_engine().set(hspace=0.08)
-        label = "balanced accuracy of test patches (dashes: one answer for all)"
-        fig.supxlabel(label.replace(" (", "\n(") if stacked else label, fontsize=10)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, metadata={"Date": None})
-        plt.close(fig)
+def draw_found(panels: Mapping[str, list[dict[str, Any]]], *, stacked: bool) -> Figure:
+    """The panels of `found`: side by side, or one above the other for a phone."""
+    shape, size = ((len(panels), 1), (4.9, 4.4)) if stacked else ((1, len(panels)), (8.6, 2.35))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(*shape, sharex=True, sharey=True)
+    for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
+        for y, row in enumerate(rows):
+            ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
+            if row["interval"]:
+                ax.plot(row["interval"], [y, y], color="#0b5fa5", lw=2, solid_capstyle="butt")
+            colours = dict(color="#0b5fa5") if y else dict(color="white", mec="black", mew=1.4)
+            ax.plot(row["value"], y, "o", ms=7, **colours)
+            ax.annotate(f"{row['value']:.2f}", (row["value"], y), (0, 6), textcoords="offset points", ha="center")
+        ax.set_title(f"VGG16, {panel}", fontsize=10.5)
+        ax.set_yticks(range(len(rows)), [row["what"] for row in rows])
+        ax.set_ylim(len(rows) - 0.45, -0.72)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_xlim(None, 1)
+    figure.get_layout_engine().set(hspace=0.08)
+    label = "balanced accuracy of test patches (dashes: one answer for all)"
+    figure.supxlabel(label.replace(" (", "\n(") if stacked else label, fontsize=10)
+    return figure
 
 
 def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
@@ -355,28 +362,20 @@ class Parsed(Reader, SphinxDirective):
         return [*parsed, *messages]
 
 
-class FoundFigure(Parsed):
-    """What was found, drawn from the result files while the page is read; the content is the caption."""
-
-    option_spec: ClassVar[dict] = {"name": directives.unchanged}
-    has_content = True
+class FoundFigure(Reader, DrawnFigure):
+    """What was found, drawn from the result files; the content is the caption."""
 
     def run(self) -> list[nodes.Node]:
-        from mitolib import paper
-
         try:
             records = {name: self.results(name)[0] for name in ("exp1", "exp2", "patient_level")}
             panels = found(records, vars(paper))
         except LookupError as problem:
             return [nodes.paragraph("", "", self.missing(problem))]
-        figure, alt = nodes.figure(), in_words(panels)
-        for name in ("wide", "narrow"):  # _static/frames.css shows one of them
-            path = Path(self.env.doctreedir).resolve().parent / "drawn" / f"found-{name}.svg"
-            draw_found(panels, path, stacked=name == "narrow")
-            figure += nodes.image(uri=os.path.relpath(path, self.env.srcdir), alt=alt, width="100%", classes=[name])
-        figure += nodes.caption("", "", *self.inline(" ".join(self.content)))
-        self.add_name(figure)
-        return [figure]
+        pictures = {}
+        for shape in ("wide", "narrow"):  # _static/frames.css shows one of them
+            pictures[shape] = self.drawn(f"found-{shape}")
+            save(draw_found(panels, stacked=shape == "narrow"), pictures[shape])
+        return [self.figure(pictures, in_words(panels))]
 
 
 # Status and citation ---------------------------------------------------------------------------------------------
@@ -421,7 +420,8 @@ class StatusTable(TableDirective):
 
     def content_rows(self) -> tuple[list[str], list[list[str]]]:
         smoke, rows = smoke_runs(), []
-        for page in (page for page in _pages(Path(self.env.srcdir)) if page.startswith("chapters/")):
+        source = Path(self.env.srcdir)
+        for page in (page for page in _pages(source) if runs(source, page)):
             chapter = page.removeprefix("chapters/")
             record, _ = self.results(chapter)
             p = record["provenance"]
@@ -463,11 +463,11 @@ def cite_this(cff: Mapping[str, Any], bibliography: str) -> str:
         "note": f"Released {released}, licence {cff['license']}",
     }
     fields = "".join(f"  {key} = {{{value}}},\n" for key, value in entry.items())
-    paper = re.search(r"@techreport\{pilla2022interpretable,.*?\n\}", bibliography, re.S)[0]
+    of_the_paper = re.search(r"@techreport\{pilla2022interpretable,.*?\n\}", bibliography, re.S)[0]
     return (
         f"{cff['message']}\n\n## This book\n\n> {', '.join(authors)}. *{title}*. Version {version}, {released}.\n\n"
         f"```bibtex\n@software{{mitolib,\n{fields}}}\n```\n\n"
-        f"## The paper\n\n{{cite:t}}`pilla2022interpretable`:\n\n```bibtex\n{paper}\n```\n"
+        f"## The paper\n\n{{cite:t}}`pilla2022interpretable`:\n\n```bibtex\n{of_the_paper}\n```\n"
     )
 
 
@@ -494,7 +494,8 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict[str, A
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.setup_extension("mitobook")
+    for extension in ("mitobook", "errata", "drawings", "layers"):
+        app.setup_extension(extension)
     app.add_directive("found-figure", FoundFigure)
     app.add_directive("status-table", StatusTable)
     app.add_directive("citation", Citation)

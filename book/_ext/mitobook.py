@@ -6,7 +6,6 @@ is not there is a warning that names file and key, and the page says so in its p
     {scores-table} exp1         published scores and ours; `:also: chapter model ...` takes models of another chapter
     {split-table} exp1          published patch counts and ours; `:published-only:` leaves ours out
     {ledger-table}              ledger.py: every claim, our number, the verdict
-    {errata-table}              mitolib.paper.ERRATA
     {profiles-table}            mitolib.settings.PROFILES
     {result}`exp1 models.VGG16.accuracy .3f`       a number of ours
     {published}`SCORES.exp1.VGG16.accuracy .2f`    a number of the paper
@@ -40,6 +39,10 @@ from mitolib import paper, settings  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+# A chapter that was cut in two -> its other half. While the pages of both are not published, prose names the first for
+# all: the entries are in its file still, or, where both halves were executed, in that of the other.
+OTHER_HALF = {"concept_whitening": "real_concepts"}
+
 
 def look_up(tree: Any, path: str, source: str) -> Any:
     """The entry at `a.b.0.c` of nested mappings, sequences and attributes; the error names source and key."""
@@ -70,13 +73,19 @@ class Reader:
     """What directives and roles share: reading results, and saying what is missing."""
 
     def results(self, chapter: str) -> tuple[dict[str, Any], str]:
-        """Content and name of `results/<chapter>.json`."""
+        """Content and name of `results/<chapter>.json`; of a chapter cut in two, also what only its other half has."""
         name = f"results/{chapter}.json"
         path = Path(self.env.srcdir) / name
         self.env.note_dependency(str(path))
         if not path.exists():
             raise LookupError(f"{name}: not found; the notebook {chapter!r} writes it")
-        return json.loads(path.read_text(encoding="utf8")), name
+        record = json.loads(path.read_text(encoding="utf8"))
+        if chapter in OTHER_HALF:
+            other = path.with_name(f"{OTHER_HALF[chapter]}.json")
+            self.env.note_dependency(str(other))
+            if other.exists():
+                record = json.loads(other.read_text(encoding="utf8")) | record
+        return record, name
 
     def missing(self, problem: LookupError) -> nodes.Node:
         logger.warning("mitobook: %s", problem.args[0], location=self.get_location())
@@ -261,14 +270,6 @@ class LedgerTable(TableDirective):
         return ["Where", "What", "Published", "Ours", "Tolerance", "Verdict"], rows
 
 
-class ErrataTable(TableDirective):
-    caption = "Where the paper contradicts itself"
-    style = "prose"
-
-    def content_rows(self) -> tuple[list[str], list[list[str]]]:
-        return ["The paper says", "Where", "The problem"], [[e.claim, e.where, e.problem] for e in paper.ERRATA]
-
-
 class ProfilesTable(TableDirective):
     caption = "The profiles"
     style = "scores"
@@ -291,7 +292,7 @@ def mock_for_good(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for directive in (ScoresTable, SplitTable, LedgerTable, ErrataTable, ProfilesTable):
+    for directive in (ScoresTable, SplitTable, LedgerTable, ProfilesTable):
         app.add_directive(directive.__name__.removesuffix("Table").lower() + "-table", directive)
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("result", ResultRole())

@@ -23,7 +23,10 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import yaml
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of this checkout, installed or not
 
 from mitolib import files, paper
 from mitolib.progress import clock, say
@@ -34,8 +37,7 @@ BOOK = ROOT / "book"
 README = ROOT / "README.md"
 README_MARKS = ("<!-- scores of the published edition, written by `make paper` -->", "<!-- end of scores -->")
 README_FIGURE = "fig-proteins"
-CHAPTERS = (
-    "overview",
+CHAPTERS = (  # in the order in which a book lists them
     "data_engineering",
     "exp1",
     "exp2",
@@ -155,12 +157,30 @@ def _copy_book(book: Path) -> None:
 
     A published chapter whose notebook is gone cannot be executed here: it is copied as it is.
     """
-    shutil.copytree(BOOK, book, dirs_exist_ok=True, ignore=shutil.ignore_patterns("chapters", "results", "_build"))
+    unlike = shutil.ignore_patterns("*.ipynb", f"*{files.MARK}*", "results", "_build")
+    shutil.copytree(BOOK, book, dirs_exist_ok=True, ignore=unlike)
     for page in (BOOK / "chapters").glob("*.ipynb"):
         if not (NOTEBOOKS / page.name).exists():
             for name in (f"chapters/{page.name}", f"results/{page.stem}.json"):
                 (book / name).parent.mkdir(exist_ok=True)
                 shutil.copy2(BOOK / name, book / name)
+
+
+def list_executed(book: Path) -> None:
+    """Let the table of contents of a copy list each chapter that lies in it, also one without a published page.
+
+    Such a chapter stands after the one that precedes it in CHAPTERS.
+    """
+    path = book / "_toc.yml"
+    toc = yaml.safe_load(path.read_text(encoding="utf8"))
+    pages = [part["chapters"] for part in toc["parts"]]
+    entries = [{"file": f"chapters/{chapter}"} for chapter in CHAPTERS]
+    for preceding, entry in zip([None, *entries], entries, strict=False):
+        executed = (book / f"{entry['file']}.ipynb").exists()
+        if executed and not any(entry in part for part in pages):
+            part = next((part for part in pages if preceding in part), pages[0])
+            part.insert(part.index(preceding) + 1 if preceding in part else 0, entry)
+    path.write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf8")
 
 
 def _expected_seconds(chapter: str, profile: str) -> float | None:
@@ -181,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     book.mkdir(parents=True, exist_ok=True)
     if book != BOOK:
         _copy_book(book)
+    # Kernels are processes of their own, and look for the package by themselves.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter hides the progress lines
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default on some processors; quicker on the others
     chapters = [options.chapter] if options.chapter else CHAPTERS
@@ -199,6 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"[{i + 1}/{len(chapters)}] {chapter}: done in {clock(time.monotonic() - start)}")
     if book == BOOK:
         refresh_readme()
+    else:
+        list_executed(book)
     say("rendering the book")
     try:
         print(render(book))

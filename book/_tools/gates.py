@@ -24,6 +24,10 @@ from typing import Any
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of this checkout, installed or not
+
+from mitolib.files import MARK
+
 REMAKE = "Make the chapter again: make paper PROFILE=... CHAPTER={chapter}."
 MOST_BYTES = 12_000_000  # of all chapters: they lie in git, and a new run adds its own
 NEEDED = ("**Question.**", "**Needs.**", "**Time**")  # the head of a chapter
@@ -191,15 +195,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _listed(root: Path) -> set[str]:
-    """The chapters in the table of contents."""
+    """The chapters in the table of contents, without those of text and drawings, behind which there is no notebook."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf8"))
     pages = (page["file"] for part in toc["parts"] for page in part["chapters"])
-    return {page.removeprefix("chapters/") for page in pages if page.startswith("chapters/")}
+    written = {path.stem for path in (root / "book/chapters").glob("*.md")}
+    return {page.removeprefix("chapters/") for page in pages if page.startswith("chapters/")} - written
 
 
 def _stems(folder: Path) -> set[str]:
-    """Names of the notebooks there, but for one that is being executed right now."""
-    return {path.stem for path in folder.glob("*.ipynb") if not path.stem.endswith(".partial")}
+    """Names of the notebooks there, but for those that are being executed right now."""
+    return {path.stem for path in folder.glob("*.ipynb") if MARK not in path.stem}
 
 
 def _committed(root: Path, commit: str | None, name: str) -> dict[str, Any] | None:
@@ -250,8 +255,9 @@ def findings(root: Path) -> list[str]:
         found += private(name, _shown(chapter))
         found += private(f"book/results/{result.name}", text)
         found += published(f"book/results/{result.name}", record, chapter)
-    found += sized({path.name: path.stat().st_size for path in (root / "book/chapters").glob("*.ipynb")})
-    for path in sorted([*(root / "book").glob("*.md"), *(root / "book/takeaways").glob("*.md")]):
+    found += sized({f"{stem}.ipynb": (root / f"book/chapters/{stem}.ipynb").stat().st_size for stem in pages})
+    texts = (path for folder in ("book", "book/chapters", "book/takeaways") for path in (root / folder).glob("*.md"))
+    for path in sorted(texts):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf8")
         found += [*typed(name, text), *private(name, text)]
     return found

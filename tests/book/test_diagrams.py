@@ -9,10 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import toy
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.transforms import Bbox
 
 from mitolib import paper, settings
+from mitolib.figures import whitening
 
 EXAMPLE = toy.gradcam(input_px=64, map_px=8, rng=np.random.default_rng(0))
 SPLITS = {
@@ -73,9 +74,22 @@ def rotation():
     return whitening.groups_key(fig=fig).axes[0]
 
 
-sheets = pytest.mark.parametrize("draw", [study, gradcam, whitened_network], ids=lambda draw: draw.__name__)
+def package():
+    wings = {"images": "files and folders", "people": "people, twins, fibres", "figures": "drawings"}
+    core = ("bank", "cohort", "metrics", "settings")
+    arrows = {
+        ("chapters", "people"),
+        ("chapters", "core"),
+        ("people", "images"),
+        ("people", "core"),
+        ("core", "images"),
+    }
+    return diagrams.package(ax=sheet("package"), wings=wings, core=core, readers=["cohort"], arrows=arrows)
+
+
+sheets = pytest.mark.parametrize("draw", [study, gradcam, whitened_network, package], ids=lambda draw: draw.__name__)
 everything = pytest.mark.parametrize(
-    "draw", [study, gradcam, whitened_network, latent, rotation], ids=lambda draw: draw.__name__
+    "draw", [study, gradcam, whitened_network, package, latent, rotation], ids=lambda draw: draw.__name__
 )
 
 
@@ -187,6 +201,18 @@ def test_only_the_last_of_the_eight_blocks_is_whitened():
     assert boxes[-1].get_x() == max(box.get_x() for box in boxes)
 
 
+def test_the_package_has_a_box_for_each_module_and_an_arrow_for_each_call():
+    ax = package()
+    text = shown(ax)
+    assert all(
+        name in text for name in ("images", "people, twins,", "figures", "bank", "cohort", "metrics", "settings")
+    )
+    assert sum(isinstance(patch, FancyArrowPatch) for patch in ax.patches) == 5
+    blue = plt.matplotlib.colors.to_rgba(diagrams.READER)
+    readers = [patch.get_gid() for patch in ax.patches if patch.get_gid() and patch.get_facecolor() == blue]
+    assert len(readers) == 2 and "images" in readers[0] and readers[1] == "box cohort"
+
+
 def test_a_cloud_is_drawn_with_its_groups_its_spread_and_its_angle():
     points, whitened, group = cloud()
     axes = whitening.latent({"before": points, "after": whitened}, group, axes=plt.subplots(1, 2)[1])
@@ -195,7 +221,7 @@ def test_a_cloud_is_drawn_with_its_groups_its_spread_and_its_angle():
         clouds = [line.get_xydata() for line in ax.lines[:3]]
         for name, drawn in zip(reversed(whitening.GROUP_STYLES), clouds, strict=True):
             np.testing.assert_array_equal(drawn, stage[group == name])
-        assert f"angle of the concepts {angle(stage, group):.0f}°" in ax.texts[0].get_text()
+        assert f"angle of the concepts {whitening.angle(stage, group):.0f}°" in ax.texts[0].get_text()
     circle = axes[1].patches[0]
     assert circle.width == pytest.approx(4) and circle.height == pytest.approx(4), "two standard deviations of one"
     assert "correlation +0.00" in axes[1].texts[0].get_text()

@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import subprocess
+import sys
 
 import execute
 import nbformat
 import numpy as np
 import papermill
 import pytest
+import yaml
 from PIL import Image
+
+from mitolib.settings import ROOT
 
 
 def notebook_with(*cells) -> nbformat.NotebookNode:
@@ -95,7 +101,9 @@ def test_a_notebook_that_fails_leaves_the_chapter_that_was_there(tmp_path, monke
 
 def test_a_published_chapter_whose_notebook_is_gone_stays_in_the_book_that_is_made_here(tmp_path, monkeypatch):
     published, sources = tmp_path / "published", tmp_path / "notebooks"
-    for name in ("chapters/kept.ipynb", "chapters/gone.ipynb", "results/kept.json", "results/gone.json", "intro.md"):
+    names = ["chapters/kept.ipynb", "chapters/gone.ipynb", "results/kept.json", "results/gone.json", "intro.md"]
+    names += ["chapters/written.md"]
+    for name in names:
         (published / name).parent.mkdir(parents=True, exist_ok=True)
         (published / name).write_text(name)
     sources.mkdir()
@@ -104,7 +112,31 @@ def test_a_published_chapter_whose_notebook_is_gone_stays_in_the_book_that_is_ma
     monkeypatch.setattr(execute, "NOTEBOOKS", sources)
     execute._copy_book(tmp_path / "book")
     copied = {path.relative_to(tmp_path / "book").as_posix() for path in (tmp_path / "book").rglob("*.*")}
-    assert copied == {"chapters/gone.ipynb", "results/gone.json", "intro.md"}
+    assert copied == {"chapters/gone.ipynb", "chapters/written.md", "results/gone.json", "intro.md"}
+
+
+def test_the_book_that_is_made_here_lists_what_was_executed_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "CHAPTERS", ("first", "half", "other_half", "last"))
+    published = {"parts": [{"chapters": [{"file": "chapters/half"}, {"file": "results"}]}, {"chapters": []}]}
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(published))
+    (tmp_path / "chapters").mkdir()
+    for chapter in ("first", "half", "other_half"):
+        (tmp_path / f"chapters/{chapter}.ipynb").write_text("executed")
+    for _ in range(2):  # and a second run changes nothing
+        execute.list_executed(tmp_path)
+        listed = [
+            [page["file"] for page in part["chapters"]]
+            for part in yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]
+        ]
+        assert listed == [["chapters/first", "chapters/half", "chapters/other_half", "results"], []]
+
+
+def test_the_command_finds_the_package_where_it_is_not_installed(tmp_path):
+    script = f"import runpy, sys; sys.path = [p for p in sys.path if p != {str(ROOT)!r}]; "
+    script += f"print(runpy.run_path({execute.__file__!r}, run_name='loaded')['ROOT'])"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.stdout.strip() == str(ROOT), done.stderr
 
 
 def test_the_readme_shows_the_scores_of_the_published_edition():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import toy
 
+from mitolib.figures.whitening import angle
+
 over_seeds = pytest.mark.parametrize("seed", [0, 1, 2, 127])
 
 
