@@ -27,7 +27,7 @@ from torch.optim.swa_utils import update_bn
 from mitolib import splits
 from mitolib.progress import track
 from mitolib.settings import processor_has_bfloat16
-from mitolib.whitening import passes, resnet, surgery
+from mitolib.whitening import alignment, passes, resnet, surgery
 from mitolib.whitening.layer import REFERENCE as PUBLIC_CODE
 from mitolib.whitening.layer import ConceptWhitening
 
@@ -113,7 +113,7 @@ class Trained:
     """A trained arm: the model in evaluation, what each round found, and seconds of training."""
 
     model: nn.Module
-    rounds: tuple[surgery.Round, ...]
+    rounds: tuple[alignment.Round, ...]
     seconds: float
 
 
@@ -296,10 +296,10 @@ def train(
         if arm.calibrated:  # the running statistics lag behind training, and the axes are turned by them
             few = rng.permutation(rows)[: 4 * BATCH]
             surgery.calibrate(model, batches(inputs, few))
-        shown = surgery.draw({name: concepts[name] for name in names}, size, rng=rng)
+        shown = alignment.draw({name: concepts[name] for name in names}, size, rng=rng)
         against = [inputs(rng.choice(without[name], opposed, replace=False)) for name in names] if arm.against else None
         head = model.fc if arm.place == BEFORE_HEAD else None
-        rounds.append(surgery.align(model, [inputs(few) for few in shown.values()], against, head=head))
+        rounds.append(alignment.align(model, [inputs(few) for few in shown.values()], against, head=head))
 
     turning = turn if arm.place is not None and arm.turned else None
     fit(model, inputs, labels, rows, budget=budget, rng=rng, label=label, turn=turning)
@@ -331,7 +331,7 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     }
     if isinstance(layer := _norm(trained.model), ConceptWhitening):
         found["amplification"] = layer.largest_amplification or None
-        axes = surgery.concept_scores(trained.model, batches(inputs, rows))
+        axes = alignment.concept_scores(trained.model, batches(inputs, rows))
         found["auc"] = float(roc_auc_score(labels[rows] == labels.max(), axes[:, -1]))
     if trained.rounds:
         if len(gram := trained.rounds[-1].gram) > 1:
@@ -389,8 +389,8 @@ def placed(
     surgery.replace_norm(model, place, len(concepts), batches(inputs, few))
     size = min([budget.concept_batch, *(len(own) for own in concepts.values())]) or 1  # `draw` names an empty concept
     for _ in range(n_rounds):
-        drawn = surgery.draw(concepts, size, rng=rng)
-        surgery.align(model, [inputs(own) for own in drawn.values()])
+        drawn = alignment.draw(concepts, size, rng=rng)
+        alignment.align(model, [inputs(own) for own in drawn.values()])
     return model.eval()
 
 
@@ -434,10 +434,10 @@ def own_aucs(
     trained: Trained, inputs: Inputs, concepts: Mapping[str, np.ndarray], others: np.ndarray
 ) -> dict[str, float]:
     """concept -> AUC of its axis for its pictures against the rows `others`. concepts: in the order of the axes."""
-    against = surgery.concept_scores(trained.model, batches(inputs, others))
+    against = alignment.concept_scores(trained.model, batches(inputs, others))
     found = {}
     for j, (name, rows) in enumerate(concepts.items()):
-        own = surgery.concept_scores(trained.model, batches(inputs, rows))
+        own = alignment.concept_scores(trained.model, batches(inputs, rows))
         is_own = np.repeat([1, 0], [len(own), len(against)])
         found[name] = float(roc_auc_score(is_own, np.concatenate([own, against])[:, j]))
     return found

@@ -15,21 +15,21 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mitolib.whitening import layer as whitening
-from mitolib.whitening import resnet, surgery
-from mitolib.whitening.layer import ConceptWhitening
+from mitolib.whitening import activation, alignment, folding, inverse_root, resnet, surgery
+from mitolib.whitening import rotation as turning
+from mitolib.whitening.layer import AMPLIFICATION, ConceptWhitening
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 EXACT = ("zca", "newton")
-MODES = tuple(whitening.ACTIVATIONS)
+MODES = tuple(activation.ACTIVATIONS)
 KINDS = [
     *EXACT,
     pytest.param("newton-reference", marks=pytest.mark.filterwarnings("ignore:after step .* newton-reference")),
 ]
 over_whitenings = pytest.mark.parametrize("kind", KINDS)
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-over_rotations = pytest.mark.parametrize("kind", tuple(whitening.ROTATIONS))
+over_rotations = pytest.mark.parametrize("kind", tuple(turning.ROTATIONS))
 
 
 @pytest.fixture(autouse=True)
@@ -99,20 +99,20 @@ def test_the_coupled_iteration_falls_monotonically_to_the_exact_inverse_root(d, 
     covariance = spectrum(d, condition)
     errors = []
     for n in range(1, steps + 3):
-        w = whitening.newton(covariance, n)
+        w = inverse_root.newton(covariance, n)
         errors.append(float(torch.linalg.matrix_norm(w @ covariance @ w.T - torch.eye(d, dtype=w.dtype))))
     assert errors[-1] < 1e-8
     fell = [after < before for before, after in itertools.pairwise(errors) if before > 1e-8]
     assert len(fell) > 5 and all(fell)
-    torch.testing.assert_close(w, whitening.zca(covariance), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(w, inverse_root.zca(covariance), rtol=1e-6, atol=1e-6)
 
 
 def test_the_reference_recursion_agrees_while_it_is_stable():
     covariance = spectrum(16, 20)
     for steps in (5, 10):
-        coupled, reference = whitening.newton(covariance, steps), whitening.newton_reference(covariance, steps)
+        coupled, reference = inverse_root.newton(covariance, steps), inverse_root.newton_reference(covariance, steps)
         torch.testing.assert_close(coupled, reference, rtol=1e-9, atol=1e-9)
-    assert (whitening.newton_reference(covariance, 5) - whitening.zca(covariance)).abs().max() > 0.01
+    assert (inverse_root.newton_reference(covariance, 5) - inverse_root.zca(covariance)).abs().max() > 0.01
 
 
 def one_direction(share: float, d: int = 512) -> Tensor:
@@ -140,8 +140,8 @@ def test_the_reference_is_warned_about_where_one_direction_dominates_and_only_th
 @pytest.mark.parametrize(("share", "trusted"), [(0.01, True), (0.25, False)])
 def test_the_guard_tells_where_rounding_errors_spoil_the_reference(share, trusted):
     covariance = covariance_of(one_direction(share))
-    exact, rounded = (whitening.newton_reference(c).double() for c in (covariance, covariance.float()))
-    assert (whitening.amplification(covariance.float()) < whitening.AMPLIFICATION) == trusted
+    exact, rounded = (inverse_root.newton_reference(c).double() for c in (covariance, covariance.float()))
+    assert (inverse_root.amplification(covariance.float()) < AMPLIFICATION) == trusted
     assert (float((rounded - exact).norm() / exact.norm()) < 1e-3) == trusted
 
 
@@ -167,7 +167,7 @@ def test_autograd_of_an_eigendecomposition_would_fail_at_equal_eigenvalues():
     ((vectors / values.sqrt()) @ vectors.T)[0, 1].backward()
     assert not covariance.grad.isfinite().all()
     ours = torch.eye(4, dtype=torch.float64).requires_grad_()
-    whitening.zca(ours)[0, 1].backward()
+    inverse_root.zca(ours)[0, 1].backward()
     assert ours.grad[0, 1] + ours.grad[1, 0] == pytest.approx(-0.5)
 
 
@@ -177,7 +177,7 @@ def test_without_a_rotation_the_output_is_the_plain_whitening(kind):
     y = ConceptWhitening(8, 2, whitening=kind, affine=False)(x)
     mean = x.transpose(0, 1).flatten(1).mean(1)
     centred = (x - mean[:, None, None]).transpose(0, 1).flatten(1)
-    w = whitening.WHITENINGS[kind](centred @ centred.T / centred.shape[1] + 1e-5 * torch.eye(8))
+    w = inverse_root.WHITENINGS[kind](centred @ centred.T / centred.shape[1] + 1e-5 * torch.eye(8))
     assert torch.equal(y, (w @ (x - mean[:, None, None]).flatten(2)).view_as(x))
     layer = turned(ConceptWhitening(8, 2, whitening=kind, affine=False))
     assert not torch.equal(y, layer(x))
@@ -259,8 +259,8 @@ def test_the_official_mask_takes_each_channels_own_winners_which_only_for_the_me
 
 def test_ties_share_the_maximum_and_a_window_of_zeros_counts_once():
     values = torch.zeros(1, 1, 3, 3)
-    assert whitening.ACTIVATIONS["max"](values).flatten().tolist() == pytest.approx([1 / 9] * 9)
-    assert sorted(whitening.ACTIVATIONS["pool_max"](values).flatten().tolist()) == [0] * 8 + [1]
+    assert activation.ACTIVATIONS["max"](values).flatten().tolist() == pytest.approx([1 / 9] * 9)
+    assert sorted(activation.ACTIVATIONS["pool_max"](values).flatten().tolist()) == [0] * 8 + [1]
 
 
 def test_the_order_of_concepts_within_a_round_does_not_matter(measured):
@@ -294,13 +294,13 @@ def test_updates_stay_orthogonal_never_ascend_and_reach_the_optimum(kind, make):
     best = float(torch.linalg.svdvals(gradient).sum())
     values, failures = [objective(rotation, gradient)], 0
     for _ in range(300):
-        rotation, failed = whitening.ROTATIONS[kind](rotation, gradient)
+        rotation, failed = turning.ROTATIONS[kind](rotation, gradient)
         values.append(objective(rotation, gradient))
         failures += failed
     assert (np.diff(values) <= 1e-12).all()
     assert 0.999 * best <= -values[-1] <= best + 1e-9
-    assert whitening.orthogonality_error(rotation) < 1e-12
-    assert whitening.orthogonality_error(rotation.float()) < 1e-6
+    assert turning.orthogonality_error(rotation) < 1e-12
+    assert turning.orthogonality_error(rotation.float()) < 1e-6
     assert failures == 0
 
 
@@ -308,8 +308,8 @@ def test_updates_stay_orthogonal_never_ascend_and_reach_the_optimum(kind, make):
 def test_300_updates_with_changing_directions_stay_orthogonal(d):
     rotation = torch.eye(d, dtype=torch.float64)
     for i in range(300):
-        rotation, _ = whitening.ROTATIONS["procrustes" if i % 2 else "cayley"](rotation, generic(d))
-    assert whitening.orthogonality_error(rotation) < 1e-12
+        rotation, _ = turning.ROTATIONS["procrustes" if i % 2 else "cayley"](rotation, generic(d))
+    assert turning.orthogonality_error(rotation) < 1e-12
 
 
 @pytest.mark.parametrize("d", [6, 64])
@@ -336,7 +336,7 @@ def test_the_low_rank_search_is_the_dense_one(d, k):
         else:
             break
         t = 2 * t if high == math.inf else (low + high) / 2
-    step, failed = whitening._cayley_step(rotation, gradient)
+    step, failed = turning._cayley_step(rotation, gradient)
     torch.testing.assert_close(step, dense(t), rtol=0, atol=1e-12)
     assert not failed and slope(0.0) == pytest.approx(-0.5 * float(skew.norm()) ** 2)
 
@@ -344,7 +344,7 @@ def test_the_low_rank_search_is_the_dense_one(d, k):
 @over_rotations
 def test_the_length_of_the_directions_does_not_matter(kind):
     rotation, gradient = random_rotation(16), generic(16)
-    turn = whitening.ROTATIONS[kind]
+    turn = turning.ROTATIONS[kind]
     for factor in (1e-6, 1e6):
         torch.testing.assert_close(turn(rotation, factor * gradient)[0], turn(rotation, gradient)[0], rtol=0, atol=1e-9)
     assert torch.equal(turn(rotation, 0 * gradient)[0], rotation)
@@ -352,27 +352,27 @@ def test_the_length_of_the_directions_does_not_matter(kind):
 
 def test_procrustes_turns_the_other_rows_onto_the_nearest_orthogonal_ones():
     rotation, gradient = random_rotation(16), generic(16)
-    new, _ = whitening.procrustes(rotation, gradient)
+    new, _ = turning.procrustes(rotation, gradient)
     rest = rotation[2:] @ (torch.eye(16, dtype=torch.float64) - new[:2].T @ new[:2])
     left, _, right = torch.linalg.svd(rest, full_matrices=False)
     torch.testing.assert_close(new[2:], left @ right, rtol=0, atol=1e-9)
     # An axis at a right angle to its old place, where the projection above is singular.
     eye = torch.eye(4, dtype=torch.float64)
-    swapped, _ = whitening.procrustes(eye, -eye[3:])
-    assert whitening.orthogonality_error(swapped) < 1e-12 and swapped[0, 3] == pytest.approx(1)
+    swapped, _ = turning.procrustes(eye, -eye[3:])
+    assert turning.orthogonality_error(swapped) < 1e-12 and swapped[0, 3] == pytest.approx(1)
 
 
 def test_a_line_search_that_fails_is_counted_and_never_ascends():
     # Not a slope of this family: it stays as steep as at 0 however far one goes, so that no step is ever accepted.
-    step, failed = whitening._line_search(torch.zeros(2, 2), torch.eye(2), 1.0)
+    step, failed = turning._line_search(torch.zeros(2, 2), torch.eye(2), 1.0)
     assert failed and step > 1
-    step, failed = whitening._line_search(torch.eye(2), -torch.eye(2), 1.0)
+    step, failed = turning._line_search(torch.eye(2), -torch.eye(2), 1.0)
     assert failed and step == 0
     layer = ConceptWhitening(4, 1)
     layer.collect(0, torch.tensor([0.0, 1, 0, 0]).double())
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
-        patch.setattr(whitening, "_line_search", lambda *_: (0.0, True))
+        patch.setattr(turning, "_line_search", lambda *_: (0.0, True))
         assert layer.update_rotation() == 2
     assert layer.line_search_failures == 2 and layer.update_rotation() == 0
     assert "line_search_failures" in layer.state_dict()
@@ -396,7 +396,7 @@ def aligned(shares: tuple[float, ...], n: int, kind: str, rounds: int = 10) -> T
     model = nn.Sequential(ConceptWhitening(n, 2, rotation=kind))
     surgery.calibrate(model, [x])
     for _ in range(rounds):
-        surgery.align(model, [x[groups == j] for j in range(2)])
+        alignment.align(model, [x[groups == j] for j in range(2)])
     means = torch.stack([model[0].whiten(x[groups == j]).mean((0, 2, 3)) for j in range(2)])
     return (functional.normalize(means, dim=1) * model[0].rotation[:2]).sum(1)
 
@@ -421,9 +421,9 @@ def test_one_signed_axis_follows_where_two_could_not():
     model = nn.Sequential(ConceptWhitening(8, 1))
     surgery.calibrate(model, [x])
     for _ in range(5):
-        report = surgery.align(model, [x[groups == 1]])
+        report = alignment.align(model, [x[groups == 1]])
     assert report.alignment > 0.999 and report.gram.tolist() == [[pytest.approx(1)]]
-    means = [float(surgery.concept_scores(model, [x[groups == j]]).mean()) for j in range(2)]
+    means = [float(alignment.concept_scores(model, [x[groups == j]]).mean()) for j in range(2)]
     # The class means are 4 |u0 - u1| = 3.58 apart in units of the spread within a class.
     assert means[1] == pytest.approx(-means[0], rel=1e-3)
     assert means[1] == pytest.approx(1.79 / math.hypot(1, 1.79), abs=0.02)
@@ -435,11 +435,11 @@ def test_the_class_difference_gives_both_axes_directions_of_one_length():
     surgery.calibrate(model, [x])
     control, patient = x[groups == 0], x[groups == 1]
     with pytest.warns(RuntimeWarning, match="opposite"):
-        surgery.align(model, [control, patient], against=[patient, control])
+        alignment.align(model, [control, patient], against=[patient, control])
         lengths = model[0].gradient.norm(dim=1)
         assert lengths[0] == pytest.approx(float(lengths[1]))
         model[0].gradient.zero_()
-        surgery.align(model, [control, patient])
+        alignment.align(model, [control, patient])
     lengths = model[0].gradient.norm(dim=1)
     assert lengths[1] == pytest.approx(3 * float(lengths[0]), rel=1e-3), "else the rarer class pulls harder"
 
@@ -462,7 +462,7 @@ def cosine_with_localised_concepts(seed: int, mode: str, *, official_mask: bool 
     model = nn.Sequential(ConceptWhitening(64, 2, activation=mode, official_mask=official_mask))
     surgery.calibrate(model, [x])
     for _ in range(rounds):
-        surgery.align(model, [x[groups == j][torch.randperm(120)[:32]] for j in range(2)])
+        alignment.align(model, [x[groups == j][torch.randperm(120)[:32]] for j in range(2)])
     whitened = model[0].whiten(directions[..., None, None]) - model[0].whiten(torch.zeros(2, 64, 1, 1))
     truth = functional.normalize(whitened[..., 0, 0], dim=1)
     return float((truth * model[0].rotation[:2]).sum(1).mean())
@@ -564,10 +564,10 @@ def test_before_the_head_swap_and_alignment_leave_the_logits():
         layer = surgery.insert_before_head(model, 2, [x])
         after = model(x)
         assert (after - before).abs().max() < 1e-4
-        surgery.align(model, [x[:8], x[8:16]], head=model.fc)
+        alignment.align(model, [x[:8], x[8:16]], head=model.fc)
         assert (model(x) - before).abs().max() < 1e-4
-        assert whitening.orthogonality_error(layer.rotation) < 1e-12
-        surgery.align(model, [x[16:24], x[24:32]])
+        assert turning.orthogonality_error(layer.rotation) < 1e-12
+        alignment.align(model, [x[16:24], x[24:32]])
         assert (model(x) - before).abs().max() > 1e-3, "a head that is not turned along does not fit any more"
 
 
@@ -580,7 +580,7 @@ def test_evaluation_does_not_depend_on_the_batch_and_changes_nothing(digits_net)
         together = model(x)
         assert torch.equal(model(x), together)
         assert (torch.cat([model(x[i : i + 1]) for i in range(20)]) - together[:20]).abs().max() < 1e-5
-    surgery.concept_scores(model, [x])
+    alignment.concept_scores(model, [x])
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     model.train()(x)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, state[key])}
@@ -600,7 +600,7 @@ def test_a_round_in_training_touches_no_statistic_and_leaves_every_module_in_its
     state = copy.deepcopy(model.state_dict())
     x, y, _, _ = digits()
     augmented = [x[y == label].flip(3) + 0.1 for label in (0, 1)]
-    surgery.align(model, augmented)
+    alignment.align(model, augmented)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, state[key])}
     assert changed == {"bn2.gradient", "bn2.rotation"}
     assert model.training and model.bn2.training and not model.bn1.training
@@ -642,14 +642,14 @@ def test_a_checkpoint_with_batch_normalisation_names_what_is_missing(digits_net)
 def test_a_resumed_training_is_the_uninterrupted_one(digits_net):
     def go_on(model: nn.Module) -> Tensor:
         x, y, test, _ = digits()
-        surgery.align(model, [x[y == label][:16] for label in (0, 1)])
+        alignment.align(model, [x[y == label][:16] for label in (0, 1)])
         train(model, 5, seed=1)
         return model.eval()(test)
 
     model = swapped(digits_net)
     x, y, _, _ = digits()
     train(model, 5)
-    surgery.align(model, [x[y == label][:16] for label in (2, 3)])
+    alignment.align(model, [x[y == label][:16] for label in (2, 3)])
     resumed = swapped(digits_net, calibrated=False)
     resumed.load_state_dict(model.state_dict())
     forgetful = copy.deepcopy(resumed)
@@ -666,7 +666,7 @@ def test_folding_into_the_convolution_changes_nothing(digits_net, kind, bias):
     turned(model.bn2)
     if bias:
         model.conv2.bias = nn.Parameter(torch.randn(32))
-    folded = surgery.fold(model)
+    folded = folding.fold(model)
     x = digits()[2]
     with torch.no_grad():
         assert (folded(x) - model.eval()(x)).abs().max() < 1e-5 * float(model(x).abs().max())
@@ -728,7 +728,7 @@ def test_a_model_cast_to_half_precision_gives_nearly_what_it_gave(name, dtype):
         key: getattr(model[1], key).dtype for key in ("running_mean", "running_covariance", "rotation", "gradient")
     }
     assert list(precision.values()) == [torch.float32, torch.float32, torch.float64, torch.float64]
-    error = surgery.align(model, [x[:4].to(dtype), x[4:8].to(dtype)]).orthogonality_error
+    error = alignment.align(model, [x[:4].to(dtype), x[4:8].to(dtype)]).orthogonality_error
     assert error < (1e-12 if exact else torch.finfo(dtype).eps)
     surgery.calibrate(model, [x.to(dtype)])
     model.train()(x.to(dtype)).sum().backward()
@@ -785,8 +785,8 @@ def test_a_gpu_gives_the_same(kind):
     layer = turned(ConceptWhitening(16, 2, whitening=kind)).to(dtype)
     there = copy.deepcopy(layer).cuda()
     assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
-    surgery.align(layer.eval(), [x[:8], x[8:16]])
-    surgery.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
+    alignment.align(layer.eval(), [x[:8], x[8:16]])
+    alignment.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
     assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
 
 
@@ -797,7 +797,7 @@ def test_a_gpu_that_is_the_default_device_turns_the_axes(kind):
     with torch.device("cuda"):
         layer = turned(ConceptWhitening(16, 2, rotation=kind))
         layer(x)
-        found = surgery.align(layer.eval(), [x[:8], x[8:16]])
+        found = alignment.align(layer.eval(), [x[:8], x[8:16]])
     assert found.line_search_failures == 0 and found.orthogonality_error < 1e-10
 
 
@@ -875,7 +875,7 @@ def test_the_published_place_is_reached_at_7_by_7_and_the_tail_is_the_rest_of_th
         features = trunk(x)
         assert features.shape == (11, 512, 7, 7)
         assert torch.equal(tail.eval()(features), model(x))
-    surgery.align(tail, [features[:4], features[4:8]])
+    alignment.align(tail, [features[:4], features[4:8]])
     assert not torch.equal(model.layer4[1].bn1.rotation, torch.eye(512, dtype=torch.float64)), "one layer, two views"
 
 
@@ -963,7 +963,7 @@ def test_nan_in_a_concept_batch_or_in_calibration_is_refused():
     good, bad = torch.randn(8, 4, 3, 3), torch.full((8, 4, 3, 3), math.nan)
     rotation = layer.rotation.clone()
     with pytest.raises(FloatingPointError, match="batch of concept 1 after step 0; no axis was turned"):
-        surgery.align(layer, [good, bad])
+        alignment.align(layer, [good, bad])
     with pytest.raises(FloatingPointError, match="to calibrate with"):
         surgery.calibrate(layer, [good, bad])
     assert torch.equal(layer.rotation, rotation) and not layer.gradient.any() and layer.running_mean.isfinite().all()
@@ -975,20 +975,20 @@ def test_a_map_too_small_for_pool_max_is_refused_and_the_other_activations_take_
         batches = [torch.randn(8, 4, 2, 5)] * 2
         if mode == "pool_max":
             with pytest.raises(ValueError, match="a map of 2 x 5 positions; wanted 3 x 3"):
-                surgery.align(layer, batches)
+                alignment.align(layer, batches)
         else:
-            surgery.align(layer, batches)
+            alignment.align(layer, batches)
 
 
 def test_a_round_wants_a_batch_for_each_concept():
     layer = ConceptWhitening(4, 2)
     maps = torch.randn(8, 4, 3, 3)
     with pytest.raises(ValueError, match="batches of 8 pictures for 2 concepts"):
-        surgery.align(layer, [maps])
+        alignment.align(layer, [maps])
     with pytest.raises(ValueError, match="batches of 8, 0 pictures for 2 concepts"):
-        surgery.align(layer, [maps, maps[:0]])
+        alignment.align(layer, [maps, maps[:0]])
     with pytest.raises(ValueError, match="batches of 8, 8, 8 pictures"):
-        surgery.align(layer, [maps, maps], against=[maps] * 3)
+        alignment.align(layer, [maps, maps], against=[maps] * 3)
 
 
 def test_a_model_with_no_whitening_layer_or_several_is_refused(digits_net):
@@ -1002,18 +1002,18 @@ def test_a_model_with_no_whitening_layer_or_several_is_refused(digits_net):
 
 def test_concept_batches_are_distinct_rows_of_their_concept_and_differ_from_round_to_round(rng):
     concepts = {"deficient": range(10), "large": range(20, 40)}
-    rounds = [surgery.draw(concepts, 8, rng=rng) for _ in range(5)]
+    rounds = [alignment.draw(concepts, 8, rng=rng) for _ in range(5)]
     for batch in rounds:
         assert list(batch) == ["deficient", "large"]
         assert all(len(set(batch[name]) & set(rows)) == 8 for name, rows in concepts.items())
     assert len({tuple(batch["large"]) for batch in rounds}) > 1
-    again = surgery.draw(concepts, 8, rng=np.random.default_rng(0))
+    again = alignment.draw(concepts, 8, rng=np.random.default_rng(0))
     assert all((again[name] == rounds[0][name]).all() for name in concepts)
 
 
 def test_concepts_without_pictures_with_too_few_or_with_a_shared_one_are_refused(rng):
     for rows in ([], [1, 2]):
         with pytest.raises(ValueError, match=f"concept 'large' has {len(rows)} pictures, a batch takes 3"):
-            surgery.draw({"deficient": [4, 5, 6], "large": rows}, 3, rng=rng)
+            alignment.draw({"deficient": [4, 5, 6], "large": rows}, 3, rng=rng)
     with pytest.raises(ValueError, match="1 pictures are in two concepts, picture 6 in 'deficient' and 'large'"):
-        surgery.draw({"deficient": [4, 5, 6], "large": [6, 7, 8]}, 3, rng=rng)
+        alignment.draw({"deficient": [4, 5, 6], "large": [6, 7, 8]}, 3, rng=rng)

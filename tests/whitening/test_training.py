@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mitolib.whitening import resnet, surgery, training
+from mitolib.whitening import alignment, resnet, surgery, training
 from mitolib.whitening.layer import ConceptWhitening
 
 pytestmark = [  # two classes that are all the data, and few channels, make the layer warn; its own tests hold that
@@ -261,9 +261,9 @@ def test_before_the_head_turning_leaves_the_logits_if_the_head_follows(monkeypat
     for module in tail.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
-    align = surgery.align
+    align = alignment.align
     if not head_follows:
-        monkeypatch.setattr(surgery, "align", lambda *given, head: align(*given))
+        monkeypatch.setattr(alignment, "align", lambda *given, head: align(*given))
     still = replace(BUDGET, learning_rate=0.0)
     rng = np.random.default_rng(0)
     one = training.train(training.ARMS["F"], tail, see, LABELS, ROWS, CLASSES, budget=still, rng=rng, label="")
@@ -289,13 +289,13 @@ def rows_in(batch: Tensor) -> list[int]:
 @pytest.fixture
 def rounds(monkeypatch) -> list[tuple[list[list[int]], list[list[int]] | None]]:
     """What each round of turning is given: row numbers per concept, and against them."""
-    caught, align = [], surgery.align
+    caught, align = [], alignment.align
 
     def spy(model, shown, against=None, **more):
         caught.append(([rows_in(b) for b in shown], against and [rows_in(b) for b in against]))
         return align(model, shown, against, **more)
 
-    monkeypatch.setattr(surgery, "align", spy)
+    monkeypatch.setattr(alignment, "align", spy)
     return caught
 
 
