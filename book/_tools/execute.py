@@ -42,6 +42,7 @@ CHAPTERS = (
     "freezing",
     "gradcam",
     "concept_whitening",
+    "real_concepts",
     "patient_level",
     "look",
     "your_data",

@@ -40,7 +40,7 @@ class ConceptWhitening(nn.Module):
     gain and a shift per channel, as batch normalisation has; the public code has none.
 
     Computes in float32 at least, also under autocast and in a model cast to half precision, and returns the type it was
-    given. `rotation`, R, is a buffer in float64 and changes in `surgery.align` only. `line_search_failures` and
+    given. `rotation`, R, is a buffer in float64 and changes in `alignment.align` only. `line_search_failures` and
     `num_batches_tracked` count from the start of training. All channels form one group.
     Raises ValueError for settings or maps that do not fit, TypeError for maps of integers, FloatingPointError for NaN
     or infinity in a training batch.
@@ -98,8 +98,8 @@ class ConceptWhitening(nn.Module):
         self._widen(before)
         return self
 
-    def _load_from_state_dict(self, *given: object) -> None:
-        super()._load_from_state_dict(*given)
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        super()._load_from_state_dict(*arguments)
         self._widen(self._buffers)  # with assign=True the tensors of a checkpoint are taken as they are
 
     def _widen(self, values: Mapping[str, Tensor | None]) -> None:

@@ -32,7 +32,7 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     auc: of the score on the last axis, for the last class, over `rows`. mean_abs_correlation: over pairs of channels,
     positions pooled. gram_cosine: the least between two concepts' means in the last round. orthogonality_error and
     line_search_failures: the greatest, and the sum, of all rounds. amplification: of rounding errors in the public
-    code's recursion, see `layer.amplification`.
+    code's recursion, see `inverse_root.amplification`.
     """
     samples = samples_of(_maps(_norm(trained.model), trained.model, inputs, rows)).numpy()
     correlations = np.abs(np.corrcoef(samples[samples.std(axis=1) > 0]))

@@ -48,8 +48,8 @@ def replace_norm(
         raise ValueError(f"{' and '.join(places)} are one layer; wanted one place. Give each its own (copy.deepcopy).")
     layer = ConceptWhitening(norm.num_features, n_concepts, **settings).train(norm.training)
     if layer.weight is not None and norm.weight is not None:
-        for own, former in ((layer.weight, norm.weight), (layer.bias, norm.bias)):
-            own.requires_grad_(former.requires_grad).data.copy_(former)
+        for new, former in ((layer.weight, norm.weight), (layer.bias, norm.bias)):
+            new.requires_grad_(former.requires_grad).data.copy_(former)
     if tensors := [tensor for tensor in chain(norm.parameters(), norm.buffers()) if tensor.is_floating_point()]:
         layer.to(tensors[0].device, tensors[0].dtype)
     with undone_if_it_fails(model):
@@ -184,10 +184,10 @@ def more_than(module: nn.Module, plain: type[nn.Module]) -> str:
             f"has hooks ({names}), which would be lost; wanted none. Take them off before: the handle's remove(), "
             "torch.nn.utils.remove_weight_norm, remove_spectral_norm."
         )
-    own = [
+    overridden = [
         name for name in ("forward", "_conv_forward") if getattr(type(module), name, 0) is not getattr(plain, name, 0)
     ]
-    if own or "forward" in vars(module):
+    if overridden or "forward" in vars(module):
         return (
             f"is a {type(module).__name__} with a forward of its own; wanted a plain {plain.__name__}. Put one with "
             "the same parameters in its place, and what it does beyond that behind it."

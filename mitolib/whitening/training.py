@@ -23,6 +23,7 @@ from mitolib import splits
 from mitolib.whitening import alignment, resnet, surgery
 from mitolib.whitening.fitting import BATCH, Budget, Inputs, batches, budgets, fit, outputs, pictures
 from mitolib.whitening.layer import REFERENCE as PUBLIC_CODE
+from mitolib.whitening.left_out import LeftOut, too_few_people
 
 __all__ = [
     "ARMS",
@@ -30,6 +31,7 @@ __all__ = [
     "Budget",
     "Network",
     "Trained",
+    "batches",
     "budgets",
     "extend",
     "people_folds",
@@ -220,8 +222,12 @@ def people_folds(table: pd.DataFrame, *, n_folds: int, n_computed: int, seed: in
     return folds
 
 
-def tested_people(table: pd.DataFrame, folds: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """Who is tested in each fold, a row for each."""
+def tested_people(
+    table: pd.DataFrame, folds: Sequence[Mapping[str, np.ndarray]], *, people: int
+) -> pd.DataFrame | LeftOut:
+    """Who is tested in each fold, a row for each; or why there is none. people: in the smaller class."""
+    if not folds:
+        return too_few_people(people)
     subjects = table["subject"].to_numpy()
     tested = {f"fold {i}": ", ".join(sorted(set(subjects[fold["test"]]))) for i, fold in enumerate(folds, start=1)}
     return pd.Series(tested, name="tested subjects", dtype=object).to_frame()
