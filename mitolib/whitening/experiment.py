@@ -289,9 +289,9 @@ def geometry_table(geometry: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
 def ladder(evaluated: Mapping[str, Mapping[int, Evaluated]]) -> pd.DataFrame:
     """Scores and report of every arm and seed: index (arm, seed), columns SHEET."""
     columns = {
-        (name, seed): {**one.scores, **one.report}
+        (name, seed): {**of_seed.scores, **of_seed.report}
         for name, by_seed in evaluated.items()
-        for seed, one in by_seed.items()
+        for seed, of_seed in by_seed.items()
     }
     return pd.DataFrame(columns).T[list(SHEET)].astype(float).rename_axis(["arm", "seed"])
 

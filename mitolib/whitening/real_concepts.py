@@ -27,7 +27,7 @@ from mitolib.whitening.training import ARMS, Network, Trained, extend, train
 
 __all__ = [
     "FoldConcepts",
-    "WhitenedNetwork",
+    "Trial",
     "annotate_folds",
     "auc_table",
     "concept_contrasts",
@@ -101,7 +101,7 @@ def concept_counts(folds: Sequence[FoldConcepts]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class WhitenedNetwork:
+class Trial:
     """The network of one fold and one kind of picture, and the two arms that were trained on it."""
 
     fold: FoldConcepts
@@ -117,12 +117,12 @@ def train_axes(
     *,
     budget: Budget,
     seeds: Iterable[int],
-) -> list[WhitenedNetwork]:
+) -> list[Trial]:
     """Both arms on the network of every fold that has concepts. networks: picture -> network, of each fold.
 
     Each axis is turned towards the training patches that show its concept and away from those that lack it.
     """
-    trained = []
+    trials = []
     for fold, by_picture in ((fold, networks[fold.number]) for fold in folds if fold.concepts):
         rows = fold.rows["train"]
         lacking = {name: rows[fold.annotation[name].iloc[rows] == 0] for name in fold.concepts}
@@ -145,30 +145,30 @@ def train_axes(
                 }
                 for arm in (PLAIN, WHITENED)
             }
-            trained.append(WhitenedNetwork(fold, picture, network, arms))
-    return trained
+            trials.append(Trial(fold, picture, network, arms))
+    return trials
 
 
 # Who finds a concept in people not seen.
 
 
-def concept_ranks(networks: Sequence[WhitenedNetwork], subjects: Sequence[str]) -> pd.DataFrame:
+def concept_ranks(trials: Sequence[Trial], subjects: Sequence[str]) -> pd.DataFrame:
     """How the test patches rank by the axis of each concept and by its rivals on the batch-norm network.
 
     subjects: (N,) of all patches. Columns input (the kind of picture), concept, fold, seed, detector, row, shown, rank,
-    subject; see `detection.ranks_of_tested`. Empty without networks.
+    subject; see `detection.ranks_of_tested`. Empty without trials.
     """
     every, ranks = np.arange(len(subjects)), {}
-    for one in networks:
-        train_rows, validation, test = (one.fold.rows[part] for part in ("train", "validation", "test"))
-        for seed, whitened in one.arms[WHITENED].items():
-            units_nc = measures.units(one.arms[PLAIN][seed], one.network.maps, every)
-            axes_nk = alignment.concept_scores(whitened.model, batches(one.network.maps, every))
-            for axis, concept in enumerate(one.fold.concepts):
-                shown = one.fold.annotation[concept].to_numpy()
+    for trial in trials:
+        train_rows, validation, test = (trial.fold.rows[part] for part in ("train", "validation", "test"))
+        for seed, whitened in trial.arms[WHITENED].items():
+            units_nc = measures.units(trial.arms[PLAIN][seed], trial.network.maps, every)
+            axes_nk = alignment.concept_scores(whitened.model, batches(trial.network.maps, every))
+            for axis, concept in enumerate(trial.fold.concepts):
+                shown = trial.fold.annotation[concept].to_numpy()
                 rivals = detection.detectors(units_nc, shown, train_rows, validation)
                 scores = {"axis": axes_nk[:, axis]} | rivals
-                key = one.picture, concept, one.fold.number, seed
+                key = trial.picture, concept, trial.fold.number, seed
                 ranks[key] = detection.ranks_of_tested(scores, shown, train_rows, test)
     if not ranks:
         return pd.DataFrame()
@@ -233,21 +233,21 @@ def findings(aucs: Mapping[str, Mapping[str, Mapping[str, Detected]]]) -> str:
 # Whether the network uses its axes, and what it pays for them.
 
 
-def importances(networks: Sequence[WhitenedNetwork], labels: np.ndarray, *, seed: int, rng: Generator) -> pd.DataFrame:
+def importances(trials: Sequence[Trial], labels: np.ndarray, *, seed: int, rng: Generator) -> pd.DataFrame:
     """`measures.importance` of each axis on the test patches, mean over folds: index (concept, input), value and sd."""
     rows = []
-    for one in networks:
-        for axis, concept in enumerate(one.fold.concepts):
+    for trial in trials:
+        for axis, concept in enumerate(trial.fold.concepts):
             importance = measures.importance(
-                one.arms[WHITENED][seed],
-                one.network.maps,
+                trial.arms[WHITENED][seed],
+                trial.network.maps,
                 labels,
-                one.fold.rows["test"],
+                trial.fold.rows["test"],
                 axis,
                 repeats=REPEATS,
                 rng=rng,
             )
-            rows.append({"input": one.picture, "concept": concept} | importance)
+            rows.append({"input": trial.picture, "concept": concept} | importance)
     if not rows:
         return pd.DataFrame()
     return pd.DataFrame(rows).groupby(["concept", "input"], sort=False).mean()
@@ -264,20 +264,20 @@ class Cost:
 
 
 def costs(
-    networks: Sequence[WhitenedNetwork], labels: np.ndarray, subjects: Sequence[str], *, rng: Generator
+    trials: Sequence[Trial], labels: np.ndarray, subjects: Sequence[str], *, rng: Generator
 ) -> dict[str, dict[str, Cost]]:
     """picture -> arm, in words -> its cost over the test patches of all folds and seeds."""
     rows = []
-    for one in networks:
-        test = one.fold.rows["test"]
-        for arm, by_seed in one.arms.items():
+    for trial in trials:
+        test = trial.fold.rows["test"]
+        for arm, by_seed in trial.arms.items():
             for seed, trained in by_seed.items():
-                right = (p_patient(trained.model, one.network.maps, test) > 0.5) == labels[test]
-                report = measures.report(trained, one.network.maps, labels, test)
-                units_nc = measures.units(trained, one.network.maps, test)
-                shared = detection.separability(units_nc, one.fold.tested())
+                right = (p_patient(trained.model, trial.network.maps, test) > 0.5) == labels[test]
+                report = measures.report(trained, trial.network.maps, labels, test)
+                units_nc = measures.units(trained, trial.network.maps, test)
+                shared = detection.separability(units_nc, trial.fold.tested())
                 correlation = report["mean_abs_correlation"]
-                rows.append((one.picture, arm, seed, right, test, correlation, shared))
+                rows.append((trial.picture, arm, seed, right, test, correlation, shared))
     table = pd.DataFrame(rows, columns=["input", "arm", "seed", "right", "row", "correlation", "shared"])
     by_picture: dict[str, dict[str, Cost]] = {}
     for (picture, arm), group in table.groupby(["input", "arm"], sort=False):
@@ -323,18 +323,18 @@ def concept_entries(
     }
 
 
-def concept_contrasts(networks: Sequence[WhitenedNetwork], *, seed: int) -> dict[str, pd.DataFrame]:
+def concept_contrasts(trials: Sequence[Trial], *, seed: int) -> dict[str, pd.DataFrame]:
     """Arm, in words -> `detection.contrast` of the concepts in the test patches of the first fold that has some.
 
     On the last kind of picture, the composite where it is there. Empty for fewer than two concepts.
     """
-    first = [one for one in networks if one.fold is networks[0].fold][-1:]
+    first = [trial for trial in trials if trial.fold is trials[0].fold][-1:]
     return {
         ARMS[arm].what: detection.contrast(
-            measures.units(one.arms[arm][seed], one.network.maps, one.fold.rows["test"]), one.fold.tested()
+            measures.units(trial.arms[arm][seed], trial.network.maps, trial.fold.rows["test"]), trial.fold.tested()
         )
-        for one in first
-        if len(one.fold.concepts) > 1
+        for trial in first
+        if len(trial.fold.concepts) > 1
         for arm in (PLAIN, WHITENED)
     }
 

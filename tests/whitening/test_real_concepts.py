@@ -32,14 +32,14 @@ def folds():
 
 
 @pytest.fixture(scope="module")
-def networks(folds):
+def trials(folds):
     by_fold = [{"SDHA": toy_network(), "composite": toy_network()} for _ in folds]
     return real_concepts.train_axes(folds, by_fold, LABELS, budget=SHORT, seeds=range(2))
 
 
 @pytest.fixture(scope="module")
-def aucs(networks):
-    ranks = real_concepts.concept_ranks(networks, SUBJECTS)
+def aucs(trials):
+    ranks = real_concepts.concept_ranks(trials, SUBJECTS)
     return real_concepts.detector_aucs(ranks, rng=np.random.default_rng(0))
 
 
@@ -67,17 +67,17 @@ def test_what_keeps_axes_from_being_tried_is_said(folds):
     assert real_concepts.why_left_out(folds, people=3) is None
 
 
-def test_both_arms_are_trained_for_each_fold_picture_and_seed(networks):
-    assert [(one.fold.number, one.picture) for one in networks] == [
+def test_both_arms_are_trained_for_each_fold_picture_and_seed(trials):
+    assert [(trial.fold.number, trial.picture) for trial in trials] == [
         (number, picture) for number in (0, 1) for picture in ("SDHA", "composite")
     ]
-    assert all(list(one.arms) == ["BatchNorm", "D2"] for one in networks)
-    assert all(list(by_seed) == [0, 1] for one in networks for by_seed in one.arms.values())
+    assert all(list(trial.arms) == ["BatchNorm", "D2"] for trial in trials)
+    assert all(list(by_seed) == [0, 1] for trial in trials for by_seed in trial.arms.values())
     assert real_concepts.train_axes([], [], LABELS, budget=SHORT, seeds=[0]) == []
 
 
-def test_every_detector_is_tried_on_the_test_patches_of_all_folds(networks, folds):
-    ranks = real_concepts.concept_ranks(networks, SUBJECTS)
+def test_every_detector_is_tried_on_the_test_patches_of_all_folds(trials, folds):
+    ranks = real_concepts.concept_ranks(trials, SUBJECTS)
     assert set(ranks["detector"]) == {"axis", "best unit", "LDA", "probe"}
     assert (ranks["subject"] == SUBJECTS[ranks["row"]]).all() and ranks["rank"].between(0, 1).all()
     for (number, concept), group in ranks.groupby(["fold", "concept"]):
@@ -107,22 +107,22 @@ def test_the_findings_count_what_is_found_and_leave_out_pictures_without_a_defin
     assert not real_concepts.has_defined_axis({"composite": found["composite"]}) and real_concepts.findings({}) == ""
 
 
-def test_importance_is_the_mean_over_folds(networks):
+def test_importance_is_the_mean_over_folds(trials):
     rng, again = (np.random.default_rng(0) for _ in range(2))
-    importance = real_concepts.importances(networks, LABELS, seed=0, rng=rng)
+    importance = real_concepts.importances(trials, LABELS, seed=0, rng=rng)
     assert importance.index.names == ["concept", "input"] and len(importance) == 4
     values = []
-    for one in networks:
-        for axis, concept in enumerate(one.fold.concepts):
+    for trial in trials:
+        for axis, concept in enumerate(trial.fold.concepts):
             given = {"repeats": real_concepts.REPEATS, "rng": again}
-            found = measures.importance(one.arms["D2"][0], see, LABELS, one.fold.rows["test"], axis, **given)
-            values += [found["value"]] if (concept, one.picture) == ("bright", "SDHA") else []
+            found = measures.importance(trial.arms["D2"][0], see, LABELS, trial.fold.rows["test"], axis, **given)
+            values += [found["value"]] if (concept, trial.picture) == ("bright", "SDHA") else []
     assert importance.loc[("bright", "SDHA"), "value"] == pytest.approx(np.mean(values))
     assert real_concepts.importances([], LABELS, seed=0, rng=rng).empty
 
 
-def test_the_cost_is_over_all_folds_and_seeds(networks):
-    costs = real_concepts.costs(networks, LABELS, SUBJECTS, rng=np.random.default_rng(0))
+def test_the_cost_is_over_all_folds_and_seeds(trials):
+    costs = real_concepts.costs(trials, LABELS, SUBJECTS, rng=np.random.default_rng(0))
     assert list(costs) == ["SDHA", "composite"] and list(costs["SDHA"]) == ["batch norm", "E2, against the others"]
     plain = costs["SDHA"]["batch norm"]
     assert plain.accuracy.n == 2 * (15 + 15) and 0 <= plain.shared_direction <= 1 and plain.sd_over_seeds is not None
@@ -132,19 +132,19 @@ def test_the_cost_is_over_all_folds_and_seeds(networks):
     assert real_concepts.cost_table({}).empty
 
 
-def test_the_entries_hold_the_area_of_each_detector_and_the_importance(networks, aucs):
-    importance = real_concepts.importances(networks, LABELS, seed=0, rng=np.random.default_rng(0))
+def test_the_entries_hold_the_area_of_each_detector_and_the_importance(trials, aucs):
+    importance = real_concepts.importances(trials, LABELS, seed=0, rng=np.random.default_rng(0))
     entry = real_concepts.concept_entries(aucs, importance)["composite"]["coarse"]
     assert entry["auc_best_unit"] is aucs["composite"]["coarse"]["best unit"]
     assert entry["importance"]["value"] == importance.loc[("coarse", "composite"), "value"]
 
 
-def test_the_contrast_is_of_the_last_picture_in_the_first_fold(networks):
-    contrasts = real_concepts.concept_contrasts(networks, seed=1)
-    one = networks[1]
-    assert (one.fold.number, one.picture) == (0, "composite")
-    units = measures.units(one.arms["D2"][1], see, one.fold.rows["test"])
-    pd.testing.assert_frame_equal(contrasts["E2, against the others"], detection.contrast(units, one.fold.tested()))
+def test_the_contrast_is_of_the_last_picture_in_the_first_fold(trials):
+    contrasts = real_concepts.concept_contrasts(trials, seed=1)
+    trial = trials[1]
+    assert (trial.fold.number, trial.picture) == (0, "composite")
+    units = measures.units(trial.arms["D2"][1], see, trial.fold.rows["test"])
+    pd.testing.assert_frame_equal(contrasts["E2, against the others"], detection.contrast(units, trial.fold.tested()))
     assert real_concepts.concept_contrasts([], seed=0) == {}
 
 
