@@ -24,8 +24,9 @@ import torch
 from timing import Step, in_turns, load_average, ratio
 from torch import Tensor, nn
 
-from mitolib.whitening import layer as whitening
-from mitolib.whitening import resnet, surgery
+from mitolib import whitening
+from mitolib.whitening import resnet
+from mitolib.whitening import rotation as turning
 
 BATCH, PX, PLACE = 64, 224, "layer4.1.bn1"
 ROUNDS, TURNS = 5, 10  # in turns, and calls in a round of what takes milliseconds
@@ -47,7 +48,7 @@ def training_step(model: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 
 def dense_turn(rotation: Tensor, gradient: Tensor) -> Tensor:
-    """`whitening.cayley` as Wen and Yin write it, with matrices of size d."""
+    """`turning.cayley` as Wen and Yin write it, with matrices of size d."""
     wide, identity = torch.zeros_like(rotation), torch.eye(len(rotation), dtype=rotation.dtype, device=rotation.device)
     wide[: len(gradient)] = gradient
     for _ in range(2):
@@ -76,12 +77,12 @@ def main() -> None:
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     x, y = torch.randn(BATCH, 3, PX, PX), torch.randint(0, 2, (BATCH,))
     plain, whitened, by_newton = (resnet.ResNet18(n_classes=2) for _ in range(3))
-    layer = surgery.replace_norm(whitened, PLACE, CONCEPTS, [x])
-    surgery.replace_norm(by_newton, PLACE, CONCEPTS, [x], whitening="newton")
+    layer = whitening.replace_norm(whitened, PLACE, CONCEPTS, [x])
+    whitening.replace_norm(by_newton, PLACE, CONCEPTS, [x], whitening="newton")
     concepts = [x, x.flip(0)]
     rotation = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64))[0]
     gradient = torch.randn(CONCEPTS, D, dtype=torch.float64)
-    found, wanted = whitening.cayley(rotation, gradient)[0], dense_turn(rotation, gradient)
+    found, wanted = turning.cayley(rotation, gradient)[0], dense_turn(rotation, gradient)
     print(f"the two searches differ by {float((found - wanted).abs().max()):.0e} at most")
 
     print(f"on {x.device}, {load_average()}")
@@ -89,11 +90,11 @@ def main() -> None:
         "step, batch normalisation": (training_step(plain, x, y), 1),
         "step, concept whitening": (training_step(whitened, x, y), 1),
         "step, with newton": (training_step(by_newton, x, y), 1),
-        "rotation round": (lambda: surgery.align(whitened, concepts), 1),
+        "rotation round": (lambda: whitening.align(whitened, concepts), 1),
     }
     turns = {
-        "turn, low rank": (lambda: whitening.cayley(rotation, gradient), TURNS),
-        "turn, procrustes": (lambda: whitening.procrustes(rotation, gradient), TURNS),
+        "turn, low rank": (lambda: turning.cayley(rotation, gradient), TURNS),
+        "turn, procrustes": (lambda: turning.procrustes(rotation, gradient), TURNS),
         "turn, dense float64": (lambda: dense_turn(rotation, gradient), TURNS),
         "turn, dense float32": (lambda: dense_turn(rotation.float(), gradient.float()), TURNS),
     }

@@ -41,9 +41,11 @@ class Needs:
 
 FIBRES = "the fibre baseline (mass marker VDAC1; NDUFB8, MTCO1; Dystrophin for the outlines)"
 MARKER = "the marker map (NDUFB8 against the mass marker VDAC1)"
+FIBRE_CONCEPTS = "concepts of fibres"
 COMPOSITE = "the composite picture (NDUFB8, MTCO1, VDAC1)"
-BY_PEOPLE = "people whom the network has not seen, and the concepts tested on them"
-N_FOLDS = 4  # of people, of concept whitening
+BY_PEOPLE = "people whom the network has not seen"
+CONCEPTS_BY_PEOPLE = "concepts tested on people whom the network has not seen"
+N_FOLDS = 4  # of people, in both chapters on concept whitening, unless another number is chosen
 WHITENED, POSITIONS = (
     512,
     7 * 7,
@@ -59,9 +61,14 @@ CHAPTERS = {
         parts={MARKER: ("NDUFB8", "VDAC1")},
     ),
     "concept_whitening": Needs(
-        own=(PUBLISHED, "concepts of fibres"),
-        parts={COMPOSITE: ("NDUFB8", "MTCO1", "VDAC1")},
+        own=(PUBLISHED, FIBRE_CONCEPTS),
         parts_by_people={BY_PEOPLE: 3},
+        patches=WHITENED // POSITIONS + 1,
+    ),
+    "real_concepts": Needs(
+        own=(FIBRE_CONCEPTS,),
+        parts={COMPOSITE: ("NDUFB8", "MTCO1", "VDAC1")},
+        parts_by_people={CONCEPTS_BY_PEOPLE: 3},
         patches=WHITENED // POSITIONS + 1,
     ),
     "patient_level": Needs(

@@ -75,7 +75,8 @@ def folder(tmp_path_factory) -> Path:
 PARAMETERS = {"profile": "smoke", "protein": "COX4", "proteins": ",".join(PROTEINS)}
 PARAMETERS |= {"methods": "saliency", "trunk_steps": 3, "tail_steps": 3}
 GRIDS = {chapter: {"patch_px": HEIGHT, "stride_px": 64} for chapter in CHAPTERS}
-GRIDS["concept_whitening"] = {"patch_px": 48, "stride_px": 32}  # a covariance of 512 channels takes more patches
+for chapter in ("concept_whitening", "real_concepts"):  # a covariance of 512 channels takes more patches
+    GRIDS[chapter] = {"patch_px": 48, "stride_px": 32}
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ CHAPTERS = (  # in the order in which a book lists them
     "freezing",
     "gradcam",
     "concept_whitening",
+    "real_concepts",
     "patient_level",
     "look",
     "your_data",

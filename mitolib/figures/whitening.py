@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,11 +14,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
+from mitolib.figures import estimates
 from mitolib.figures.style import LABEL_COLOURS, LARGE, NORMAL, SMALL
+from mitolib.metrics import Estimate
 from mitolib.settings import LABELS
 
+PER_ROW = 10  # thumbnails of a contact sheet
+DETECTORS = ("axis", "best unit", "LDA", "probe")
 CONCEPTS = ("concept 1", "concept 2")
-OTHER = "other pictures"  # with them the two concepts do not share all points between them, see `rotate`
+OTHER = "other pictures"  # without them the two concepts would share all points between them, and be opposites
 GROUP_STYLES = {  # colour and marker: neither has to carry the meaning alone
     CONCEPTS[0]: ("#CC79A7", "o"),
     CONCEPTS[1]: ("#0072B2", "^"),
@@ -25,8 +30,14 @@ GROUP_STYLES = {  # colour and marker: neither has to carry the meaning alone
 }
 
 
-def contact_sheet(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray) -> np.ndarray:
-    """Thumbnails in reading order, framed in the colour of their class, the subject above; rows: subject, label."""
+def contact_sheet(patches_nyx: np.ndarray, rows: pd.DataFrame, *, fig: Figure) -> Figure:
+    """Thumbnails in reading order, ten in a row, framed in the colour of their class, the subject above.
+
+    patches_nyx: grey values 0 to 255. rows: subject and label of each. The figure takes the height that they need.
+    """
+    n_rows = math.ceil(len(rows) / PER_ROW)
+    fig.set_size_inches(8, 0.92 * n_rows)
+    axes = fig.subplots(n_rows, PER_ROW, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, patch_yx, row in zip(axes.flat, patches_nyx, rows.itertuples(), strict=False):
@@ -36,7 +47,7 @@ def contact_sheet(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarr
         ax.set_yticks([])
         ax.spines[:].set(color=LABEL_COLOURS[row.label], linewidth=2.5)
         ax.set_title(row.subject, fontsize=7, pad=2, color=LABEL_COLOURS[row.label])
-    return axes
+    return fig
 
 
 def cosines(matrix: pd.DataFrame, *, ax: Axes, title: str = "") -> Axes:
@@ -67,11 +78,11 @@ def trajectories(ranks: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]
     other's: percentile rank among the patches. ranks: columns label, sample, layer, and one per concept (two)."""
     first, second = LABELS
     for ax, (label, rows) in zip(axes, ranks.groupby("label", sort=False), strict=True):
-        for s, (_, way) in enumerate(rows.groupby("sample", sort=False)):
-            colour = sns.color_palette("colorblind")[s]
+        samples = rows.groupby("sample", sort=False)
+        for colour, (_, way) in zip(sns.color_palette("colorblind"), samples, strict=False):
             ax.plot(way[first], way[second], "-o", color=colour, markersize=4, linewidth=1, alpha=0.8)
-            for n, point in enumerate(way.itertuples(), start=1):
-                ax.annotate(str(n), (getattr(point, first), getattr(point, second)), fontsize=8, color=colour,
+            for layer, point in enumerate(way.itertuples(), start=1):
+                ax.annotate(str(layer), (getattr(point, first), getattr(point, second)), fontsize=8, color=colour,
                             xytext=(3, 3), textcoords="offset points")  # fmt: skip
         ax.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
         ax.set_xlim(-4, 104)
@@ -92,6 +103,23 @@ def by_arm(values: pd.DataFrame, *, level: float, ax: Axes) -> Axes:
     ax.grid(axis="y", color="#eeeeee")
     ax.set_axisbelow(True)
     return ax
+
+
+def detectors(aucs: Mapping[str, Mapping[str, Mapping[str, Estimate]]], *, fig: Figure) -> Figure:
+    """How well each concept is found, a panel for each kind of picture: AUC with its interval; dashed: chance.
+
+    aucs: picture -> concept -> detector (DETECTORS) -> AUC.
+    """
+    fig.set_size_inches(4.2 * len(aucs), 4.4)
+    panels = fig.subplots(1, len(aucs), sharey=True, squeeze=False)[0]
+    for ax, (picture, by_concept) in zip(panels, aucs.items(), strict=True):
+        by_detector = {
+            detector: {concept: found[detector] for concept, found in by_concept.items()} for detector in DETECTORS
+        }
+        estimates.intervals(by_detector, level=0.5, ax=ax)
+        ax.set_xlabel(f"AUC on held-out subjects, {picture}")
+        ax.set_xlim(-0.03, 1.03)
+    return fig
 
 
 def latent(stages: Mapping[str, np.ndarray], group: np.ndarray, *, axes: Sequence[Axes]) -> Sequence[Axes]:
@@ -127,11 +155,11 @@ def rotation(whitened: np.ndarray, rotated: np.ndarray, group: np.ndarray, *, ax
     rows = [("neuron 1", whitened), (f"axis of {CONCEPTS[0]}", rotated)]
     names = list(GROUP_STYLES)
     for block, (_, points) in enumerate(rows):
-        for k, name in enumerate(names):
+        for place, name in enumerate(names):
             colour = GROUP_STYLES[name][0]
             ax.boxplot(
                 points[group == name, 0],
-                positions=[-(4 * block + k)],
+                positions=[-(4 * block + place)],
                 orientation="horizontal",
                 widths=0.7,
                 showfliers=False,
@@ -139,7 +167,8 @@ def rotation(whitened: np.ndarray, rotated: np.ndarray, group: np.ndarray, *, ax
                 boxprops={"facecolor": colour, "alpha": 0.7},
                 medianprops={"color": "black"},
             )
-    ax.set_yticks([-(4 * block + k) for block in range(2) for k in range(3)], names * 2, fontsize=SMALL)
+    places = [-(4 * block + place) for block in range(2) for place in range(3)]
+    ax.set_yticks(places, names * 2, fontsize=SMALL)
     for block, (title, _) in enumerate(rows):
         ax.text(0.02, 0.75 - 4 * block, title, fontsize=SMALL, weight="bold", transform=ax.get_yaxis_transform())
     ax.set_ylim(-6.7, 1.4)

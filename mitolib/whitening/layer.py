@@ -11,215 +11,21 @@ mathematics, every position of every map is one sample of d numbers.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-NEWTON_STEPS, REFERENCE_STEPS = 15, 10
+from mitolib.whitening.activation import ACTIVATIONS
+from mitolib.whitening.inverse_root import WHITENINGS, amplification
+from mitolib.whitening.rotation import ROTATIONS
+
 AMPLIFICATION = 1e-2  # of rounding errors; beyond it the reference recursion is not to be trusted
 LEAST = {"rotation": torch.float64, "gradient": torch.float64}  # precision of a buffer; float32 for any other
 
 # Of the public code but for its line search, which starts at a step that fits no scale and can hang.
 REFERENCE = {"whitening": "newton-reference", "activation": "pool_max", "official_mask": True, "affine": False}
-
-
-# Whitening: W with W S W^T = I for a covariance S (d, d), positive definite.
-
-
-def zca(covariance: Tensor) -> Tensor:
-    """The symmetric inverse root S^(-1/2), exactly."""
-    return _InverseRoot.apply(covariance)
-
-
-def newton(covariance: Tensor, steps: int = NEWTON_STEPS) -> Tensor:
-    """S^(-1/2) by the coupled Newton-Schulz iteration (Higham 2008, eq. 6.35), which keeps rounding errors small."""
-    trace = covariance.diagonal().sum()
-    identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    root, inverse_root = covariance / trace, identity
-    for _ in range(steps):
-        update = (3 * identity - inverse_root @ root) / 2
-        root, inverse_root = root @ update, update @ inverse_root
-    return inverse_root / trace.sqrt()
-
-
-def newton_reference(covariance: Tensor, steps: int = REFERENCE_STEPS) -> Tensor:
-    """The recursion of the public code (IterNorm; Huang et al. 2019, arXiv:1904.03441).
-
-    After 10 steps a direction that holds the share s of the trace has variance s p(s)^2, well below 1 for small s; and
-    rounding errors grow where one direction dominates, see `amplification`.
-    """
-    trace = covariance.diagonal().sum()
-    share = covariance / trace
-    p = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    for _ in range(steps):
-        p = 1.5 * p - 0.5 * p @ p @ p @ share
-    return p / trace.sqrt()
-
-
-def amplification(covariance: Tensor, steps: int = REFERENCE_STEPS) -> float:
-    """How large `newton_reference` lets rounding errors grow, relative to its result; beyond 0.01 do not trust it.
-
-    In the eigenbasis an error in entry (i, j) is multiplied in each step by 1.5 - (p_i^2 + p_i p_j + p_j^2) s_j / 2, s
-    being the eigenvalues' shares of the trace: far above 1 where a small s_i, with its large p_i, meets a large s_j.
-    """
-    shares = torch.linalg.eigvalsh(covariance).clamp_min(0) / covariance.diagonal().sum()
-    p = torch.ones_like(shares)
-    growth = torch.ones_like(covariance)
-    for _ in range(steps):
-        factor = 1.5 - 0.5 * ((p[:, None] + p) ** 2 - torch.outer(p, p)) * shares
-        growth = (growth * factor.abs()).clamp_min(1)  # at least that of the error made in this step
-        p = 1.5 * p - 0.5 * p**3 * shares
-    return torch.finfo(covariance.dtype).eps / 2 * float(growth.max())
-
-
-class _InverseRoot(torch.autograd.Function):
-    """Its derivative holds sums of roots where autograd's for `eigh` has differences of eigenvalues, which may be 0."""
-
-    @staticmethod
-    def forward(ctx, covariance: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(covariance)
-        smallest = torch.finfo(values.dtype).eps * values[-1]  # below it a value is rounding error
-        roots = values.clamp_min(smallest).sqrt()
-        ctx.save_for_backward(roots, vectors)
-        return (vectors / roots) @ vectors.T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        roots, vectors = ctx.saved_tensors
-        inner = vectors.T @ (gradient + gradient.T) @ vectors / 2
-        inner /= -torch.outer(roots, roots) * (roots[:, None] + roots)
-        return vectors @ inner @ vectors.T
-
-
-WHITENINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "zca": zca,
-    "newton": newton,
-    "newton-reference": newton_reference,
-}
-
-
-# Activation of an axis: a weighted sum of its values over the positions of one map. The weights depend on the values
-# only by which positions win, so they are the derivative as well. Each function: (N, k, H, W) -> weights of that shape.
-
-
-def _mean(values: Tensor) -> Tensor:
-    return torch.full_like(values, 1 / values[0, 0].numel())
-
-
-def _max(values: Tensor) -> Tensor:
-    winners = (values == values.amax((2, 3), keepdim=True)).to(values.dtype)
-    return winners / winners.sum((2, 3), keepdim=True)
-
-
-def _pos_mean(values: Tensor) -> Tensor:
-    positive = (values > 0).to(values.dtype)
-    return positive / (positive.sum((2, 3), keepdim=True) + 1e-4)
-
-
-def _pool_max(values: Tensor) -> Tensor:
-    if min(values.shape[2:]) < 3:
-        raise ValueError(
-            f"pool_max over a map of {values.shape[2]} x {values.shape[3]} positions; wanted 3 x 3 or more. "
-            'Take larger pictures, an earlier layer, or activation="max".'
-        )
-    winners = functional.max_pool2d(values, 3, return_indices=True)[1].flatten(2)
-    weights = torch.zeros_like(values).flatten(2)
-    return weights.scatter_(2, winners, 1 / winners.shape[2]).view_as(values)
-
-
-ACTIVATIONS = {"mean": _mean, "max": _max, "pos_mean": _pos_mean, "pool_max": _pool_max}
-
-
-# Rotation: an orthogonal R (d, d) whose first k rows should descend <G, R[:k]>, G (k, d) being minus the derivative of
-# the activations. Each function: (R, G) in float64 -> the new R, and how many line searches failed on the way.
-
-
-def cayley(rotation: Tensor, gradient: Tensor) -> tuple[Tensor, int]:
-    """Two steps of descent along the orthogonal matrices (Wen and Yin 2013, doi:10.1007/s10107-012-0584-1).
-
-    Y(t) = (I + t/2 A)^-1 (I - t/2 A) R with A = G R^T - R G^T. Only k rows of G are not zero, so A = U V^T has rank 2k,
-    and the search for t happens on matrices of size 2k.
-    """
-    failures = 0
-    for _ in range(2):
-        rotation, failed = _cayley_step(rotation, gradient)
-        failures += failed
-    return rotation, failures
-
-
-def _cayley_step(rotation: Tensor, gradient: Tensor) -> tuple[Tensor, bool]:
-    k, d = gradient.shape
-    first = torch.eye(d, k, dtype=rotation.dtype, device=rotation.device)
-    turned = rotation @ gradient.T
-    u, v = torch.cat([first, turned], 1), torch.cat([turned, -first], 1)
-    inner, descent = v.T @ u, v.T @ turned @ u[:k]
-    norm = math.sqrt(max(0.0, 2 * float(descent.trace())))  # of A: F'(0) = -|A|^2 / 2 = -trace(descent)
-    if norm <= 1e-6 * float(gradient.norm()):
-        return rotation, False  # stationary: nothing to search
-    step, failed = _line_search(inner.cpu(), descent.cpu(), 2 / norm)
-    system = torch.eye(2 * k, dtype=inner.dtype, device=inner.device) + step / 2 * inner
-    # As a product with R^T and in one pass over R, since these two are all that is as large as d x d.
-    return torch.addmm(rotation, u, torch.linalg.solve(system, (rotation.T @ v).T), alpha=-step), failed
-
-
-def _line_search(inner: Tensor, descent: Tensor, step: float) -> tuple[float, bool]:
-    """A step that descends enough and far enough (weak Wolfe conditions), by doubling and bisection.
-
-    With M = I + t/2 V^T U: F(t) - F(0) = -t trace(M^-1 descent), F'(t) = -trace(M^-2 descent). After 50 tries the
-    search has failed; the step is then the longest that was seen to descend enough, or 0.
-    """
-    identity, slope = torch.eye(len(inner), dtype=inner.dtype, device=inner.device), float(descent.trace())
-    low, high = 0.0, math.inf
-    for _ in range(50):
-        system = identity + step / 2 * inner
-        once = torch.linalg.solve(system, descent)
-        if float(once.trace()) < 1e-4 * slope:
-            high = step
-        elif float(torch.linalg.solve(system, once).trace()) > 0.9 * slope:
-            low = step
-        else:
-            return step, False
-        step = 2 * step if high == math.inf else (low + high) / 2
-    return low, True
-
-
-def procrustes(rotation: Tensor, gradient: Tensor) -> tuple[Tensor, int]:
-    """The minimum in one step, by a thin SVD of G; the other rows turn as little as they must.
-
-    Exact for a fixed G, so the best answer for "mean", whose G does not depend on R.
-    """
-    size = gradient.norm()
-    if size == 0:
-        return rotation, 0
-    old = rotation[: len(gradient)]
-    # The share of the old axes decides where G leaves a choice: opposite concepts make it singular.
-    left, _, right = torch.linalg.svd(old * 1e-6 - gradient / size, full_matrices=False)
-    new = left @ right
-    # The planes between old and new axes: p turns onto q, and r, its partner among the other rows, follows.
-    left, cosines, right = torch.linalg.svd(new @ old.T)
-    p, q, cosines = right @ old, left.T @ new, cosines[:, None]
-    r = q - cosines * p
-    sines = r.norm(dim=1, keepdim=True)
-    r = r / sines.clamp_min(1e-12)
-    rest = rotation[len(gradient) :]
-    turned = torch.cat([new, rest + rest @ r.T @ ((cosines - 1) * r - sines * p)])
-    # A small turn leaves r with few true digits, which would add up over updates: one Newton step back to a rotation.
-    return 1.5 * turned - 0.5 * (turned @ turned.T) @ turned, 0
-
-
-ROTATIONS = {"cayley": cayley, "procrustes": procrustes}
-
-
-def orthogonality_error(rotation: Tensor) -> float:
-    """The largest entry of `|R R^T - I|`."""
-    identity = torch.eye(len(rotation), dtype=rotation.dtype, device=rotation.device)
-    return float((rotation @ rotation.T - identity).abs().max())
 
 
 class ConceptWhitening(nn.Module):
@@ -234,7 +40,7 @@ class ConceptWhitening(nn.Module):
     gain and a shift per channel, as batch normalisation has; the public code has none.
 
     Computes in float32 at least, also under autocast and in a model cast to half precision, and returns the type it was
-    given. `rotation`, R, is a buffer in float64 and changes in `surgery.align` only. `line_search_failures` and
+    given. `rotation`, R, is a buffer in float64 and changes in `alignment.align` only. `line_search_failures` and
     `num_batches_tracked` count from the start of training. All channels form one group.
     Raises ValueError for settings or maps that do not fit, TypeError for maps of integers, FloatingPointError for NaN
     or infinity in a training batch.
@@ -292,8 +98,8 @@ class ConceptWhitening(nn.Module):
         self._widen(before)
         return self
 
-    def _load_from_state_dict(self, *given: object) -> None:
-        super()._load_from_state_dict(*given)
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        super()._load_from_state_dict(*arguments)
         self._widen(self._buffers)  # with assign=True the tensors of a checkpoint are taken as they are
 
     def _widen(self, values: Mapping[str, Tensor | None]) -> None:

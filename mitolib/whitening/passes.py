@@ -41,7 +41,7 @@ def pictures_of(batch: object) -> Tensor:
             f"a batch of pictures has the shape {tuple(pictures.shape)}; {wanted} Pass one batch as [pictures], and "
             "single pictures as torch.stack(pictures)."
         )
-    if any(isinstance(one, Tensor) and one.shape == pictures.shape for one in others):
+    if any(isinstance(part, Tensor) and part.shape == pictures.shape for part in others):
         raise ValueError(
             f"a batch holds several tensors of shape {tuple(pictures.shape)}; {wanted} Say which are the pictures: "
             "pass them alone, or all of them as torch.cat(batch)."
@@ -106,10 +106,11 @@ def outputs_of(model: nn.Module, pictures: Tensor) -> list[Tensor]:
 def change_between(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """The largest difference of two results of `outputs_of`, relative to the largest value; NaN if none is finite."""
     least = torch.finfo(torch.float64).tiny  # of results that are zero in both
-    pairs = [
-        (one - other).abs().max() / one.abs().max().clamp_min(least) for one, other in zip(before, after, strict=True)
+    changes = [
+        (former - latter).abs().max() / former.abs().max().clamp_min(least)
+        for former, latter in zip(before, after, strict=True)
     ]
-    return float(torch.stack(pairs).max()) if pairs else float("nan")
+    return float(torch.stack(changes).max()) if changes else float("nan")
 
 
 @contextmanager
@@ -160,4 +161,4 @@ def named(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def name_of(model: nn.Module, module: nn.Module) -> str:
-    return next(name for name, one in model.named_modules() if one is module) or type(model).__name__
+    return next(name for name, candidate in model.named_modules() if candidate is module) or type(model).__name__

@@ -2,45 +2,47 @@
 
 Each arm treats the first norm layer of the last block in one way and is the same in everything else. The arms form a
 ladder from what the public code of Chen, Bei and Rudin 2020 computes to what its formulas say and beyond. An arm is a
-tail (`resnet.divide`), trained on maps computed once; the whole network below it is trained by the same `fit`.
+tail (`resnet.divide`), trained on maps computed once; the whole network below it is trained by the same `fitting.fit`.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.random import Generator
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
 from mitolib import splits
-from mitolib.progress import track
-from mitolib.settings import processor_has_bfloat16
-from mitolib.whitening import passes, resnet, surgery
+from mitolib.whitening import alignment, resnet, surgery
+from mitolib.whitening.fitting import BATCH, Budget, Inputs, batches, budgets, fit, outputs, pictures
 from mitolib.whitening.layer import REFERENCE as PUBLIC_CODE
-from mitolib.whitening.layer import ConceptWhitening
+from mitolib.whitening.left_out import LeftOut, too_few_people
+
+__all__ = [
+    "ARMS",
+    "Arm",
+    "Budget",
+    "Network",
+    "Trained",
+    "batches",
+    "budgets",
+    "extend",
+    "people_folds",
+    "pictures",
+    "placed",
+    "tested_people",
+    "train",
+    "train_network",
+]
 
 PLACE, BEFORE_HEAD = "last.1.bn1", "before the head"  # in a tail; the first is layer4.1.bn1 of the whole network
-BATCH = 64  # in evaluation
-OPTIMIZERS = {
-    "SGD": partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),  # of the article
-    "AdamW": torch.optim.AdamW,  # learns sooner from random weights
-}
-
-REPORTED = ("gram_cosine", "orthogonality_error", "line_search_failures", "mean_abs_correlation")
-
-Inputs = Callable[[np.ndarray], Tensor]  # row numbers -> a batch for the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,59 +74,13 @@ ARMS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How a network is trained, for how long, and how often its axes are turned meanwhile."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    optimizer: str = "SGD"  # or another of OPTIMIZERS
-    equal_parts: bool = False  # batches with as many of each class, where there are many more of one
-    half_size: int = 0  # steps at the beginning that see pictures of half the side, at a quarter of the cost
-    precision: str = "float32"  # or "bfloat16"
-    every: int = 5  # steps between two rounds; the article turns every 20, of many more steps
-    concept_batch: int = 32  # pictures of a concept in a round, fewer where a concept has fewer
-
-
-@cache
-def precision() -> str:
-    """ "bfloat16" where this processor trains a convolution at least 1.3 times as fast in it, else "float32".
-
-    Measured once per process, in a fraction of a second, as in `features.precision`, and as there not where the
-    processor lists no instructions for it.
-    """
-    if not processor_has_bfloat16():
-        return "float32"
-    maps_nchw = torch.rand(8, 128, 28, 28).to(memory_format=torch.channels_last)
-    layer = nn.Conv2d(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
-    fastest = {False: math.inf, True: math.inf}
-    for low in [*fastest] * 5:  # in turns: a machine busy with other work slows both
-        start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            maps = layer(maps_nchw)
-        maps.float().mean().backward()
-        fastest[low] = min(fastest[low], time.perf_counter() - start)
-    return "bfloat16" if fastest[False] > 1.3 * fastest[True] else "float32"
-
-
 @dataclass(frozen=True)
 class Trained:
     """A trained arm: the model in evaluation, what each round found, and seconds of training."""
 
     model: nn.Module
-    rounds: tuple[surgery.Round, ...]
+    rounds: tuple[alignment.Round, ...]
     seconds: float
-
-
-def pictures(patches_nhwc: np.ndarray, augment: Callable[[np.ndarray], np.ndarray] | None = None) -> Inputs:
-    """Batches of pictures, augmented anew at each call if asked for. patches_nhwc: uint8, 1 or 3 channels."""
-
-    def inputs(rows: np.ndarray) -> Tensor:
-        few_nhwc = np.asarray(patches_nhwc[rows])
-        return resnet.as_input(augment(few_nhwc) if augment else few_nhwc)
-
-    return inputs
 
 
 @dataclass(frozen=True)
@@ -145,7 +101,7 @@ class Network:
         return self.maps_nchw[rows]
 
 
-def network(
+def train_network(
     patches_nhwc: np.ndarray,
     labels: np.ndarray,
     rows: np.ndarray,
@@ -164,8 +120,8 @@ def network(
     torch.manual_seed(seed)
     order, turns = np.random.default_rng(seed).spawn(2)
     whole = resnet.build(int(labels.max()) + 1, arrays=arrays)
-    seen = pictures(patches_nhwc, lambda few: augment(few, rng=turns))
-    loss = fit(whole, seen, labels, rows, budget=budget, rng=order, label=f"{label}, training")
+    augmented = pictures(patches_nhwc, lambda batch_nhwc: augment(batch_nhwc, rng=turns))
+    loss = fit(whole, augmented, labels, rows, budget=budget, rng=order, label=f"{label}, training")
     update_bn(batches(pictures(patches_nhwc), order.permutation(rows)[: 4 * BATCH]), whole)
     return Network(whole, _maps(whole, patches_nhwc, f"{label}, maps"), loss)
 
@@ -181,81 +137,6 @@ def extend(known: Network, more: Mapping[str, np.ndarray]) -> tuple[Network, dic
         maps.append(_maps(known.whole, patches_nhwc, name))
         rows[name] = np.arange(end, end := end + len(patches_nhwc))
     return replace(known, maps_nchw=torch.cat(maps)), rows
-
-
-def batches(inputs: Inputs, rows: np.ndarray, size: int = BATCH) -> Iterator[Tensor]:
-    """The rows in order, `size` at a time."""
-    return (inputs(rows[i : i + size]) for i in range(0, len(rows), size))
-
-
-def outputs(model: nn.Module, inputs: Inputs, rows: np.ndarray, label: str = "") -> Tensor:
-    """What the model, in evaluation, makes of each row, concatenated."""
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(batch) for batch in track(batches(inputs, rows), label, -(-len(rows) // BATCH))])
-
-
-def p_patient(model: nn.Module, inputs: Inputs, rows: np.ndarray) -> np.ndarray:
-    """(len(rows),) probability of the last class."""
-    return outputs(model, inputs, rows).softmax(1)[:, -1].numpy()
-
-
-def shuffled(rows: np.ndarray, size: int, steps: int, *, rng: Generator) -> Iterator[np.ndarray]:
-    """`steps` batches of `size` rows, no row twice before all have been dealt out; a short last batch is left out.
-
-    Fewer rows than `size` make one batch.
-    """
-    size = min(size, len(rows))
-    per_epoch = len(rows) // size
-    for step in range(steps):
-        if step % per_epoch == 0:
-            order = rng.permutation(rows)
-        yield order[step % per_epoch * size :][:size]
-
-
-def fit(
-    model: nn.Module,
-    inputs: Inputs,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    *,
-    budget: Budget,
-    rng: Generator,
-    label: str,
-    turn: Callable[[], None] | None = None,
-) -> pd.Series:
-    """Train in place and return the loss of every step, from 1: cross-entropy, one-cycle rate.
-
-    labels: (N,) class indices, of which `rows` are used. turn: called after every `budget.every` steps but not in the
-    last tenth, so that the network settles behind the last turn.
-    """
-    truth = torch.from_numpy(labels)
-    optimizer = OPTIMIZERS[budget.optimizer](model.parameters(), lr=budget.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, budget.learning_rate, total_steps=budget.steps, cycle_momentum=False
-    )
-    losses = []
-    if budget.equal_parts:
-        drawn = splits.equal_parts(labels, rows, budget.batch_size, budget.steps, rng=rng)
-    else:
-        drawn = shuffled(rows, budget.batch_size, budget.steps, rng=rng)
-    for step, few in enumerate(track(drawn, label, budget.steps), start=1):
-        model.train()
-        optimizer.zero_grad()
-        batch = inputs(few)
-        if step <= budget.half_size:
-            batch = functional.avg_pool2d(batch, 2)
-        with torch.autocast("cpu", torch.bfloat16, enabled=budget.precision == "bfloat16"):
-            logits = model(batch)
-        loss = functional.cross_entropy(logits.float(), truth[few])
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        if turn and step % budget.every == 0 and step <= 0.9 * budget.steps:
-            turn()
-    model.eval()
-    return pd.Series(losses, index=range(1, len(losses) + 1), name="loss")
 
 
 def train(
@@ -282,94 +163,28 @@ def train(
     if without is None:
         without = {name: np.concatenate([concepts[c] for c in concepts if c != name] or [rows]) for name in names}
     if arm.place is not None:
-        given = dict(arm.settings) | {"n_concepts": len(names)}
         calibration = batches(inputs, rows) if arm.calibrated else None
         if arm.place == BEFORE_HEAD:
-            surgery.insert_before_head(model, batches=calibration, stage="last", **given)
+            surgery.insert_before_head(model, len(names), calibration, stage="last", **arm.settings)
         else:
-            surgery.replace_norm(model, arm.place, batches=calibration, **given)
+            surgery.replace_norm(model, arm.place, len(names), calibration, **arm.settings)
     size = min([budget.concept_batch, *(len(concepts[name]) for name in names)]) or 1  # `draw` names an empty concept
     opposed = min([size, *(len(without[name]) for name in names)])
     rounds = []
 
     def turn() -> None:
         if arm.calibrated:  # the running statistics lag behind training, and the axes are turned by them
-            few = rng.permutation(rows)[: 4 * BATCH]
-            surgery.calibrate(model, batches(inputs, few))
-        shown = surgery.draw({name: concepts[name] for name in names}, size, rng=rng)
+            surgery.calibrate(model, batches(inputs, rng.permutation(rows)[: 4 * BATCH]))
+        shown = alignment.draw({name: concepts[name] for name in names}, size, rng=rng)
         against = [inputs(rng.choice(without[name], opposed, replace=False)) for name in names] if arm.against else None
         head = model.fc if arm.place == BEFORE_HEAD else None
-        rounds.append(surgery.align(model, [inputs(few) for few in shown.values()], against, head=head))
+        rounds.append(alignment.align(model, [inputs(batch_rows) for batch_rows in shown.values()], against, head=head))
 
     turning = turn if arm.place is not None and arm.turned else None
     fit(model, inputs, labels, rows, budget=budget, rng=rng, label=label, turn=turning)
     if arm.place is not None and arm.calibrated:
         surgery.calibrate(model, batches(inputs, rows))
     return Trained(model.eval(), tuple(rounds), time.monotonic() - start)
-
-
-def units(trained: Trained, inputs: Inputs, rows: np.ndarray) -> np.ndarray:
-    """(len(rows), C): the mean over the map of each unit that the arm's norm layer puts out."""
-    return _caught(_norm(trained.model), trained.model, inputs, rows).mean((2, 3)).numpy()
-
-
-def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarray) -> dict[str, float | int | None]:
-    """What an arm's layer is like, at the end and in its rounds; None where it has no axes or never turned them.
-
-    auc: of the score on the last axis, for the last class, over `rows`. mean_abs_correlation: over pairs of channels,
-    positions pooled. gram_cosine: the least between two concepts' means in the last round. orthogonality_error and
-    line_search_failures: the greatest, and the sum, of all rounds. amplification: of rounding errors in the public
-    code's recursion, see `layer.amplification`.
-    """
-    samples = _caught(_norm(trained.model), trained.model, inputs, rows).transpose(0, 1).flatten(1).numpy()
-    correlations = np.abs(np.corrcoef(samples[samples.std(axis=1) > 0]))
-    found = dict.fromkeys(REPORTED) | {
-        "mean_abs_correlation": float(correlations[~np.eye(len(correlations), dtype=bool)].mean()),
-        "seconds": trained.seconds,
-        "auc": None,
-        "amplification": None,
-    }
-    if isinstance(layer := _norm(trained.model), ConceptWhitening):
-        found["amplification"] = layer.largest_amplification or None
-        axes = surgery.concept_scores(trained.model, batches(inputs, rows))
-        found["auc"] = float(roc_auc_score(labels[rows] == labels.max(), axes[:, -1]))
-    if trained.rounds:
-        if len(gram := trained.rounds[-1].gram) > 1:
-            found["gram_cosine"] = float(gram.min())
-        found["orthogonality_error"] = max(one.orthogonality_error for one in trained.rounds)
-        found["line_search_failures"] = sum(one.line_search_failures for one in trained.rounds)
-    return found
-
-
-@torch.no_grad()
-def importance(
-    trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarray, axis: int, *, repeats: int, rng: Generator
-) -> dict[str, float]:
-    """{"value", "sd"}: loss with one axis dealt out anew among all rows, over the loss as it is; 1 for an unused axis.
-
-    The whole map of the axis goes from one patch to another, `repeats` times (Chen et al. permute within a batch). Of a
-    layer at `PLACE`: the convolution behind it is linear, so only what this channel adds to it is computed anew.
-    """
-    model = trained.model
-    block, behind = model.last[0], nn.Sequential(*model.last[1:], *list(model)[1:])
-    if _norm(model) is not block.bn1:
-        raise ValueError(f"The axes stand behind {PLACE}, where importance is not defined; wanted an arm placed there.")
-    truth = torch.from_numpy(labels[rows])
-    shortcut_nchw, sums_nchw = inputs(rows), _caught(block.conv2, model, inputs, rows)
-    axis_nchw = functional.relu(_caught(block.bn1, model, inputs, rows)[:, [axis]])
-    weight = block.conv2.weight[:, [axis]]
-
-    def loss(order: np.ndarray) -> float:
-        logits = []
-        for i in range(0, len(rows), BATCH):
-            few = slice(i, i + BATCH)
-            change = functional.conv2d(axis_nchw[order[few]] - axis_nchw[few], weight, padding=block.conv2.padding)
-            logits.append(behind(functional.relu(block.bn2(sums_nchw[few] + change) + shortcut_nchw[few])))
-        return float(functional.cross_entropy(torch.cat(logits), truth))
-
-    plain = loss(np.arange(len(rows)))
-    ratios = [loss(rng.permutation(len(rows))) / plain for _ in range(repeats)]
-    return {"value": float(np.mean(ratios)), "sd": float(np.std(ratios))}
 
 
 def placed(
@@ -385,113 +200,34 @@ def placed(
 ) -> nn.Module:
     """A copy of a trained network with a layer at `place`, calibrated and turned on the patches `rows`, not trained."""
     model = copy.deepcopy(whole)
-    few = rng.permutation(rows)[: 2 * BATCH]
-    surgery.replace_norm(model, place, len(concepts), batches(inputs, few))
-    size = min([budget.concept_batch, *(len(own) for own in concepts.values())]) or 1  # `draw` names an empty concept
+    surgery.replace_norm(model, place, len(concepts), batches(inputs, rng.permutation(rows)[: 2 * BATCH]))
+    smallest = min(len(concept_rows) for concept_rows in concepts.values())
+    size = min(budget.concept_batch, smallest) or 1  # `draw` names an empty concept
     for _ in range(n_rounds):
-        drawn = surgery.draw(concepts, size, rng=rng)
-        surgery.align(model, [inputs(own) for own in drawn.values()])
+        shown = alignment.draw(concepts, size, rng=rng)
+        alignment.align(model, [inputs(batch_rows) for batch_rows in shown.values()])
     return model.eval()
 
 
-def positions(
-    trained: Trained, inputs: Inputs, concepts: Mapping[str, np.ndarray], rows: np.ndarray, *, n: int, rng: Generator
-) -> dict[str, np.ndarray]:
-    """Single positions of maps at the layer, on its two most correlated channels: raw, standardised, whitened, (N, 2).
+def people_folds(table: pd.DataFrame, *, n_folds: int, n_computed: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """For each fold that is computed, set -> row numbers of its patches; all patches of a person are in one set.
 
-    rotated: the same positions on the first two axes. group: (N,) "concept 1", "concept 2" or "other pictures", n of
-    each; concepts: the first two are taken.
+    table: one row per patch, with subject and label. n_folds: that the people of each class are dealt out to; the
+    first n_computed of them are tested in turn. Raises what `splits.by_subject` raises.
     """
-    layer = surgery.layer_of(trained.model)
-    shown = np.concatenate(list(concepts.values()))
-    groups = dict(zip(("concept 1", "concept 2"), concepts.values(), strict=False))
-    groups["other pictures"] = np.setdiff1d(rows, shown)
-    raw, whitened, group = [], [], []
-    for name, own in groups.items():
-        maps = surgery.layer_input(trained.model, inputs(rng.permutation(own)[:BATCH]))
-        chosen = rng.permutation(len(maps) * maps.shape[2] * maps.shape[3])[:n]
-        for kept, stack in ((raw, maps), (whitened, layer.whiten(maps))):
-            kept.append(stack.transpose(0, 1).flatten(1)[:, chosen].T.double())
-        group += [name] * len(chosen)
-    raw, whitened = torch.cat(raw).numpy(), torch.cat(whitened)
-    rotated = (whitened @ layer.rotation[:2].T).numpy()
-    covariance = layer.running_covariance.double().numpy()
-    spread = np.sqrt(np.diag(covariance))
-    lengths = np.outer(spread, spread)
-    correlation = np.triu(np.abs(covariance / np.where(lengths > 0, lengths, np.inf)), k=1)  # a dead channel has none
-    pair = list(np.unravel_index(correlation.argmax(), correlation.shape))
-    standardised = (raw[:, pair] - layer.running_mean.numpy()[pair]) / spread[pair]
-    return {
-        "raw": raw[:, pair],
-        "standardised": standardised,
-        "whitened": whitened.numpy()[:, pair],
-        "rotated": rotated,
-        "group": np.array(group),
-    }
+    folds = []
+    for fold in range(min(n_folds, n_computed)):
+        split = splits.by_subject(table, n_folds=n_folds, fold=fold, seed=seed)
+        folds.append({part: np.flatnonzero(split == part) for part in splits.SETS})
+    return folds
 
 
-def own_aucs(
-    trained: Trained, inputs: Inputs, concepts: Mapping[str, np.ndarray], others: np.ndarray
-) -> dict[str, float]:
-    """concept -> AUC of its axis for its pictures against the rows `others`. concepts: in the order of the axes."""
-    against = surgery.concept_scores(trained.model, batches(inputs, others))
-    found = {}
-    for j, (name, rows) in enumerate(concepts.items()):
-        own = surgery.concept_scores(trained.model, batches(inputs, rows))
-        is_own = np.repeat([1, 0], [len(own), len(against)])
-        found[name] = float(roc_auc_score(is_own, np.concatenate([own, against])[:, j]))
-    return found
-
-
-def geometry(
-    trained: Trained, inputs: Inputs, concepts: Mapping[str, np.ndarray], rows: np.ndarray
-) -> dict[str, float]:
-    """What two concepts that share all the rows do to each other once whitened. Cosines and lengths of mean vectors.
-
-    cosine: between the two concepts' means m. balance: `|p0 m0 + p1 m1|` over the mean length of the two, 0 in theory,
-    p being the shares of the rows. reachable: the best cosine that each of two orthogonal axes can have with its own
-    mean, cos((phi - 90) / 2) for means at the angle phi. reached: the least cosine of an axis with its own mean.
-    """
-    layer = surgery.layer_of(trained.model)
-
-    def mean(few: np.ndarray) -> Tensor:
-        maps = [layer.whiten(surgery.layer_input(trained.model, batch)) for batch in batches(inputs, few)]
-        return torch.cat(maps).mean((0, 2, 3)).double()
-
-    means = torch.stack([mean(np.intersect1d(few, rows)) for few in concepts.values()])
-    lengths = means.norm(dim=1)
-    cosine = float(means[0] @ means[1] / lengths.prod())
-    shares = torch.tensor([len(np.intersect1d(few, rows)) / len(rows) for few in concepts.values()]).double()
-    own = means[-layer.n_concepts :] / lengths[-layer.n_concepts :, None]
-    return {
-        "cosine": cosine,
-        "balance": float((shares @ means).norm() / lengths.mean()),
-        "reachable": math.cos((math.acos(max(-1.0, min(1.0, cosine))) - math.pi / 2) / 2),
-        "reached": float((layer.rotation[: layer.n_concepts] * own).sum(1).min()),
-    }
-
-
-def _norm(model: nn.Module) -> nn.Module:
-    """The layer that the arms differ in."""
-    layers = [module for module in model.modules() if isinstance(module, ConceptWhitening)]
-    return layers[0] if layers else model.get_submodule(PLACE)
-
-
-def _caught(layer: nn.Module, model: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:
-    """(len(rows), C, H, W): what a layer of the model puts out, the model in evaluation. The passes end there."""
-    maps: list[Tensor] = []
-
-    def catch(_: nn.Module, __: tuple[Tensor], output: Tensor) -> None:
-        maps.append(output)
-        raise passes.Reached
-
-    hook = layer.register_forward_hook(catch)
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches(inputs, rows):
-                with suppress(passes.Reached):
-                    model(batch)
-    finally:
-        hook.remove()
-    return torch.cat(maps)
+def tested_people(
+    table: pd.DataFrame, folds: Sequence[Mapping[str, np.ndarray]], *, people: int
+) -> pd.DataFrame | LeftOut:
+    """Who is tested in each fold, a row for each; or why there is none. people: in the smaller class."""
+    if not folds:
+        return too_few_people(people)
+    subjects = table["subject"].to_numpy()
+    tested = {f"fold {i}": ", ".join(sorted(set(subjects[fold["test"]]))) for i, fold in enumerate(folds, start=1)}
+    return pd.Series(tested, name="tested subjects", dtype=object).to_frame()

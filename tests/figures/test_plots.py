@@ -226,11 +226,11 @@ def test_restored_fibres_take_the_colour_of_their_effect_and_others_none():
 
 def test_thumbnails_are_framed_in_the_colour_of_their_class_under_their_subject():
     rows = pd.DataFrame({"subject": ["P01", "C01"], "label": ["patient", "control"]})
-    axes = plt.subplots(1, 3)[1]
-    assert figures.whitening.contact_sheet(np.stack([np.zeros((4, 4)), np.full((4, 4), 9)]), rows, axes=axes) is axes
+    fig = figures.whitening.contact_sheet(np.stack([np.zeros((4, 4)), np.full((4, 4), 9)]), rows, fig=plt.figure())
+    axes = fig.axes
     frames = [{spine.get_edgecolor() for spine in ax.spines.values()} for ax in axes[:2]]
     assert frames == [{to_rgba(style.LABEL_COLOURS[label])} for label in ("patient", "control")]
-    assert [ax.get_title() for ax in axes] == ["P01", "C01", ""]
+    assert [ax.get_title() for ax in axes] == ["P01", "C01", *[""] * (figures.whitening.PER_ROW - 2)]
     assert axes[1].images[0].get_array().max() == 9 and axes[1].images[0].get_clim() == (0, 255)
     assert not axes[2].axison and not axes[2].images, "left over"
 
@@ -298,6 +298,17 @@ def test_paths_go_through_the_layers_in_order_in_the_panel_of_their_class():
     assert len(set(colours)) == 2 and [text.get_color() for text in axes[0].texts][::3] == colours
     assert axes[0].get_xlabel() == "rank on the axis of control, %"
     assert axes[1].get_ylabel() == "rank on the axis of patient, %"
+
+
+def test_each_kind_of_picture_has_a_panel_with_the_detectors_of_every_concept():
+    found = {name: Estimate(0.1 * i, (0.0, 0.2 * i)) for i, name in enumerate(figures.whitening.DETECTORS, start=1)}
+    by_concept = {"large fibres": found, "genotype": found}
+    aucs = {"SDHA": by_concept, "composite": by_concept}
+    panels = figures.whitening.detectors(aucs, fig=plt.figure()).axes
+    assert [ax.get_xlabel().split(", ")[1] for ax in panels] == ["SDHA", "composite"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["large fibres", "genotype"]
+    legend = [text.get_text() for text in panels[0].get_legend().get_texts()]
+    assert legend == list(figures.whitening.DETECTORS)
 
 
 def test_an_arm_has_a_row_with_a_dot_for_each_seed():

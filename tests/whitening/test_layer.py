@@ -8,28 +8,27 @@ import math
 import pickle
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mitolib.whitening import layer as whitening
-from mitolib.whitening import resnet, surgery
-from mitolib.whitening.layer import ConceptWhitening
+from mitolib.whitening import activation, alignment, folding, inverse_root, resnet, surgery
+from mitolib.whitening import rotation as turning
+from mitolib.whitening.layer import AMPLIFICATION, ConceptWhitening
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 EXACT = ("zca", "newton")
-MODES = tuple(whitening.ACTIVATIONS)
+MODES = tuple(activation.ACTIVATIONS)
 KINDS = [
     *EXACT,
     pytest.param("newton-reference", marks=pytest.mark.filterwarnings("ignore:after step .* newton-reference")),
 ]
 over_whitenings = pytest.mark.parametrize("kind", KINDS)
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-over_rotations = pytest.mark.parametrize("kind", tuple(whitening.ROTATIONS))
+over_rotations = pytest.mark.parametrize("kind", tuple(turning.ROTATIONS))
 
 
 @pytest.fixture(autouse=True)
@@ -99,20 +98,20 @@ def test_the_coupled_iteration_falls_monotonically_to_the_exact_inverse_root(d, 
     covariance = spectrum(d, condition)
     errors = []
     for n in range(1, steps + 3):
-        w = whitening.newton(covariance, n)
+        w = inverse_root.newton(covariance, n)
         errors.append(float(torch.linalg.matrix_norm(w @ covariance @ w.T - torch.eye(d, dtype=w.dtype))))
     assert errors[-1] < 1e-8
     fell = [after < before for before, after in itertools.pairwise(errors) if before > 1e-8]
     assert len(fell) > 5 and all(fell)
-    torch.testing.assert_close(w, whitening.zca(covariance), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(w, inverse_root.zca(covariance), rtol=1e-6, atol=1e-6)
 
 
 def test_the_reference_recursion_agrees_while_it_is_stable():
     covariance = spectrum(16, 20)
     for steps in (5, 10):
-        coupled, reference = whitening.newton(covariance, steps), whitening.newton_reference(covariance, steps)
+        coupled, reference = inverse_root.newton(covariance, steps), inverse_root.newton_reference(covariance, steps)
         torch.testing.assert_close(coupled, reference, rtol=1e-9, atol=1e-9)
-    assert (whitening.newton_reference(covariance, 5) - whitening.zca(covariance)).abs().max() > 0.01
+    assert (inverse_root.newton_reference(covariance, 5) - inverse_root.zca(covariance)).abs().max() > 0.01
 
 
 def one_direction(share: float, d: int = 512) -> Tensor:
@@ -140,8 +139,8 @@ def test_the_reference_is_warned_about_where_one_direction_dominates_and_only_th
 @pytest.mark.parametrize(("share", "trusted"), [(0.01, True), (0.25, False)])
 def test_the_guard_tells_where_rounding_errors_spoil_the_reference(share, trusted):
     covariance = covariance_of(one_direction(share))
-    exact, rounded = (whitening.newton_reference(c).double() for c in (covariance, covariance.float()))
-    assert (whitening.amplification(covariance.float()) < whitening.AMPLIFICATION) == trusted
+    exact, rounded = (inverse_root.newton_reference(c).double() for c in (covariance, covariance.float()))
+    assert (inverse_root.amplification(covariance.float()) < AMPLIFICATION) == trusted
     assert (float((rounded - exact).norm() / exact.norm()) < 1e-3) == trusted
 
 
@@ -167,7 +166,7 @@ def test_autograd_of_an_eigendecomposition_would_fail_at_equal_eigenvalues():
     ((vectors / values.sqrt()) @ vectors.T)[0, 1].backward()
     assert not covariance.grad.isfinite().all()
     ours = torch.eye(4, dtype=torch.float64).requires_grad_()
-    whitening.zca(ours)[0, 1].backward()
+    inverse_root.zca(ours)[0, 1].backward()
     assert ours.grad[0, 1] + ours.grad[1, 0] == pytest.approx(-0.5)
 
 
@@ -177,7 +176,7 @@ def test_without_a_rotation_the_output_is_the_plain_whitening(kind):
     y = ConceptWhitening(8, 2, whitening=kind, affine=False)(x)
     mean = x.transpose(0, 1).flatten(1).mean(1)
     centred = (x - mean[:, None, None]).transpose(0, 1).flatten(1)
-    w = whitening.WHITENINGS[kind](centred @ centred.T / centred.shape[1] + 1e-5 * torch.eye(8))
+    w = inverse_root.WHITENINGS[kind](centred @ centred.T / centred.shape[1] + 1e-5 * torch.eye(8))
     assert torch.equal(y, (w @ (x - mean[:, None, None]).flatten(2)).view_as(x))
     layer = turned(ConceptWhitening(8, 2, whitening=kind, affine=False))
     assert not torch.equal(y, layer(x))
@@ -259,8 +258,8 @@ def test_the_official_mask_takes_each_channels_own_winners_which_only_for_the_me
 
 def test_ties_share_the_maximum_and_a_window_of_zeros_counts_once():
     values = torch.zeros(1, 1, 3, 3)
-    assert whitening.ACTIVATIONS["max"](values).flatten().tolist() == pytest.approx([1 / 9] * 9)
-    assert sorted(whitening.ACTIVATIONS["pool_max"](values).flatten().tolist()) == [0] * 8 + [1]
+    assert activation.ACTIVATIONS["max"](values).flatten().tolist() == pytest.approx([1 / 9] * 9)
+    assert sorted(activation.ACTIVATIONS["pool_max"](values).flatten().tolist()) == [0] * 8 + [1]
 
 
 def test_the_order_of_concepts_within_a_round_does_not_matter(measured):
@@ -273,205 +272,6 @@ def test_the_order_of_concepts_within_a_round_does_not_matter(measured):
         layer.update_rotation()
         rotations.append(layer.rotation)
     assert torch.equal(*rotations) and not torch.equal(rotations[0], layers["pool_max"].rotation)
-
-
-# Rotation.
-
-
-def antiparallel(d: int) -> Tensor:
-    direction = torch.randn(1, d, dtype=torch.float64)
-    return torch.cat([direction, -direction])
-
-
-def generic(d: int) -> Tensor:
-    return torch.randn(2, d, dtype=torch.float64)
-
-
-@over_rotations
-@pytest.mark.parametrize("make", [generic, antiparallel])
-def test_updates_stay_orthogonal_never_ascend_and_reach_the_optimum(kind, make):
-    gradient, rotation = make(64), random_rotation(64)
-    best = float(torch.linalg.svdvals(gradient).sum())
-    values, failures = [objective(rotation, gradient)], 0
-    for _ in range(300):
-        rotation, failed = whitening.ROTATIONS[kind](rotation, gradient)
-        values.append(objective(rotation, gradient))
-        failures += failed
-    assert (np.diff(values) <= 1e-12).all()
-    assert 0.999 * best <= -values[-1] <= best + 1e-9
-    assert whitening.orthogonality_error(rotation) < 1e-12
-    assert whitening.orthogonality_error(rotation.float()) < 1e-6
-    assert failures == 0
-
-
-@pytest.mark.parametrize("d", [64, 512])
-def test_300_updates_with_changing_directions_stay_orthogonal(d):
-    rotation = torch.eye(d, dtype=torch.float64)
-    for i in range(300):
-        rotation, _ = whitening.ROTATIONS["procrustes" if i % 2 else "cayley"](rotation, generic(d))
-    assert whitening.orthogonality_error(rotation) < 1e-12
-
-
-@pytest.mark.parametrize("d", [6, 64])
-@pytest.mark.parametrize("k", [2, 6])
-def test_the_low_rank_search_is_the_dense_one(d, k):
-    rotation, gradient = random_rotation(d), torch.randn(k, d, dtype=torch.float64)
-    wide = torch.cat([gradient, torch.zeros(d - k, d, dtype=torch.float64)])
-    skew, identity = wide @ rotation.T - rotation @ wide.T, torch.eye(d, dtype=torch.float64)
-
-    def dense(t: float) -> Tensor:
-        return torch.linalg.solve(identity + t / 2 * skew, (identity - t / 2 * skew) @ rotation)
-
-    def slope(t: float) -> float:
-        middle = torch.linalg.solve(identity + t / 2 * skew, skew @ (rotation + dense(t)) / 2)
-        return -float((wide * middle).sum())
-
-    start = objective(rotation, gradient)
-    t, low, high = 2 / float(skew.norm()), 0.0, math.inf
-    for _ in range(50):
-        if objective(dense(t), gradient) > start + 1e-4 * t * slope(0.0):
-            high = t
-        elif slope(t) < 0.9 * slope(0.0):
-            low = t
-        else:
-            break
-        t = 2 * t if high == math.inf else (low + high) / 2
-    step, failed = whitening._cayley_step(rotation, gradient)
-    torch.testing.assert_close(step, dense(t), rtol=0, atol=1e-12)
-    assert not failed and slope(0.0) == pytest.approx(-0.5 * float(skew.norm()) ** 2)
-
-
-@over_rotations
-def test_the_length_of_the_directions_does_not_matter(kind):
-    rotation, gradient = random_rotation(16), generic(16)
-    turn = whitening.ROTATIONS[kind]
-    for factor in (1e-6, 1e6):
-        torch.testing.assert_close(turn(rotation, factor * gradient)[0], turn(rotation, gradient)[0], rtol=0, atol=1e-9)
-    assert torch.equal(turn(rotation, 0 * gradient)[0], rotation)
-
-
-def test_procrustes_turns_the_other_rows_onto_the_nearest_orthogonal_ones():
-    rotation, gradient = random_rotation(16), generic(16)
-    new, _ = whitening.procrustes(rotation, gradient)
-    rest = rotation[2:] @ (torch.eye(16, dtype=torch.float64) - new[:2].T @ new[:2])
-    left, _, right = torch.linalg.svd(rest, full_matrices=False)
-    torch.testing.assert_close(new[2:], left @ right, rtol=0, atol=1e-9)
-    # An axis at a right angle to its old place, where the projection above is singular.
-    eye = torch.eye(4, dtype=torch.float64)
-    swapped, _ = whitening.procrustes(eye, -eye[3:])
-    assert whitening.orthogonality_error(swapped) < 1e-12 and swapped[0, 3] == pytest.approx(1)
-
-
-def test_a_line_search_that_fails_is_counted_and_never_ascends():
-    # Not a slope of this family: it stays as steep as at 0 however far one goes, so that no step is ever accepted.
-    step, failed = whitening._line_search(torch.zeros(2, 2), torch.eye(2), 1.0)
-    assert failed and step > 1
-    step, failed = whitening._line_search(torch.eye(2), -torch.eye(2), 1.0)
-    assert failed and step == 0
-    layer = ConceptWhitening(4, 1)
-    layer.collect(0, torch.tensor([0.0, 1, 0, 0]).double())
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(whitening, "_line_search", lambda *_: (0.0, True))
-        assert layer.update_rotation() == 2
-    assert layer.line_search_failures == 2 and layer.update_rotation() == 0
-    assert "line_search_failures" in layer.state_dict()
-
-
-# Alignment on data with a known answer.
-
-
-def three_groups(shares: tuple[float, ...], n: int = 8) -> tuple[Tensor, Tensor]:
-    """1 x 1 maps (2000, n, 1, 1) and their group: two with a direction each, at cosine 0.6, and a rest; then mixed."""
-    groups = torch.repeat_interleave(torch.arange(len(shares)), (2000 * torch.tensor(shares)).round().long())
-    directions = torch.zeros(3, n)
-    directions[0, 0], directions[1, 0], directions[1, 1] = 1, 0.6, 0.8
-    x = torch.randn(2000, n) + 4 * directions[groups]
-    return (x @ torch.randn(n, n))[..., None, None], groups
-
-
-def aligned(shares: tuple[float, ...], n: int, kind: str, rounds: int = 10) -> Tensor:
-    """Cosine between each axis and the whitened mean of its own group."""
-    x, groups = three_groups(shares, n)
-    model = nn.Sequential(ConceptWhitening(n, 2, rotation=kind))
-    surgery.calibrate(model, [x])
-    for _ in range(rounds):
-        surgery.align(model, [x[groups == j] for j in range(2)])
-    means = torch.stack([model[0].whiten(x[groups == j]).mean((0, 2, 3)) for j in range(2)])
-    return (functional.normalize(means, dim=1) * model[0].rotation[:2]).sum(1)
-
-
-@over_rotations
-@pytest.mark.parametrize("n", [8, 2])
-def test_axes_follow_two_concepts_among_wider_data(kind, n):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert aligned((0.2, 0.2, 0.6), n, kind).min() > 0.95
-
-
-@over_rotations
-def test_two_concepts_that_are_all_the_data_cannot_both_have_an_axis(kind):
-    with pytest.warns(RuntimeWarning, match=r"concepts 0 and 1 have cosine -1\.00: nearly opposite.*signed axis"):
-        cosines = aligned((0.5, 0.5), 8, kind)
-    assert cosines.tolist() == pytest.approx([math.sqrt(0.5)] * 2, abs=0.02)
-
-
-def test_one_signed_axis_follows_where_two_could_not():
-    x, groups = three_groups((0.5, 0.5))
-    model = nn.Sequential(ConceptWhitening(8, 1))
-    surgery.calibrate(model, [x])
-    for _ in range(5):
-        report = surgery.align(model, [x[groups == 1]])
-    assert report.alignment > 0.999 and report.gram.tolist() == [[pytest.approx(1)]]
-    means = [float(surgery.concept_scores(model, [x[groups == j]]).mean()) for j in range(2)]
-    # The class means are 4 |u0 - u1| = 3.58 apart in units of the spread within a class.
-    assert means[1] == pytest.approx(-means[0], rel=1e-3)
-    assert means[1] == pytest.approx(1.79 / math.hypot(1, 1.79), abs=0.02)
-
-
-def test_the_class_difference_gives_both_axes_directions_of_one_length():
-    x, groups = three_groups((0.75, 0.25))
-    model = nn.Sequential(ConceptWhitening(8, 2))
-    surgery.calibrate(model, [x])
-    control, patient = x[groups == 0], x[groups == 1]
-    with pytest.warns(RuntimeWarning, match="opposite"):
-        surgery.align(model, [control, patient], against=[patient, control])
-        lengths = model[0].gradient.norm(dim=1)
-        assert lengths[0] == pytest.approx(float(lengths[1]))
-        model[0].gradient.zero_()
-        surgery.align(model, [control, patient])
-    lengths = model[0].gradient.norm(dim=1)
-    assert lengths[1] == pytest.approx(3 * float(lengths[0]), rel=1e-3), "else the rarer class pulls harder"
-
-
-def localised(n: int = 300) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps (n, 64, 7, 7), their group, and the directions (2, 64) that groups 0 and 1 add in a patch of 3 x 3."""
-    groups = torch.repeat_interleave(torch.arange(3), torch.tensor([n // 5, n // 5, n - 2 * (n // 5)]))
-    directions = random_rotation(64)[:2].float()
-    x = torch.randn(n, 64, 7, 7)
-    for i in range(2 * (n // 5)):
-        row, column = torch.randint(0, 5, (2,)).tolist()
-        x[i, :, row : row + 3, column : column + 3] += 2 * directions[groups[i], :, None, None]
-    return x, groups, directions
-
-
-def cosine_with_localised_concepts(seed: int, mode: str, *, official_mask: bool = False, rounds: int = 120) -> float:
-    """Mean cosine between the axes and the whitened directions, after rounds with batches of 32."""
-    torch.manual_seed(seed)
-    x, groups, directions = localised(600)
-    model = nn.Sequential(ConceptWhitening(64, 2, activation=mode, official_mask=official_mask))
-    surgery.calibrate(model, [x])
-    for _ in range(rounds):
-        surgery.align(model, [x[groups == j][torch.randperm(120)[:32]] for j in range(2)])
-    whitened = model[0].whiten(directions[..., None, None]) - model[0].whiten(torch.zeros(2, 64, 1, 1))
-    truth = functional.normalize(whitened[..., 0, 0], dim=1)
-    return float((truth * model[0].rotation[:2]).sum(1).mean())
-
-
-def test_the_exact_derivative_finds_localised_concepts_and_the_official_mask_does_not():
-    assert np.mean([cosine_with_localised_concepts(seed, "pool_max") for seed in range(3)]) > 0.75
-    assert cosine_with_localised_concepts(0, "mean", rounds=20) > 0.9
-    assert cosine_with_localised_concepts(0, "pool_max", official_mask=True) < 0.6
 
 
 # In a network.
@@ -564,10 +364,10 @@ def test_before_the_head_swap_and_alignment_leave_the_logits():
         layer = surgery.insert_before_head(model, 2, [x])
         after = model(x)
         assert (after - before).abs().max() < 1e-4
-        surgery.align(model, [x[:8], x[8:16]], head=model.fc)
+        alignment.align(model, [x[:8], x[8:16]], head=model.fc)
         assert (model(x) - before).abs().max() < 1e-4
-        assert whitening.orthogonality_error(layer.rotation) < 1e-12
-        surgery.align(model, [x[16:24], x[24:32]])
+        assert turning.orthogonality_error(layer.rotation) < 1e-12
+        alignment.align(model, [x[16:24], x[24:32]])
         assert (model(x) - before).abs().max() > 1e-3, "a head that is not turned along does not fit any more"
 
 
@@ -580,7 +380,7 @@ def test_evaluation_does_not_depend_on_the_batch_and_changes_nothing(digits_net)
         together = model(x)
         assert torch.equal(model(x), together)
         assert (torch.cat([model(x[i : i + 1]) for i in range(20)]) - together[:20]).abs().max() < 1e-5
-    surgery.concept_scores(model, [x])
+    alignment.concept_scores(model, [x])
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     model.train()(x)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, state[key])}
@@ -600,7 +400,7 @@ def test_a_round_in_training_touches_no_statistic_and_leaves_every_module_in_its
     state = copy.deepcopy(model.state_dict())
     x, y, _, _ = digits()
     augmented = [x[y == label].flip(3) + 0.1 for label in (0, 1)]
-    surgery.align(model, augmented)
+    alignment.align(model, augmented)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, state[key])}
     assert changed == {"bn2.gradient", "bn2.rotation"}
     assert model.training and model.bn2.training and not model.bn1.training
@@ -642,14 +442,14 @@ def test_a_checkpoint_with_batch_normalisation_names_what_is_missing(digits_net)
 def test_a_resumed_training_is_the_uninterrupted_one(digits_net):
     def go_on(model: nn.Module) -> Tensor:
         x, y, test, _ = digits()
-        surgery.align(model, [x[y == label][:16] for label in (0, 1)])
+        alignment.align(model, [x[y == label][:16] for label in (0, 1)])
         train(model, 5, seed=1)
         return model.eval()(test)
 
     model = swapped(digits_net)
     x, y, _, _ = digits()
     train(model, 5)
-    surgery.align(model, [x[y == label][:16] for label in (2, 3)])
+    alignment.align(model, [x[y == label][:16] for label in (2, 3)])
     resumed = swapped(digits_net, calibrated=False)
     resumed.load_state_dict(model.state_dict())
     forgetful = copy.deepcopy(resumed)
@@ -666,7 +466,7 @@ def test_folding_into_the_convolution_changes_nothing(digits_net, kind, bias):
     turned(model.bn2)
     if bias:
         model.conv2.bias = nn.Parameter(torch.randn(32))
-    folded = surgery.fold(model)
+    folded = folding.fold(model)
     x = digits()[2]
     with torch.no_grad():
         assert (folded(x) - model.eval()(x)).abs().max() < 1e-5 * float(model(x).abs().max())
@@ -728,7 +528,7 @@ def test_a_model_cast_to_half_precision_gives_nearly_what_it_gave(name, dtype):
         key: getattr(model[1], key).dtype for key in ("running_mean", "running_covariance", "rotation", "gradient")
     }
     assert list(precision.values()) == [torch.float32, torch.float32, torch.float64, torch.float64]
-    error = surgery.align(model, [x[:4].to(dtype), x[4:8].to(dtype)]).orthogonality_error
+    error = alignment.align(model, [x[:4].to(dtype), x[4:8].to(dtype)]).orthogonality_error
     assert error < (1e-12 if exact else torch.finfo(dtype).eps)
     surgery.calibrate(model, [x.to(dtype)])
     model.train()(x.to(dtype)).sum().backward()
@@ -785,8 +585,8 @@ def test_a_gpu_gives_the_same(kind):
     layer = turned(ConceptWhitening(16, 2, whitening=kind)).to(dtype)
     there = copy.deepcopy(layer).cuda()
     assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
-    surgery.align(layer.eval(), [x[:8], x[8:16]])
-    surgery.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
+    alignment.align(layer.eval(), [x[:8], x[8:16]])
+    alignment.align(there.eval(), [x[:8].cuda(), x[8:16].cuda()])
     assert (there(x.cuda()).cpu() - layer(x)).abs().max() < 1e-4
 
 
@@ -797,7 +597,7 @@ def test_a_gpu_that_is_the_default_device_turns_the_axes(kind):
     with torch.device("cuda"):
         layer = turned(ConceptWhitening(16, 2, rotation=kind))
         layer(x)
-        found = surgery.align(layer.eval(), [x[:8], x[8:16]])
+        found = alignment.align(layer.eval(), [x[:8], x[8:16]])
     assert found.line_search_failures == 0 and found.orthogonality_error < 1e-10
 
 
@@ -808,75 +608,6 @@ def test_a_second_backward_pass_gives_the_same_gradient(kind):
     (first,) = torch.autograd.grad(loss, x, retain_graph=True)
     (second,) = torch.autograd.grad(loss, x)
     assert torch.equal(first, second) and first.abs().max() > 0
-
-
-# ResNet-18.
-
-
-def test_resnet18_has_the_names_and_shapes_of_the_official_checkpoint():
-    state = resnet.ResNet18().state_dict()
-    assert len(state) == 122
-    assert sum(value.numel() for value in resnet.ResNet18().parameters()) == 11_689_512
-    shapes = {
-        "conv1.weight": (64, 3, 7, 7),
-        "layer1.1.bn2.running_var": (64,),
-        "layer2.0.downsample.0.weight": (128, 64, 1, 1),
-        "layer4.0.downsample.1.weight": (512,),
-        "layer4.1.conv2.weight": (512, 512, 3, 3),
-        "fc.weight": (1000, 512),
-    }
-    assert {key: tuple(state[key].shape) for key in shapes} == shapes
-    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    assert len(old) == 102
-    resnet.ResNet18().load_state_dict(dict(old), strict=True)  # as in the official file, older than that counter
-
-
-def test_weights_come_in_the_alphabetical_order_of_their_names_and_the_head_is_new():
-    source = resnet.ResNet18()
-    names = sorted(name for name in source.state_dict() if not name.endswith("num_batches_tracked"))
-    arrays = [source.state_dict()[name].numpy() for name in names]
-    state = resnet.build(2, arrays=arrays).state_dict()
-    assert state["fc.weight"].shape == (2, 512)
-    assert all(torch.equal(state[name], source.state_dict()[name]) for name in names if name[:2] != "fc")
-    other = resnet.build(2, arrays=None).state_dict()
-    assert not torch.equal(other["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
-    with pytest.raises(ValueError, match="101 arrays for ResNet-18; wanted the 102"):
-        resnet.build(2, arrays=arrays[1:])
-
-
-def test_pictures_are_normalised_as_for_imagenet_and_one_channel_is_copied_to_three():
-    grey = np.zeros((2, 4, 5, 1), np.uint8)
-    grey[1], grey[0, 3, 1] = 255, 51
-    x = resnet.as_input(grey)
-    assert x.shape == (2, 3, 4, 5) and x.dtype == torch.float32
-    for c, (mean, sd) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
-        assert x[1, c, 0, 0] == pytest.approx((1 - mean) / sd) and x[0, c, 0, 0] == pytest.approx(-mean / sd)
-        assert x[0, c, 3, 1] == pytest.approx((0.2 - mean) / sd)
-    colour = np.repeat(grey, 3, axis=3)
-    assert torch.equal(resnet.as_input(colour), x)
-    colour[..., 2] = 0
-    assert torch.equal(resnet.as_input(colour)[:, :2], x[:, :2]) and not torch.equal(resnet.as_input(colour), x)
-
-
-def test_pictures_are_left_as_they_are_and_may_be_turned_views_or_read_only():
-    grey = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
-    grey.flags.writeable = False
-    turned = resnet.as_input(grey[:, ::-1])
-    assert torch.equal(turned, resnet.as_input(grey).flip(2)) and grey[0, 0].ravel().tolist() == [0, 1, 2, 3]
-
-
-def test_the_published_place_is_reached_at_7_by_7_and_the_tail_is_the_rest_of_the_model():
-    model = resnet.ResNet18(n_classes=2).eval()
-    x = torch.randn(11, 3, 224, 224)
-    surgery.replace_norm(model, "layer4.1.bn1", 2, [x], activation="pool_max")
-    assert surgery.layer_input(model, x).shape == (11, 512, 7, 7)
-    trunk, tail = resnet.divide(model)
-    with torch.no_grad():
-        features = trunk(x)
-        assert features.shape == (11, 512, 7, 7)
-        assert torch.equal(tail.eval()(features), model(x))
-    surgery.align(tail, [features[:4], features[4:8]])
-    assert not torch.equal(model.layer4[1].bn1.rotation, torch.eye(512, dtype=torch.float64)), "one layer, two views"
 
 
 def test_what_reaches_the_layer_is_found_without_computing_what_lies_behind(digits_net):
@@ -963,7 +694,7 @@ def test_nan_in_a_concept_batch_or_in_calibration_is_refused():
     good, bad = torch.randn(8, 4, 3, 3), torch.full((8, 4, 3, 3), math.nan)
     rotation = layer.rotation.clone()
     with pytest.raises(FloatingPointError, match="batch of concept 1 after step 0; no axis was turned"):
-        surgery.align(layer, [good, bad])
+        alignment.align(layer, [good, bad])
     with pytest.raises(FloatingPointError, match="to calibrate with"):
         surgery.calibrate(layer, [good, bad])
     assert torch.equal(layer.rotation, rotation) and not layer.gradient.any() and layer.running_mean.isfinite().all()
@@ -975,20 +706,20 @@ def test_a_map_too_small_for_pool_max_is_refused_and_the_other_activations_take_
         batches = [torch.randn(8, 4, 2, 5)] * 2
         if mode == "pool_max":
             with pytest.raises(ValueError, match="a map of 2 x 5 positions; wanted 3 x 3"):
-                surgery.align(layer, batches)
+                alignment.align(layer, batches)
         else:
-            surgery.align(layer, batches)
+            alignment.align(layer, batches)
 
 
 def test_a_round_wants_a_batch_for_each_concept():
     layer = ConceptWhitening(4, 2)
     maps = torch.randn(8, 4, 3, 3)
     with pytest.raises(ValueError, match="batches of 8 pictures for 2 concepts"):
-        surgery.align(layer, [maps])
+        alignment.align(layer, [maps])
     with pytest.raises(ValueError, match="batches of 8, 0 pictures for 2 concepts"):
-        surgery.align(layer, [maps, maps[:0]])
+        alignment.align(layer, [maps, maps[:0]])
     with pytest.raises(ValueError, match="batches of 8, 8, 8 pictures"):
-        surgery.align(layer, [maps, maps], against=[maps] * 3)
+        alignment.align(layer, [maps, maps], against=[maps] * 3)
 
 
 def test_a_model_with_no_whitening_layer_or_several_is_refused(digits_net):
@@ -998,22 +729,3 @@ def test_a_model_with_no_whitening_layer_or_several_is_refused(digits_net):
     surgery.replace_norm(model, "bn1", 2, None)
     with pytest.raises(ValueError, match=r"has 2 whitening layers \(bn1, bn2\)"):
         surgery.layer_of(model)
-
-
-def test_concept_batches_are_distinct_rows_of_their_concept_and_differ_from_round_to_round(rng):
-    concepts = {"deficient": range(10), "large": range(20, 40)}
-    rounds = [surgery.draw(concepts, 8, rng=rng) for _ in range(5)]
-    for batch in rounds:
-        assert list(batch) == ["deficient", "large"]
-        assert all(len(set(batch[name]) & set(rows)) == 8 for name, rows in concepts.items())
-    assert len({tuple(batch["large"]) for batch in rounds}) > 1
-    again = surgery.draw(concepts, 8, rng=np.random.default_rng(0))
-    assert all((again[name] == rounds[0][name]).all() for name in concepts)
-
-
-def test_concepts_without_pictures_with_too_few_or_with_a_shared_one_are_refused(rng):
-    for rows in ([], [1, 2]):
-        with pytest.raises(ValueError, match=f"concept 'large' has {len(rows)} pictures, a batch takes 3"):
-            surgery.draw({"deficient": [4, 5, 6], "large": rows}, 3, rng=rng)
-    with pytest.raises(ValueError, match="1 pictures are in two concepts, picture 6 in 'deficient' and 'large'"):
-        surgery.draw({"deficient": [4, 5, 6], "large": [6, 7, 8]}, 3, rng=rng)

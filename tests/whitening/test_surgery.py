@@ -13,8 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.data import DataLoader, TensorDataset
 
-from mitolib.whitening import layer as whitening
-from mitolib.whitening import resnet, surgery
+from mitolib.whitening import alignment, folding, resnet, surgery
 from mitolib.whitening.layer import ConceptWhitening
 
 pytestmark = [
@@ -144,7 +143,7 @@ def test_what_follows_a_convolution_alone_is_folded_and_the_model_stays(name):
     next(model.children()).eval()
     next(module for module in model.modules() if isinstance(module, nn.Conv2d)).requires_grad_(False)
     before = state_of(model)
-    folded = surgery.fold(model)
+    folded = folding.fold(model)
     assert state_of(model) == before
     assert not any(module.training or isinstance(module, ConceptWhitening) for module in folded.modules())
     frozen = [key for key, parameter in model.named_parameters() if not parameter.requires_grad]
@@ -283,7 +282,7 @@ def test_whatever_stands_in_the_way_of_folding_is_named_and_the_model_stays(name
         whitened(model, norm)
     before = state_of(model)
     with pytest.raises(ValueError, match=message) as caught:
-        surgery.fold(model)
+        folding.fold(model)
     assert str(caught.value).endswith("Leave this model unfolded.")
     assert state_of(model) == before
 
@@ -337,8 +336,8 @@ def test_the_remedies_that_the_messages_name_make_a_model_that_folds(name):
     with torch.no_grad():
         wanted = model(PICTURES)
         with pytest.raises(ValueError, match=r"Leave this model unfolded\.$"):
-            surgery.fold(model)
-        assert close(surgery.fold(remedy(model))(PICTURES), wanted)
+            folding.fold(model)
+        assert close(folding.fold(remedy(model))(PICTURES), wanted)
 
 
 @pytest.mark.parametrize(("side_px", "guessed"), [(28, True), (10, False)])
@@ -348,17 +347,17 @@ def test_a_model_for_one_size_of_pictures_is_compared_on_noise_of_that_size_or_o
     model = nn.Sequential(model, nn.Flatten(), head)
     if not guessed:
         with pytest.raises(ValueError, match=r"takes no noise of 3 channels and 32, .*fold\(model, example=pictures\)"):
-            surgery.fold(model)
+            folding.fold(model)
     example = None if guessed else (PICTURES, torch.zeros(16))
     pictures = torch.randn(2, 3, side_px, side_px)
     with torch.no_grad():
-        assert close(surgery.fold(model, example)(pictures), model.eval()(pictures))
+        assert close(folding.fold(model, example)(pictures), model.eval()(pictures))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_model_in_another_precision_is_folded_in_it(dtype):
     model = whitened(Net(lambda m, x: m.bn(m.conv(x)))).to(dtype).eval()
-    folded = surgery.fold(model)
+    folded = folding.fold(model)
     assert folded.conv.weight.dtype == folded.conv.bias.dtype == dtype
     with torch.no_grad():
         change = (folded(PICTURES.to(dtype)) - model(PICTURES.to(dtype))).abs().max()
@@ -445,8 +444,8 @@ CALLS = {  # name -> (a model, what is done to it with batches)
     "replace_norm": (Restless, lambda model, batches: surgery.replace_norm(model, "layer4.1", 2, batches)),
     "insert_before_head": (Restless, lambda model, batches: surgery.insert_before_head(model, 2, batches)),
     "calibrate": (replaced, surgery.calibrate),
-    "concept_scores": (replaced, surgery.concept_scores),
-    "align": (replaced, lambda model, batches: surgery.align(model, concepts(batches), head=model.fc)),
+    "concept_scores": (replaced, alignment.concept_scores),
+    "align": (replaced, lambda model, batches: alignment.align(model, concepts(batches), head=model.fc)),
 }
 SERVED = {  # what one of them takes though the others do not
     ("concept_scores", "NaN"),
@@ -479,7 +478,7 @@ NARROW = nn.Linear(5, 2)
 
 def failing_head(model: nn.Module) -> None:
     """An error in the midst of writing: the head cannot be turned along."""
-    surgery.align(model, [PICTURES, PICTURES.flip(0)[:4]], head=NARROW)
+    alignment.align(model, [PICTURES, PICTURES.flip(0)[:4]], head=NARROW)
 
 
 def unreached(model: nn.Module) -> None:
@@ -532,13 +531,13 @@ EARLY_ENDS = {  # name -> (a model, what is done to it, error, message)
     "a head of another size": (replaced, failing_head, RuntimeError, ""),
     "no head": (
         replaced,
-        lambda m: surgery.align(m, [PICTURES] * 2, head=m.conv1),
+        lambda m: alignment.align(m, [PICTURES] * 2, head=m.conv1),
         ValueError,
         "head is Conv2d.*wanted a plain Linear",
     ),
     "pictures without floats for `against`": (
         replaced,
-        lambda m: surgery.align(m, [PICTURES] * 2, against=[PICTURES, PICTURES.byte()]),
+        lambda m: alignment.align(m, [PICTURES] * 2, against=[PICTURES, PICTURES.byte()]),
         TypeError,
         "uint8",
     ),
@@ -571,7 +570,7 @@ def test_a_warning_that_was_made_an_error_comes_before_any_axis_is_turned():
     model[1].running_mean.copy_(mean)
     before = state_of(model)
     with pytest.raises(RuntimeWarning, match="nearly opposite"):
-        surgery.align(model, opposite)
+        alignment.align(model, opposite)
     assert state_of(model) == before
 
 
@@ -589,7 +588,7 @@ def test_an_interrupt_between_two_writes_undoes_the_first(step, monkeypatch):
         if step == "set_statistics":
             surgery.calibrate(model, [PICTURES + 1])
         else:
-            surgery.align(model, [PICTURES, -PICTURES], head=model.fc)
+            alignment.align(model, [PICTURES, -PICTURES], head=model.fc)
     assert state_of(model) == before
 
 
@@ -602,11 +601,12 @@ def test_pictures_are_taken_out_of_what_loaders_give(shape):
         models, (PICTURES.split(4), [shape((p, labels)) for p in PICTURES.split(4)]), strict=True
     ):
         surgery.replace_norm(model, "bn", 2, batches)
-        surgery.align(model, batches[:2])
+        alignment.align(model, batches[:2])
     for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
         assert torch.equal(one, other)
     np.testing.assert_array_equal(
-        surgery.concept_scores(models[0], [PICTURES]), surgery.concept_scores(models[1], [shape((PICTURES, labels))])
+        alignment.concept_scores(models[0], [PICTURES]),
+        alignment.concept_scores(models[1], [shape((PICTURES, labels))]),
     )
 
 
@@ -616,7 +616,7 @@ def test_a_loader_may_serve_and_a_call_that_failed_may_be_made_again():
     with pytest.raises(TypeError, match="a batch is str"):
         surgery.replace_norm(model, "1", 2, "a folder")
     layer = surgery.replace_norm(model, "1", 2, loader)
-    assert model[1] is layer and surgery.concept_scores(model, loader).shape == (16, 2)
+    assert model[1] is layer and alignment.concept_scores(model, loader).shape == (16, 2)
 
 
 # Norm layers and heads that are more than they seem.
@@ -704,9 +704,3 @@ def test_a_head_whose_bias_is_zeros_absorbs_the_layer():
         model.fc.bias = nn.Parameter(torch.zeros(2))
         surgery.insert_before_head(model, 2, [PICTURES])
         assert close(model(PICTURES), wanted)
-
-
-def test_what_is_done_to_a_model_can_be_asked_of_the_module_of_the_layer():
-    assert whitening.fold is surgery.fold and whitening.replace_norm is surgery.replace_norm
-    with pytest.raises(AttributeError, match="no attribute 'unfold'"):
-        whitening.unfold  # noqa: B018

@@ -1,9 +1,8 @@
-"""The arms on a tail of 6 channels and maps of 4 x 4, in which patients have more of channel 0."""
+"""The arms on the tail and maps of `toy_arms`."""
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.nn import functional
+from toy_arms import BUDGET, CLASSES, EVERY, FEW, LABELS, MAPS, ROWS, C, eye, logits, see, toy_tail, trained
 
-from mitolib.whitening import resnet, surgery, training
+from mitolib.whitening import alignment, fitting, resnet, surgery, training
 from mitolib.whitening.layer import ConceptWhitening
 
 pytestmark = [  # two classes that are all the data, and few channels, make the layer warn; its own tests hold that
@@ -24,52 +24,9 @@ pytestmark = [  # two classes that are all the data, and few channels, make the 
     pytest.mark.usefixtures("one_torch_thread"),
 ]
 
-N, C, SIDE = 80, 6, 4
-LABELS = np.arange(N) % 2
-EVERY = np.arange(N)
-ROWS = np.arange(60)  # of training
-CLASSES = {name: ROWS[LABELS[ROWS] == i] for i, name in enumerate(("control", "patient"))}
-FEW = {"large": np.arange(0, 20), "pale": np.arange(20, 40)}  # two concepts that leave patches over
-BUDGET = training.Budget(steps=20, batch_size=16, learning_rate=0.05, every=5, concept_batch=8)
 over_arms = pytest.mark.parametrize("name", training.ARMS)
 whitened_arms = [name for name, arm in training.ARMS.items() if arm.place is not None]
 turned_arms = [name for name in whitened_arms if training.ARMS[name].turned]
-
-
-def toy_maps() -> Tensor:
-    torch.manual_seed(1)
-    maps = torch.randn(N, C, SIDE, SIDE)
-    maps[:, 0] += 3 * torch.from_numpy(LABELS)[:, None, None]
-    return maps
-
-
-MAPS = toy_maps()
-
-
-def see(rows: np.ndarray) -> Tensor:
-    return MAPS[rows]
-
-
-def toy_tail() -> nn.Sequential:
-    """As of `resnet.divide`: the last block keeps the number that it has in the whole network."""
-    torch.manual_seed(0)
-    last = nn.Sequential(OrderedDict([("1", resnet.BasicBlock(C, C, 1))]))
-    tail = OrderedDict(last=last, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(C, 2))
-    return nn.Sequential(tail)
-
-
-def trained(arm: training.Arm | str, concepts=CLASSES, *, budget=BUDGET, seed=0, rows=ROWS, inputs=see, **more):
-    arm = training.ARMS[arm] if isinstance(arm, str) else arm
-    given = {"budget": budget, "rng": np.random.default_rng(seed), "label": ""} | more
-    return training.train(arm, toy_tail(), inputs, LABELS, rows, concepts, **given)
-
-
-def logits(model: nn.Module) -> Tensor:
-    return training.outputs(model, see, EVERY)
-
-
-def eye(layer: ConceptWhitening) -> Tensor:
-    return torch.eye(layer.n_channels, dtype=torch.float64)
 
 
 # ---- batches
@@ -79,7 +36,7 @@ def eye(layer: ConceptWhitening) -> Tensor:
 def test_no_row_comes_again_before_the_batches_of_an_epoch_are_through(n, size, epochs, seed):
     rows = 100 + np.arange(n)
     per_epoch = max(1, n // size)
-    drawn = list(training.shuffled(rows, size, epochs * per_epoch, rng=np.random.default_rng(seed)))
+    drawn = list(fitting.shuffled(rows, size, epochs * per_epoch, rng=np.random.default_rng(seed)))
     assert len(drawn) == epochs * per_epoch and {len(few) for few in drawn} == {min(size, n)}
     for e in range(epochs):
         seen = np.concatenate(drawn[e * per_epoch : (e + 1) * per_epoch])
@@ -89,7 +46,7 @@ def test_no_row_comes_again_before_the_batches_of_an_epoch_are_through(n, size, 
 
 
 def test_the_order_of_rows_is_drawn_anew_for_each_epoch(rng):
-    first, second = training.shuffled(np.arange(50), 99, 2, rng=rng)
+    first, second = fitting.shuffled(np.arange(50), 99, 2, rng=rng)
     assert (first != second).any() and (first != np.arange(50)).any() and set(first) == set(second)
 
 
@@ -102,21 +59,21 @@ def test_batches_of_equal_parts_hold_as_many_of_each_class():
         seen.append(few)
         return see(few)
 
-    training.fit(toy_tail(), inputs, labels, rows, budget=budget, rng=np.random.default_rng(0), label="")
+    fitting.fit(toy_tail(), inputs, labels, rows, budget=budget, rng=np.random.default_rng(0), label="")
     assert [labels[few].mean() for few in seen] == [0.5] * budget.steps
     assert set(np.concatenate(seen)) == set(rows), "20 steps are enough for every patch to have had a turn"
 
 
 def test_batches_keep_the_order_and_the_outputs_do_not_depend_on_them():
-    assert [len(batch) for batch in training.batches(see, EVERY, 32)] == [32, 32, 16]
+    assert [len(batch) for batch in fitting.batches(see, EVERY, 32)] == [32, 32, 16]
     tail = toy_tail()
-    found = training.outputs(tail, see, EVERY)  # two batches
+    found = fitting.outputs(tail, see, EVERY)  # two batches
     assert not tail.training
     with torch.no_grad():
         assert_allclose(found, tail(MAPS), atol=1e-6)
     some = np.array([70, 3, 41])
-    assert_allclose(training.outputs(tail, see, some), found[some], atol=1e-6)
-    assert_allclose(training.p_patient(tail, see, some), functional.softmax(found[some], 1)[:, 1], atol=1e-6)
+    assert_allclose(fitting.outputs(tail, see, some), found[some], atol=1e-6)
+    assert_allclose(fitting.p_patient(tail, see, some), functional.softmax(found[some], 1)[:, 1], atol=1e-6)
 
 
 def test_pictures_are_normalised_and_augmented_anew_at_each_call(rng):
@@ -127,8 +84,8 @@ def test_pictures_are_normalised_and_augmented_anew_at_each_call(rng):
         calls.append(few.copy())
         return few + len(calls)
 
-    assert torch.equal(training.pictures(patches)(rows), resnet.as_input(patches[rows]))
-    inputs = training.pictures(patches, augment)
+    assert torch.equal(fitting.pictures(patches)(rows), resnet.as_input(patches[rows]))
+    inputs = fitting.pictures(patches, augment)
     first, second = inputs(rows), inputs(rows)
     assert (calls[0] == patches[rows]).all() and (calls[1] == patches[rows]).all()
     assert torch.equal(first, resnet.as_input(patches[rows] + 1)) and not torch.equal(first, second)
@@ -137,10 +94,10 @@ def test_pictures_are_normalised_and_augmented_anew_at_each_call(rng):
 # ---- training
 
 
-def fitted(budget: training.Budget, turn=None, *, labels=LABELS, rows=ROWS, inputs=see):
+def fitted(budget: fitting.Budget, turn=None, *, labels=LABELS, rows=ROWS, inputs=see):
     tail = toy_tail()
     rng = np.random.default_rng(0)
-    return tail, training.fit(tail, inputs, labels, rows, budget=budget, rng=rng, label="", turn=turn)
+    return tail, fitting.fit(tail, inputs, labels, rows, budget=budget, rng=rng, label="", turn=turn)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +129,7 @@ def test_the_first_steps_see_pictures_of_half_the_side():
     tail = toy_tail()
     tail.register_forward_pre_hook(lambda _, given: sides.append(given[0].shape[2:]))
     budget = replace(BUDGET, steps=5, half_size=3)
-    training.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
+    fitting.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
     assert sides == [(2, 2)] * 3 + [(4, 4)] * 2
 
 
@@ -182,15 +139,15 @@ def test_convolutions_of_training_are_of_the_budgets_precision_and_weights_of_fl
     tail = toy_tail()
     tail.last[0].conv1.register_forward_hook(lambda *given: found.append(given[-1].dtype))
     budget = replace(BUDGET, steps=2, precision=precision)
-    training.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
+    fitting.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
     assert found == [dtype] * 2 and tail.fc.weight.dtype == torch.float32
 
 
 def test_the_precision_is_one_of_two():
-    assert training.precision() in {"float32", "bfloat16"}
+    assert fitting.precision() in {"float32", "bfloat16"}
 
 
-@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", fitting.OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss(optimizer):
     _, loss = fitted(replace(BUDGET, steps=60, optimizer=optimizer, learning_rate=0.02))
     assert loss[-5:].mean() < loss[:5].mean() / 2
@@ -261,9 +218,9 @@ def test_before_the_head_turning_leaves_the_logits_if_the_head_follows(monkeypat
     for module in tail.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
-    align = surgery.align
+    align = alignment.align
     if not head_follows:
-        monkeypatch.setattr(surgery, "align", lambda *given, head: align(*given))
+        monkeypatch.setattr(alignment, "align", lambda *given, head: align(*given))
     still = replace(BUDGET, learning_rate=0.0)
     rng = np.random.default_rng(0)
     one = training.train(training.ARMS["F"], tail, see, LABELS, ROWS, CLASSES, budget=still, rng=rng, label="")
@@ -289,13 +246,13 @@ def rows_in(batch: Tensor) -> list[int]:
 @pytest.fixture
 def rounds(monkeypatch) -> list[tuple[list[list[int]], list[list[int]] | None]]:
     """What each round of turning is given: row numbers per concept, and against them."""
-    caught, align = [], surgery.align
+    caught, align = [], alignment.align
 
     def spy(model, shown, against=None, **more):
         caught.append(([rows_in(b) for b in shown], against and [rows_in(b) for b in against]))
         return align(model, shown, against, **more)
 
-    monkeypatch.setattr(surgery, "align", spy)
+    monkeypatch.setattr(alignment, "align", spy)
     return caught
 
 
@@ -376,14 +333,16 @@ def patches(monkeypatch, rng) -> np.ndarray:
 def a_network(patches: np.ndarray, *, seed: int = 0, rows: np.ndarray = ROWS, augment=lambda few, rng: few):
     budget = replace(BUDGET, steps=4)
     labels = LABELS[: len(patches)]
-    return training.network(patches, labels, rows, arrays=None, augment=augment, budget=budget, seed=seed, label="")
+    return training.train_network(
+        patches, labels, rows, arrays=None, augment=augment, budget=budget, seed=seed, label=""
+    )
 
 
 def test_the_tail_makes_of_the_maps_what_the_network_makes_of_the_pictures(patches):
     known = a_network(patches)
     assert known.maps_nchw.shape == (70, 4, 4, 4) and len(known.loss) == 4
-    whole = training.outputs(known.whole, training.pictures(patches), np.arange(70))
-    assert_allclose(training.outputs(known.tail, known.maps, np.arange(70)), whole, atol=1e-5)
+    whole = fitting.outputs(known.whole, fitting.pictures(patches), np.arange(70))
+    assert_allclose(fitting.outputs(known.tail, known.maps, np.arange(70)), whole, atol=1e-5)
 
 
 def test_training_augments_its_own_rows_and_the_maps_are_of_the_pictures_as_they_are(patches):
@@ -438,7 +397,7 @@ def test_a_layer_is_placed_and_turned_in_a_copy_that_is_not_trained(patches, n_r
     known = a_network(patches).whole
     before = copy.deepcopy(known.state_dict())
     given = {"budget": BUDGET, "n_rounds": n_rounds, "rng": np.random.default_rng(0)}
-    model = training.placed(known, "layer2.0.bn2", training.pictures(patches), ROWS, FEW, **given)
+    model = training.placed(known, "layer2.0.bn2", fitting.pictures(patches), ROWS, FEW, **given)
     layer = surgery.layer_of(model)
     assert layer is model.layer2[0].bn2 and layer.n_concepts == 2 and not model.training
     assert torch.equal(layer.rotation, eye(layer)) == (n_rounds == 0)
@@ -451,184 +410,4 @@ def test_a_layer_is_not_placed_for_a_concept_without_pictures(patches):
     given = {"budget": BUDGET, "n_rounds": 1, "rng": np.random.default_rng(0)}
     with pytest.raises(ValueError, match="concept 'pale' has 0 pictures"):
         concepts = FEW | {"pale": np.array([], int)}
-        training.placed(Tiny(2), "layer2.0.bn2", training.pictures(patches), ROWS, concepts, **given)
-
-
-# ---- what an arm is like
-
-
-def test_units_are_the_means_over_the_map_that_the_norm_layer_puts_out():
-    one = trained("BatchNorm")
-    block = one.model.last[0]
-    with torch.no_grad():
-        wanted = block.bn1(block.conv1(MAPS)).mean((2, 3))
-    assert_allclose(training.units(one, see, EVERY), wanted, atol=1e-5)
-    assert_allclose(training.units(one, see, np.array([7, 3])), wanted[[7, 3]], atol=1e-5)
-
-
-def test_the_units_of_a_layer_before_the_head_are_what_the_head_reads():
-    one = trained("F")
-    with torch.no_grad():
-        assert_allclose(one.model.fc(torch.from_numpy(training.units(one, see, EVERY))), logits(one.model), atol=1e-5)
-
-
-def test_an_arm_reports_none_for_axes_that_it_has_not_or_never_turned():
-    undone = {"gram_cosine", "orthogonality_error", "line_search_failures", "amplification"}
-    plain, still, turned, signed, public = (
-        training.report(trained(name), see, LABELS, ROWS) for name in ("BatchNorm", "ZCA", "C", "E", "A")
-    )
-    assert {key for key, value in plain.items() if value is None} == {*undone, "auc"}
-    assert {key for key, value in still.items() if value is None} == undone
-    assert {key for key, value in turned.items() if value is None} == {"amplification"}, "exact whitening has none"
-    assert {key for key, value in signed.items() if value is None} == {"gram_cosine", "amplification"}
-    assert {key for key, value in public.items() if value is None} == set() and public["amplification"] > 0
-    assert set(plain) == set(turned) == {*training.REPORTED, "auc", "amplification", "seconds"}
-    assert turned["gram_cosine"] < -0.9 and turned["orthogonality_error"] < 1e-9
-    assert turned["line_search_failures"] == 0
-
-
-def test_whitening_removes_the_correlation_between_channels_that_batch_norm_leaves():
-    plain, whitened = (
-        training.report(trained(name), see, LABELS, ROWS)["mean_abs_correlation"] for name in ("BatchNorm", "E2")
-    )
-    assert whitened < 1e-3 < 0.05 < plain
-
-
-def test_the_turned_axis_of_the_last_concept_tells_the_last_class():
-    longer = replace(BUDGET, steps=40)
-    assert training.report(trained("E", budget=longer), see, LABELS, EVERY)["auc"] > 0.8
-    upside_down = dict(reversed(CLASSES.items()))
-    assert training.report(trained("E", upside_down, budget=longer), see, LABELS, EVERY)["auc"] < 0.3
-
-
-def test_the_last_axis_is_judged_by_the_last_class():
-    torch.manual_seed(0)
-    maps = torch.randn(12, 4, 3, 3)
-    maps[:, 0] = 0
-    maps[6:, 1] += 9  # axis 1 tells the class, axis 0 nothing
-    labels = np.repeat([0, 1], 6)
-    one = training.Trained(nn.Sequential(ConceptWhitening(4, 2, affine=False)).eval(), (), 0.0)
-    assert training.report(one, lambda rows: maps[rows], labels, np.arange(12))["auc"] == 1
-    assert training.report(one, lambda rows: maps[rows], 1 - labels, np.arange(12))["auc"] == 0
-
-
-def test_an_axis_that_the_head_ignores_has_importance_one_and_the_one_it_needs_more(rng):
-    one = trained("E2")
-    with torch.no_grad():
-        one.model.last[0].conv2.weight[:, [0, *range(2, C)]] = 0
-    labels = (training.p_patient(one.model, see, EVERY) > 0.5).astype(int)  # as the network says
-    before = logits(one.model)
-    needed, *ignored = (training.importance(one, see, labels, EVERY, axis, repeats=3, rng=rng) for axis in (1, 0, 2))
-    assert needed["value"] > 1.05 and needed["sd"] > 0
-    assert all(found == {"value": pytest.approx(1), "sd": pytest.approx(0, abs=1e-6)} for found in ignored)
-    assert torch.equal(logits(one.model), before), "nothing is left behind"
-
-
-@pytest.mark.parametrize("name", ["BatchNorm", "D2"])
-def test_importance_is_that_of_a_network_whose_layer_puts_out_the_dealt_maps(name):
-    one, some = trained(name), np.random.default_rng(0).permutation(N)[:70]  # two batches
-    found = training.importance(one, see, LABELS, some, 0, repeats=2, rng=np.random.default_rng(3))
-    layer, rng, losses = one.model.last[0].bn1, np.random.default_rng(3), []
-    maps = training._caught(layer, one.model, see, some)
-    for order in (np.arange(70), rng.permutation(70), rng.permutation(70)):
-        dealt = maps.clone()
-        dealt[:, 0] = maps[order, 0]
-        hook = layer.register_forward_hook(lambda *_, dealt=dealt: dealt)
-        with torch.no_grad():
-            losses.append(float(functional.cross_entropy(one.model(see(some)), torch.from_numpy(LABELS[some]))))
-        hook.remove()
-    ratios = np.array(losses[1:]) / losses[0]
-    assert found == {"value": pytest.approx(ratios.mean(), 1e-4), "sd": pytest.approx(ratios.std(), 1e-3)}
-    assert abs(ratios - 1).min() > 1e-3, "the toy's axis matters"
-
-
-def test_importance_of_axes_before_the_head_is_refused(rng):
-    with pytest.raises(ValueError, match=r"behind last\.1\.bn1, where importance is not defined"):
-        training.importance(trained("F"), see, LABELS, EVERY, 0, repeats=1, rng=rng)
-
-
-# ---- geometry
-
-
-def test_two_concepts_that_share_all_rows_are_opposite_and_leave_each_axis_half_the_way():
-    found = training.geometry(trained("E2"), see, CLASSES, ROWS)
-    assert found["cosine"] == pytest.approx(-1, abs=1e-3)
-    assert found["balance"] == pytest.approx(0, abs=1e-3)
-    assert found["reachable"] == pytest.approx(np.sqrt(0.5), abs=0.02)
-    assert found["reached"] <= found["reachable"] + 1e-3
-
-
-def test_the_balance_holds_for_shares_that_differ_and_fails_for_rows_that_neither_shows():
-    uneven = {"few": ROWS[:10], "many": ROWS[10:]}
-    assert training.geometry(trained("E2", uneven), see, uneven, ROWS)["balance"] == pytest.approx(0, abs=1e-3)
-    left_over = {"few": ROWS[:10], "some": ROWS[10:30]}
-    assert training.geometry(trained("E2", left_over), see, left_over, ROWS)["balance"] > 0.01
-
-
-def test_only_rows_asked_for_count_as_a_concepts():
-    one = trained("E2")
-    beyond = {name: np.concatenate([rows, EVERY[60:]]) for name, rows in CLASSES.items()}
-    assert training.geometry(one, see, beyond, ROWS) == pytest.approx(training.geometry(one, see, CLASSES, ROWS))
-
-
-def test_one_signed_axis_comes_nearer_to_its_mean_than_two_axes_can():
-    longer = replace(BUDGET, steps=60, every=3)
-    signed = training.geometry(trained(replace(training.ARMS["E2"], signed=True), budget=longer), see, CLASSES, ROWS)
-    assert signed["reached"] > 0.9 > 0.75 > signed["reachable"]
-
-
-def all_positions(one: training.Trained) -> dict[str, np.ndarray]:
-    """Of the training rows; each group has fewer than a batch, so that none is left out."""
-    return training.positions(one, see, FEW, ROWS, n=10**6, rng=np.random.default_rng(0))
-
-
-def test_positions_are_as_many_of_each_group_as_asked_for():
-    found = training.positions(trained("E2", FEW), see, FEW, ROWS, n=30, rng=np.random.default_rng(0))
-    assert found["group"].tolist() == ["concept 1"] * 30 + ["concept 2"] * 30 + ["other pictures"] * 30
-    assert {name: found[name].shape for name in found if name != "group"} == dict.fromkeys(
-        ("raw", "standardised", "whitened", "rotated"), (90, 2)
-    )
-
-
-def test_over_the_calibration_set_positions_are_standardised_whitened_and_turned():
-    one = trained("E2", FEW)
-    found = all_positions(one)
-    assert len(found["group"]) == len(ROWS) * SIDE**2
-    assert_allclose(found["standardised"].mean(axis=0), 0, atol=1e-4)
-    assert_allclose(found["standardised"].std(axis=0), 1, atol=1e-3)
-    assert abs(np.corrcoef(found["standardised"].T)[0, 1]) == pytest.approx(abs(np.corrcoef(found["raw"].T)[0, 1]))
-    for name in ("whitened", "rotated"):
-        assert_allclose(np.cov(found[name].T, bias=True), np.eye(2), atol=2e-3)
-
-
-def test_positions_are_on_the_two_most_correlated_channels_and_on_the_first_two_axes():
-    one = trained("E2", FEW)
-    found, layer = all_positions(one), surgery.layer_of(one.model)
-    maps = surgery.layer_input(one.model, see(ROWS))
-    raw = maps.transpose(0, 1).flatten(1).numpy()
-    correlation = np.triu(np.abs(np.corrcoef(raw)), 1)
-    pair = np.unravel_index(correlation.argmax(), correlation.shape)
-    assert_allclose(np.sort(found["raw"], axis=0), np.sort(raw[list(pair)].T, axis=0), atol=1e-5)
-    turned = layer.rotation[:2].float() @ layer.whiten(maps).transpose(0, 1).flatten(1)
-    assert_allclose(np.sort(found["rotated"], axis=0), np.sort(turned.numpy().T, axis=0), atol=1e-4)
-
-
-def test_a_picture_is_of_its_group_at_every_position():
-    shown = {"large": CLASSES["patient"][:10], "pale": CLASSES["control"][:10]}
-    one = trained("E2", shown)
-    found = training.positions(one, see, shown, ROWS, n=10**6, rng=np.random.default_rng(0))
-    maps = surgery.layer_input(one.model, see(shown["large"])).transpose(0, 1).flatten(1).numpy()
-    own = found["raw"][found["group"] == "concept 1"]
-    assert len(own) == 10 * SIDE**2
-    assert all(any(np.allclose(np.sort(column), np.sort(channel), atol=1e-5) for channel in maps) for column in own.T)
-
-
-def test_each_axis_is_judged_by_its_own_pictures_against_the_others():
-    model = nn.Sequential(ConceptWhitening(4, 2, affine=False)).eval()
-    maps = torch.zeros(12, 4, 3, 3)
-    maps[:4, 0], maps[4:8, 1] = 1, 1  # axis 0 and axis 1, and four of neither
-    one = training.Trained(model, (), 0.0)
-    rows = {"large": np.arange(4), "pale": np.arange(4, 8)}
-    assert training.own_aucs(one, lambda few: maps[few], rows, np.arange(8, 12)) == {"large": 1, "pale": 1}
-    swapped = {"pale": rows["pale"], "large": rows["large"]}
-    assert training.own_aucs(one, lambda few: maps[few], swapped, np.arange(8, 12)) == {"pale": 0.5, "large": 0.5}
+        training.placed(Tiny(2), "layer2.0.bn2", fitting.pictures(patches), ROWS, concepts, **given)

@@ -1,0 +1,62 @@
+"""A tail of 6 channels and maps of 4 x 4, in which patients have more of channel 0."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mitolib.whitening import fitting, resnet, training
+from mitolib.whitening.layer import ConceptWhitening
+
+N, C, SIDE = 80, 6, 4
+LABELS = np.arange(N) % 2
+EVERY = np.arange(N)
+ROWS = np.arange(60)  # of training
+CLASSES = {name: ROWS[LABELS[ROWS] == i] for i, name in enumerate(("control", "patient"))}
+FEW = {"large": np.arange(0, 20), "pale": np.arange(20, 40)}  # two concepts that leave patches over
+BUDGET = fitting.Budget(steps=20, batch_size=16, learning_rate=0.05, every=5, concept_batch=8)
+
+
+def toy_maps() -> Tensor:
+    torch.manual_seed(1)
+    maps = torch.randn(N, C, SIDE, SIDE)
+    maps[:, 0] += 3 * torch.from_numpy(LABELS)[:, None, None]
+    return maps
+
+
+MAPS = toy_maps()
+
+
+def see(rows: np.ndarray) -> Tensor:
+    return MAPS[rows]
+
+
+def toy_tail() -> nn.Sequential:
+    """As of `resnet.divide`: the last block keeps the number that it has in the whole network."""
+    torch.manual_seed(0)
+    last = nn.Sequential(OrderedDict([("1", resnet.BasicBlock(C, C, 1))]))
+    tail = OrderedDict(last=last, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(C, 2))
+    return nn.Sequential(tail)
+
+
+def toy_network() -> SimpleNamespace:
+    """What the chapters ask of `training.Network`."""
+    return SimpleNamespace(tail=toy_tail(), maps=see)
+
+
+def trained(arm: training.Arm | str, concepts=CLASSES, *, budget=BUDGET, seed=0, rows=ROWS, inputs=see, **more):
+    arm = training.ARMS[arm] if isinstance(arm, str) else arm
+    given = {"budget": budget, "rng": np.random.default_rng(seed), "label": ""} | more
+    return training.train(arm, toy_tail(), inputs, LABELS, rows, concepts, **given)
+
+
+def logits(model: nn.Module) -> Tensor:
+    return fitting.outputs(model, see, EVERY)
+
+
+def eye(layer: ConceptWhitening) -> Tensor:
+    return torch.eye(layer.n_channels, dtype=torch.float64)
