@@ -1,6 +1,6 @@
 """Saliency maps of a classifier, and whether to believe them."""
 
-from mitolib.saliency.gallery import explain
+from mitolib.saliency.explanation import explain
 from mitolib.saliency.localisation import localise
 from mitolib.saliency.methods import methods_named
 from mitolib.saliency.network import Network, build_networks

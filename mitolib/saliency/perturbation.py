@@ -59,7 +59,7 @@ class Perturbation:
         i = int(effects["patch"].mode().min())
         effects = effects[effects["patch"] == i].assign(patch=0)
         fibres_nyx = held_out.fibres_nyx[[i]]
-        effects["relevance"] = relevance(maps[network.name]["Grad-CAM"][[i]], fibres_nyx, effects)
+        effects["relevance"] = mean_over_fibres(maps[network.name]["Grad-CAM"][[i]], fibres_nyx, effects)
         return RestoredPatch(held_out.ndufb8_vdac1[i, ..., 0], fibres_nyx[0], effects)
 
 
@@ -205,7 +205,7 @@ def restore(
     return pd.DataFrame(rows, columns=["patch", "fibre", "effect"])
 
 
-def relevance(maps_nhw: np.ndarray, fibres_nyx: np.ndarray, effects: pd.DataFrame) -> np.ndarray:
+def mean_over_fibres(maps_nhw: np.ndarray, fibres_nyx: np.ndarray, effects: pd.DataFrame) -> np.ndarray:
     """(len(effects),) mean of the map over each fibre of `restore`'s table, at the resolution of the section."""
     large = {i: enlarge(maps_nhw[[i]], fibres_nyx.shape[1])[0] for i in effects["patch"].unique()}
     return np.array([large[row.patch][fibres_nyx[row.patch] == row.fibre].mean() for row in effects.itertuples()])
@@ -217,7 +217,7 @@ def causal_rank(maps_nhw: np.ndarray, fibres_nyx: np.ndarray, effects: pd.DataFr
     NaN with fewer than four fibres, and where map or effect is the same for all.
     """
     rho = np.full(len(maps_nhw), np.nan)
-    by_fibre = effects.assign(relevance=relevance(maps_nhw, fibres_nyx, effects))
+    by_fibre = effects.assign(relevance=mean_over_fibres(maps_nhw, fibres_nyx, effects))
     for i, group in by_fibre.groupby("patch"):
         if len(group) >= LEAST_FIBRES and group["relevance"].nunique() > 1 and group["effect"].nunique() > 1:
             rho[i] = spearmanr(group["relevance"], group["effect"]).statistic
