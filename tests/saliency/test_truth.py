@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from mitolib import own_data, patches
 from mitolib.saliency import localisation, truth
 
 
@@ -51,3 +52,15 @@ def test_patches_are_taken_from_each_subject_in_turn():
     table = pd.DataFrame({"subject": list("AAAAAAB")})
     assert set(truth.spread(table, 2, seed=0)["subject"]) == {"A", "B"}
     assert len(truth.spread(table, 99, seed=0)) == 7
+
+
+def test_held_out_patches_are_the_test_patches_of_patients_with_all_that_is_known_of_them(make_cohort):
+    root = make_cohort({"Control": ["A", "B"], "Patient": ["C", "D"]}, ("SDHA", "NDUFB8", "VDAC1"), (96, 160))
+    data = own_data.read("gradcam", root, own=True, patch_px=96, stride_px=64)
+    table = data.table(data.one)
+    pixels = patches.load(table, data.sections, data.one.proteins, stride_px=64)
+    held_out = truth.held_out_patches(data, data.one, table, pixels, n=9, seed=0)
+    assert len(held_out) == 2 and set(held_out.rows["label"]) == {"patient"} and set(held_out.rows["split"]) == {"test"}
+    assert (held_out.patches_nhwc == pixels[held_out.rows.index]).all()
+    assert held_out.ndufb8_vdac1.shape == (2, 224, 224, 2)
+    assert held_out.twins_nhwc is None and not held_out.has_truth and not held_out.masks_nyx.any()
