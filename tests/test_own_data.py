@@ -183,14 +183,8 @@ def test_every_chapter_refuses_what_is_no_folder_before_anything_is_drawn(chapte
     exec(parameters.source + f"\ndata = {data}\nresults = {json.dumps(str(tmp_path))}", namespace)
     from mitolib import settings
 
-    own = {
-        "settings": settings,
-        "own_data": own_data,
-        "files": records,
-        "records": records,
-        "display": print,
-        "Markdown": str,
-    }
+    own = {"settings": settings, "own_data": own_data, "display": print, "Markdown": str}
+    own |= {"records": records, "files": records}
     with pytest.raises(ValueError, match=re.escape(finding)):
         exec(cell.source, namespace | own)
     assert list(tmp_path.iterdir()) == []

@@ -19,11 +19,11 @@ def intervals(scores: Mapping[str, Mapping[str, Estimate]], *, level: float, ax:
     colours = sns.color_palette("colorblind", len(scores))
     markers = "osD^vPX"
     for m, (model, by_method) in enumerate(scores.items()):
-        shown = {method: score for method, score in by_method.items() if score.value is not None}
+        defined = {method: score for method, score in by_method.items() if score.value is not None}
         offset = (m - (len(scores) - 1) / 2) * 0.17
-        y = [methods.index(method) + offset for method in shown]
-        values = [score.value for score in shown.values()]
-        ends = [score.ci or (score.value,) * 2 for score in shown.values()]
+        y = [methods.index(method) + offset for method in defined]
+        values = [score.value for score in defined.values()]
+        ends = [score.ci or (score.value,) * 2 for score in defined.values()]
         ax.hlines(y, [end[0] for end in ends], [end[1] for end in ends], color=colours[m], linewidth=1.3)
         ax.plot(values, y, markers[m % len(markers)], color=colours[m], markersize=4, label=model)
     ax.axvline(level, color="black", linestyle="--", linewidth=0.8)

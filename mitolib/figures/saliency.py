@@ -34,13 +34,13 @@ def explained(
         verdict = f"p(patient) {row.p_patient:.2f}: {right}"
         axes[i, 0].text(0.5, -0.03, verdict, ha="center", va="top", fontsize=8, transform=axes[i, 0].transAxes)
         image(patches_nyx[i], ax=axes[i, 1], title=f"overlay, {row.predicted}")
-        top = max(float(one[i].max()) for one in maps.values()) or 1.0
+        top = max(float(stack[i].max()) for stack in maps.values()) or 1.0
         axes[i, 1].imshow(maps[row.predicted][i], cmap="jet", alpha=0.45, vmin=0, vmax=top)
-        for ax, (name, one) in zip(axes[i, 2:], maps.items(), strict=True):
-            shown = ax.imshow(one[i], cmap="viridis", vmin=0, vmax=top)
-            ax.set_title(f"map for {name}" + ("" if one[i].any() else ": empty"), fontsize=9)
+        for ax, (name, stack) in zip(axes[i, 2:], maps.items(), strict=True):
+            picture = ax.imshow(stack[i], cmap="viridis", vmin=0, vmax=top)
+            ax.set_title(f"map for {name}" + ("" if stack[i].any() else ": empty"), fontsize=9)
             ax.set_axis_off()
-        axes[i, -1].figure.colorbar(shown, ax=axes[i, -1], shrink=0.85, format="%.2g").ax.tick_params(labelsize=7)
+        axes[i, -1].figure.colorbar(picture, ax=axes[i, -1], shrink=0.85, format="%.2g").ax.tick_params(labelsize=7)
         for ax in (axes[i, 0], *axes[i, 2:]):
             _outline(masks_nyx[i], ax)
     return axes
@@ -115,6 +115,18 @@ def strata(scores: pd.DataFrame, *, ax: Axes) -> Axes:
     return ax
 
 
+def strata_panels(scores: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """`strata` by the deficient share of the patch, and by the size of its deficient fibres.
+
+    scores: a row per patch, columns model, score, "by share" and "by size".
+    """
+    titles = {"by share": "deficient share of the patch", "by size": "size of its deficient fibres"}
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        strata(scores.rename(columns={column: "stratum"}), ax=ax)
+        ax.set_title(title, fontsize=9)
+    return axes
+
+
 def restored(
     patch_yx: np.ndarray, labels_yx: np.ndarray, fibres: pd.DataFrame, *, axes: Sequence[Axes], name: str
 ) -> Sequence[Axes]:
@@ -127,11 +139,11 @@ def restored(
     for row in fibres.itertuples():
         effect_yx[labels_yx == row.fibre] = row.effect
     bound = float(fibres["effect"].abs().max()) if len(fibres) else 0.0
-    shown = axes[1].imshow(effect_yx, cmap="RdBu_r", vmin=-(bound or 1), vmax=bound or 1, interpolation="nearest")
+    picture = axes[1].imshow(effect_yx, cmap="RdBu_r", vmin=-(bound or 1), vmax=bound or 1, interpolation="nearest")
     axes[1].set_title('fall of the log odds of "patient"', fontsize=9)
     axes[1].set_xticks([])
     axes[1].set_yticks([])
-    axes[1].figure.colorbar(shown, ax=axes[1], shrink=0.8).ax.tick_params(labelsize=7)
+    axes[1].figure.colorbar(picture, ax=axes[1], shrink=0.8).ax.tick_params(labelsize=7)
     axes[2].plot(fibres["relevance"], fibres["effect"], "o", color="#444444", markersize=4)
     axes[2].axhline(0, color="black", linewidth=0.6)
     axes[2].set_xlabel(f"mean of {name} over the fibre", fontsize=8)

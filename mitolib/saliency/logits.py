@@ -62,19 +62,19 @@ def head_of(model: keras.Model) -> Head:
             f"{model.name} is a {type(model).__name__} without a graph of layers; wanted one. Build the model as "
             "keras.Model(inputs, outputs)."
         )
-    if inner := [one.name for one in model.layers if isinstance(one, keras.Model)]:
+    if inner := [layer.name for layer in model.layers if isinstance(layer, keras.Model)]:
         raise ValueError(
             f"{model.name} has a model inside, {', '.join(inner)}; wanted a flat one. Build the head on the output of "
             "the inner one: keras.Model(inner.input, head(inner.output)), where it is head(inner(inputs)) now."
         )
     tensor, last = model.outputs[0], operation_of(model.outputs[0])
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(tensor.shape) != 2:
-        shapes = ", ".join(str(tuple(one.shape)) for one in model.outputs)
+        shapes = ", ".join(str(tuple(output.shape)) for output in model.outputs)
         raise ValueError(
             f"{model.name} has {len(model.inputs)} inputs, and outputs {shapes}; wanted one input and one output "
             "(None, classes). Take one of several: keras.Model(model.input, model.outputs[0])."
         )
-    if other := [one.name for one in model.layers if getattr(one, "data_format", None) == "channels_first"]:
+    if other := [layer.name for layer in model.layers if getattr(layer, "data_format", None) == "channels_first"]:
         raise ValueError(
             f"{model.name} has channels first in {', '.join(other)}; wanted maps (N, h, w, C). Build it with "
             'data_format="channels_last".'
@@ -95,13 +95,14 @@ def head_of(model: keras.Model) -> Head:
     source = tensor
     while isinstance(operation_of(source), PASSIVE) or _is_nothing(operation_of(source)):
         source = inputs_of(source)[0]
-    end, own = operation_of(source), activation_of(operation_of(source))
-    known = any(_is_plain(end, kind) for kind in SCORING) and (own == "linear" or source is not tensor)
-    if own in ("sigmoid", "softmax", "log_softmax") or (activation == "linear" and not known):
+    end = operation_of(source)
+    at_end = activation_of(end)
+    known = any(_is_plain(end, kind) for kind in SCORING) and (at_end == "linear" or source is not tensor)
+    if at_end in ("sigmoid", "softmax", "log_softmax") or (activation == "linear" and not known):
         raise ValueError(
-            f"{model.name} takes its scores from {end.name} ({type(end).__name__}, activation {own}); wanted them from "
-            "a Dense or convolution, and softmax, sigmoid or nothing as the very last step. Cut off what comes later, "
-            "keras.Model(model.input, scores), or build and train it so."
+            f"{model.name} takes its scores from {end.name} ({type(end).__name__}, activation {at_end}); wanted them "
+            "from a Dense or convolution, and softmax, sigmoid or nothing as the very last step. Cut off what comes "
+            "later, keras.Model(model.input, scores), or build and train it so."
         )
     return Head(tensor, None, activation, n_outputs)
 
@@ -124,7 +125,7 @@ def with_logits(model: keras.Model) -> keras.Model:
 
 def maps_of(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
     """Layer -> its maps (N, h, w, C) on the way to the output, one for each time that it is used there; in order."""
-    results: dict[str, list[keras.KerasTensor]] = {one.name: [] for one in model.layers}
+    results: dict[str, list[keras.KerasTensor]] = {layer.name: [] for layer in model.layers}
     todo, seen = list(model.outputs), set()
     while todo:
         tensor = todo.pop()

@@ -3,7 +3,7 @@
 A map is (N, h, w), never negative, in the resolution of the layer it was read from, and raw: not stretched, so that
 two maps can be compared. A score is a class's value *before* the softmax: behind it the two classes share one number.
 `mitolib.saliency.logits` finds it, also where one output stands for two classes.
-`mitolib.saliency.faithfulness` tests whether maps mean anything.
+Whether maps mean anything is tested in the other modules of this wing.
 
 Grad-CAM here is one compiled pass: the network up to a layer, then the gradient through the few layers above it.
 Everything else is tf-keras-vis, which needs a flat model with the layer named: on a nested model some of its methods
@@ -29,7 +29,6 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
-from mitolib import heads
 from mitolib.saliency.logits import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
 from mitolib.settings import LABELS
 
@@ -40,11 +39,13 @@ LAYERS = {  # network -> the layer explained: the last map that still has places
     "VGG16": "block5_conv3",
     "ResNet50": "conv5_block3_out",
 }
-saved_head = heads.saved  # for gradcam, which still asks for it here
 BATCH = 8  # patches at a time: tf-keras-vis keeps all of VGG16's maps for the way back, 0.1 GB each
 
 
-def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+Evidence = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> (N,) log odds of "patient"
+
+
+def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) -> Evidence:
     """A compiled function: patches uint8 (N, H, W, C) -> (N,) score of patient minus score of control.
 
     Its logistic function is p(patient), which rounds to 0 or 1 where this still tells patches apart. Of a network with
@@ -114,7 +115,7 @@ class GradCAM:
         return self._in_batches(self._from_patches, patches_nhwc, class_index)
 
     def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
-        """The same from the layer's output, for instance out of a `features.Bank`: no frozen pass at all."""
+        """The same from the layer's output, for instance out of a `bank.Bank`: no frozen pass at all."""
         _check_class(class_index, self.n_classes)
         return self._in_batches(self._from_features, np.asarray(features_nhwc, np.float32), class_index)
 
@@ -193,8 +194,8 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def chosen(names: Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
-    """METHODS, or Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none of them."""
+def methods_named(names: Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
+    """METHODS for None; else Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none."""
     if names is None:
         return METHODS
     if unknown := [name for name in names if name not in METHODS]:
@@ -251,18 +252,19 @@ def cascade(
     camera = GradCAM(working, layer)
     yield "trained", camera(patches_nhwc, class_index)
     stages: dict[str, list[str]] = {}
-    for one in reversed([one for one in model.layers if one.weights]):
-        block = re.match(r"(block|conv)\d", one.name)
-        stages.setdefault(block[0] if block else one.name, []).append(one.name)
-    for stage, names in stages.items():
-        for name in names:
+    for layer_name in reversed([each.name for each in model.layers if each.weights]):
+        block = re.match(r"(block|conv)\d", layer_name)
+        stages.setdefault(block[0] if block else layer_name, []).append(layer_name)
+    for stage, layer_names in stages.items():
+        for name in layer_names:
             working.get_layer(name).set_weights(fresh.get_layer(name).get_weights())
         yield stage, camera(patches_nhwc, class_index)
 
 
 def check_weights(model: keras.Model) -> None:
     """Raise FloatingPointError that names the layers whose weights are not finite: ReLU can hide them from a map."""
-    if bad := [one.name for one in model.layers if not all(np.isfinite(array).all() for array in one.get_weights())]:
+    finite = {layer.name: all(np.isfinite(array).all() for array in layer.get_weights()) for layer in model.layers}
+    if bad := [name for name, is_finite in finite.items() if not is_finite]:
         raise FloatingPointError(
             f"{model.name}: weights of {', '.join(bad)} are not finite. Train it again, with a smaller learning rate."
         )

@@ -211,6 +211,13 @@ def test_strata_have_a_dot_for_each_patch_and_a_bar_at_the_mean():
     assert texts(figures.saliency.strata(scores[:0], ax=plt.subplots()[1])) == ["no patch with a deficient fibre"]
 
 
+def test_strata_have_a_panel_for_the_share_and_one_for_the_size():
+    scores = pd.DataFrame({"by share": ["under 15 %"], "by size": ["larger half"], "score": [2.0], "model": "VGG16"})
+    axes = figures.saliency.strata_panels(scores, axes=plt.subplots(1, 2)[1])
+    assert [ax.get_xticklabels()[0].get_text() for ax in axes] == ["under 15 %", "larger half"]
+    assert all(ax.get_title() and list(ax.lines[0].get_ydata()) == [2] for ax in axes)
+
+
 def test_restored_fibres_take_the_colour_of_their_effect_and_others_none():
     labels_yx = np.array([[0, 1], [2, 3]], np.uint16)
     fibres = pd.DataFrame({"fibre": [1, 2], "effect": [0.5, -2.0], "relevance": [0.1, 0.2]})

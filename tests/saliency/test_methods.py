@@ -119,10 +119,10 @@ def test_the_cascade_starts_trained_goes_from_the_top_down_and_leaves_the_networ
 
 
 def test_the_gallery_can_be_cut_to_methods_by_name():
-    assert methods.chosen(None) == methods.METHODS
-    assert list(methods.chosen(("saliency",))) == ["Grad-CAM", "saliency"]
+    assert methods.methods_named(None) == methods.METHODS
+    assert list(methods.methods_named(("saliency",))) == ["Grad-CAM", "saliency"]
     with pytest.raises(ValueError, match=r"method Grad CAM is not one of Grad-CAM, "):
-        methods.chosen(("Grad CAM",))
+        methods.methods_named(("Grad CAM",))
 
 
 METHODS_AND_CLASS = [*methods.METHODS.items(), ("GradCAM", None)]
