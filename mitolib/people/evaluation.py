@@ -61,16 +61,17 @@ def unseen_trial(model: Model, rows: pd.DataFrame) -> Trial:
 class Evaluation:
     """What models answered, and what that is worth.
 
-    entries: `metrics.summary` of every model under every split, with "model" and "split". predictions: `out_of_fold`,
-    with columns model and split. remark: a sentence about what was evaluated, or why nothing was.
+    entries: `metrics.summary` of every model under every split, with "model" and "split". predictions: model -> split
+    -> `out_of_fold`. remark: a sentence about what was evaluated, or why nothing was.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
-    predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    predictions: Mapping[str, Mapping[str, pd.DataFrame]] = field(default_factory=dict)
     remark: str = ""
 
     def __add__(self, other: Evaluation) -> Evaluation:
-        return Evaluation([*self.entries, *other.entries], _joined([self.predictions, other.predictions]))
+        """Of both, which have no model in common."""
+        return Evaluation([*self.entries, *other.entries], {**self.predictions, **other.predictions})
 
     def table(self) -> pd.DataFrame:
         """Every score with its interval, for reading, by model and split."""
@@ -95,21 +96,17 @@ def run_trials(trials: Mapping[str, Trial], *, rng: Generator, workers: int = 1,
     trials: by name of the model. rng: of the bootstrap. workers: processes that share the folds of a `Head`; the folds
     of other models take less time than a process takes to start.
     """
-    entries, predictions = [], []
+    entries: list[dict[str, Any]] = []
+    predictions: dict[str, dict[str, pd.DataFrame]] = {}
     for name, trial in trials.items():
+        predictions[name] = {}
         for split, folds in trial.folds.items():
             processes = workers if isinstance(trial.model, Head) else 1
             answers = out_of_fold(trial.model, trial.rows, folds, workers=processes, label=f"{name}, {split}")
             scores = metrics.summary(answers[answers["twin"] == ""], rng=rng)
             entries.append({"model": name, "split": split} | scores)
-            predictions.append(answers.assign(model=name, split=split))
-    return Evaluation(entries, _joined(predictions), remark)
-
-
-def _joined(predictions: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Below each other; without those that are empty, which have no columns."""
-    filled = [table for table in predictions if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+            predictions[name][split] = answers
+    return Evaluation(entries, predictions, remark)
 
 
 def out_of_fold(

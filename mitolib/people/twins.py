@@ -54,13 +54,11 @@ def twin_effects(evaluation: Evaluation) -> TwinEffects:
 
     On people that it was trained on, as in the paper, and on people that it has not seen.
     """
-    predictions = evaluation.predictions
-    if not (predictions["twin"] != "").any():
-        return TwinEffects({})
     effects: dict[str, dict[str, pd.DataFrame]] = {}
-    for (model, split), answers in predictions.groupby(["model", "split"], sort=False):
-        if model != "majority" and split in (SEEN, UNSEEN):
-            effects.setdefault(model, {})[split] = effect_of_twins(answers)
+    for model, by_split in evaluation.predictions.items():
+        for split in (SEEN, UNSEEN):
+            if model != "majority" and split in by_split and (by_split[split]["twin"] != "").any():
+                effects.setdefault(model, {})[split] = effect_of_twins(by_split[split])
     return TwinEffects(effects)
 
 

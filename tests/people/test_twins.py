@@ -92,8 +92,7 @@ def evaluation_of(models: list[str], split_names: list[str]) -> Evaluation:
     split = twins.tested_with_twins(pd.Series("test", range(5)), twinned)
     p = np.where((twinned["taught"] == 1) | (twinned["subject"] == "P"), 0.75, 0.25)
     answers = out_of_fold(lambda train, test: p[test], twinned, [split])
-    parts = [answers.assign(model=model, split=split) for model in models for split in split_names]
-    return Evaluation([], pd.concat(parts, ignore_index=True))
+    return Evaluation([], {model: dict.fromkeys(split_names, answers) for model in models})
 
 
 def test_the_effects_are_of_all_models_but_the_majority_on_people_seen_and_not_seen():
@@ -112,8 +111,8 @@ def test_the_effects_are_of_all_models_but_the_majority_on_people_seen_and_not_s
 
 
 def test_data_without_twins_have_no_effects_and_say_so():
-    result = evaluation_of(["VGG16 head"], [SEEN])
-    themselves = result.predictions[result.predictions["twin"] == ""]
-    effects_of_twins = twins.twin_effects(Evaluation([], themselves))
+    answers = evaluation_of(["VGG16 head"], [SEEN]).predictions["VGG16 head"][SEEN]
+    themselves = answers[answers["twin"] == ""]
+    effects_of_twins = twins.twin_effects(Evaluation([], {"VGG16 head": {SEEN: themselves}}))
     assert effects_of_twins.contributions() == effects_of_twins.people() == {}
     assert "Left out" in effects_of_twins.table()._repr_markdown_()
