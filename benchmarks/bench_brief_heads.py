@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from timing import load_average
 
-from mitolib import bank, cohort, metrics, networks, patches, settings, splits, weights
-from mitolib.people import evaluation
+from mitolib import bank, cohort, metrics, networks, patches, people, settings, splits, weights
 from mitolib.phantom import draw
 
 PROTEIN, STRIDE_PX = "SDHA", 224
@@ -26,7 +25,7 @@ STEPS = 150  # as in patient_level
 
 
 @dataclass(frozen=True)
-class AsTheyCome(evaluation.Head):
+class AsTheyCome(people.Head):
     """The same head, on shuffled batches of whatever classes."""
 
     def batches(self, train: np.ndarray) -> np.ndarray:
@@ -49,7 +48,7 @@ def main() -> None:
     maps_nhwc = bank.Bank(backbone, pixels_nhwc, prepare=patches.as_input, label="plain").all()
 
     for name, kind, changed in (
-        ("equal parts", evaluation.Head, {}),
+        ("equal parts", people.Head, {}),
         ("as they come", AsTheyCome, {}),
         ("as they come, large", AsTheyCome, {"steps": STEPS // 2, "batch_size": 32, "learning_rate": 1e-3}),
     ):

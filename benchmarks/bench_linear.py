@@ -2,7 +2,7 @@
 
     python benchmarks/bench_linear.py        (or `make bench`)
 
-Claim. From some hundred patches on, `evaluation.Logistic` fits at least twice as fast, with the same answers: a step of
+Claim. From some hundred patches on, `models.Logistic` fits at least twice as fast, with the same answers: a step of
 its solver is a few small matrix products, in which threads wait longer than they compute. The features are normal
 numbers, as many as VGG16 has channels.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from timing import in_turns, load_average, ratio
 
 from mitolib import linear
-from mitolib.people import evaluation
+from mitolib.people import models
 
 N_FEATURES, ROUNDS, FITS = 512, 9, 4
 ALL_THREADS = SimpleNamespace(limit=lambda **_: nullcontext())
@@ -31,9 +31,9 @@ def main() -> None:
     for n in (80, 300, 1000, 2500):
         features = rng.standard_normal((n, N_FEATURES))
         labels = (features[:, :5].sum(axis=1) + rng.standard_normal(n) > 0).astype(int)
-        model, train, test = evaluation.Logistic(features, labels), np.arange(0, n, 2), np.arange(1, n, 2)
+        model, train, test = models.Logistic(features, labels), np.arange(0, n, 2), np.arange(1, n, 2)
 
-        def with_all(model: evaluation.Logistic = model, train: np.ndarray = train) -> object:
+        def with_all(model: models.Logistic = model, train: np.ndarray = train) -> object:
             with patch.object(linear, "_pools", return_value=ALL_THREADS):
                 return model.fit(train)
 

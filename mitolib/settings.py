@@ -50,6 +50,7 @@ class PeopleBudget:
     steps: int
     batch_size: int
     shuffles: int
+    workers: int  # processes that share the folds of a head, -1 for one per core; worth it where a fold takes seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ PROFILES = {
             views=1,
             n_seeds=1,
             saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,)),
-            people=PeopleBudget(steps=1, batch_size=2, shuffles=2),
+            people=PeopleBudget(steps=1, batch_size=2, shuffles=2, workers=1),
             whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
         ),
         Profile(
@@ -131,7 +132,7 @@ PROFILES = {
             views=1,
             n_seeds=1,
             saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,)),
-            people=PeopleBudget(steps=5, batch_size=4, shuffles=2),
+            people=PeopleBudget(steps=5, batch_size=4, shuffles=2, workers=1),
             whitening=WhiteningBudget(whole_steps=11, steps=6, folds=1),
         ),
         Profile(
@@ -143,7 +144,7 @@ PROFILES = {
             views=4,
             n_seeds=3,
             saliency=SaliencyBudget(patches=24, altered=8, samples=8, fibres=20, shares=(0.1, 0.3, 0.5)),
-            people=PeopleBudget(steps=150, batch_size=4, shuffles=20),
+            people=PeopleBudget(steps=150, batch_size=4, shuffles=20, workers=-1),
             whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
         ),
     )

@@ -227,7 +227,7 @@ SPLITS: dict[str, Callable[[pd.DataFrame, str], list[pd.Series]]] = {  # name ->
 }
 
 
-def possible(table: pd.DataFrame, experiment: str) -> tuple[dict[str, list[pd.Series]], dict[str, str]]:
+def available(table: pd.DataFrame, experiment: str) -> tuple[dict[str, list[pd.Series]], dict[str, str]]:
     """The folds of every split that this table allows, by name, and why the others cannot be had.
 
     Raises ValueError for an unknown experiment.

@@ -32,7 +32,7 @@ def test_the_quick_profile_is_large_enough_for_every_split(experiment, stride_px
     for section in cohort.published_sections():
         width, height = phantom.section_size(section.width_px, section.height_px, PROFILES["quick"].scale)
         sections.append(replace(section, width_px=width, height_px=height))
-    _, refused = splits.possible(patches.grid(sections, stride_px=stride_px), experiment)
+    _, refused = splits.available(patches.grid(sections, stride_px=stride_px), experiment)
     assert refused == {}, "pages show a score for each split, and the book does not render without one"
 
 
@@ -298,7 +298,7 @@ def test_nobody_is_left_out_when_nobody_of_the_class_remains(split, control, pat
 
 
 def test_the_published_cohort_allows_every_split():
-    folds, refused = splits.possible(patches.grid(cohort.published_sections(), stride_px=224), "exp1")
+    folds, refused = splits.available(patches.grid(cohort.published_sections(), stride_px=224), "exp1")
     assert {name: len(own) for name, own in folds.items()} == {
         "published": 1,
         "no-overlap": 1,
@@ -311,7 +311,7 @@ def test_the_published_cohort_allows_every_split():
 def test_a_split_that_cannot_be_had_is_told_with_its_reason_and_stops_no_other():
     long = [strip(name, "patient", 20) for name in "PQ"]
     table = pd.concat([strip("C", "control", 1), strip("D", "control", 1), *long]).reset_index(drop=True)
-    folds, refused = splits.possible(table, "exp1")
+    folds, refused = splits.available(table, "exp1")
     assert {name: len(own) for name, own in folds.items()} == {
         "leave-one-subject-out": 4,
         "leave-one-control-one-patient-out": 4,
@@ -323,7 +323,7 @@ def test_a_split_that_cannot_be_had_is_told_with_its_reason_and_stops_no_other()
 
 def test_an_unknown_experiment_is_an_error_and_no_split_that_cannot_be_had():
     with pytest.raises(ValueError, match="'exp3' is not one of exp1, exp2"):
-        splits.possible(strip("C", "control", 9), "exp3")
+        splits.available(strip("C", "control", 9), "exp3")
 
 
 @pytest.mark.parametrize(("control", "patient"), [(2, 2), (2, 9), (3, 3), (4, 10), (11, 3), (20, 20)])

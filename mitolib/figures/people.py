@@ -13,7 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mitolib.figures.cohort import image
+from mitolib.figures.estimates import intervals
 from mitolib.figures.style import COVERED, LABEL_COLOURS
+from mitolib.metrics import Estimate
+
+LEFT_OUT = "Left out: these patches cannot be dealt out as in the paper."
 
 
 def covered(image_yx: np.ndarray, covered_yx: np.ndarray, cell_px: int, *, ax: Axes, title: str = "") -> Axes:
@@ -36,8 +40,37 @@ def covered_key(*, fig: Figure) -> Figure:
     return fig
 
 
+def coverage(
+    image_yx: np.ndarray, by_split: Mapping[str, tuple[np.ndarray, int]], *, fig: Figure, name: str = ""
+) -> Figure:
+    """A section under each split, see `covered`, with the key of the colours.
+
+    image_yx: (H, W) grey. by_split: split -> map and a cell's px, of `splits.coverage`; a sentence where it is empty.
+    name: of the section.
+    """
+    if not by_split:
+        sentence(LEFT_OUT, ax=fig.subplots())
+        return fig
+    axes = fig.subplots(1, len(by_split), squeeze=False)[0]
+    for ax, (split, (covered_yx, cell_px)) in zip(axes, by_split.items(), strict=True):
+        covered(image_yx, covered_yx, cell_px, ax=ax, title=f"{name}, {split}")
+    return covered_key(fig=fig)
+
+
+def sentence(text: str, *, ax: Axes) -> Axes:
+    """A sentence in the place of a figure that the data do not allow."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=ax.transAxes)
+    return ax
+
+
 def shared(shares: Mapping[str, pd.Series], *, ax: Axes) -> Axes:
-    """Histogram over test patches of the share of pixels that training has seen. shares: name -> 0 to 1."""
+    """Histogram over test patches of the share of pixels that training has seen.
+
+    shares: name -> 0 to 1 for each test patch; a sentence where it is empty.
+    """
+    if not shares:
+        return sentence(LEFT_OUT, ax=ax)
     for colour, (name, values) in zip(sns.color_palette("colorblind"), shares.items(), strict=False):
         sns.histplot(
             x=values, stat="proportion", binwidth=0.05, binrange=(0, 1), color=colour, alpha=0.5, label=name, ax=ax
@@ -47,6 +80,42 @@ def shared(shares: Mapping[str, pd.Series], *, ax: Axes) -> Axes:
     ax.set_xlim(0, 1)
     ax.legend(frameon=False, loc="upper left")
     return ax
+
+
+def scores_by_split(estimates: Mapping[str, Mapping[str, Mapping[str, Estimate]]], *, fig: Figure) -> Figure:
+    """A panel for each score, with a row for each model and a mark for each split; dashed: one half, which is chance.
+
+    estimates: name of the score -> split -> model -> value and interval.
+    """
+    axes = fig.subplots(1, len(estimates), sharey=True, squeeze=False)[0]
+    for ax, (name, by_split) in zip(axes, estimates.items(), strict=True):
+        intervals(by_split, level=0.5, ax=ax)
+        ax.get_legend().remove()
+        ax.set_xlabel(name)
+        ax.set_xlim(-0.03, 1.03)
+    handles, names = axes[0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return fig
+
+
+def twin_panels(effects: Mapping[str, Mapping[str, pd.DataFrame]], rows: Mapping[str, str], *, fig: Figure) -> Figure:
+    """A column for each model and a row for each split, see `twins`.
+
+    effects: model -> split -> one row per subject, columns label, before, after; a sentence where it is empty.
+    rows: split -> what its row is called.
+    """
+    if not effects:
+        sentence("Left out: these data have no twins.", ax=fig.subplots())
+        return fig
+    axes = fig.subplots(len(rows), len(effects), sharey=True, squeeze=False)
+    for (model, by_split), of_model in zip(effects.items(), axes.T, strict=True):
+        for split, ax in zip(rows, of_model, strict=True):
+            if split in by_split:
+                twins(by_split[split], ax=ax)
+        of_model[0].set_title(model, fontsize=9)
+    for ax, name in zip(axes[:, 0], rows.values(), strict=True):
+        ax.set_ylabel(f"p(patient), {name}", fontsize=9)
+    return fig
 
 
 def twins(effects: pd.DataFrame, *, ax: Axes, title: str = "") -> Axes:

@@ -1,6 +1,25 @@
-"""The honest evaluation: any model under any split of people, on twins, and fibre by fibre."""
+"""The honest evaluation: the same models under every split of people, on twins, and fibre by fibre."""
 
-from mitolib.people.evaluation import Augmented, Head, Logistic, Majority, out_of_fold
-from mitolib.people.metrics import summary, worded
+from mitolib.people.comparison import by_fibres, by_pictures, evaluate
+from mitolib.people.conclusions import findings
+from mitolib.people.controls import shuffled_labels, subject_probe
+from mitolib.people.leak import leakage
+from mitolib.people.material import features, prepare
+from mitolib.people.metrics import precision
+from mitolib.people.models import Head
+from mitolib.people.twins import twin_effects
 
-__all__ = ["Augmented", "Head", "Logistic", "Majority", "out_of_fold", "summary", "worded"]
+__all__ = [
+    "Head",
+    "by_fibres",
+    "by_pictures",
+    "evaluate",
+    "features",
+    "findings",
+    "leakage",
+    "precision",
+    "prepare",
+    "shuffled_labels",
+    "subject_probe",
+    "twin_effects",
+]

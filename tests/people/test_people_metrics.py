@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from mitolib.metrics import Estimate
@@ -30,7 +31,33 @@ def test_exact_intervals_stand_in_a_table_of_every_share_and_size():
     assert [*zip(table["low"], table["high"], strict=True)] == wanted
 
 
-def told(*rows: tuple[int, int, str, int, float]) -> pd.DataFrame:
+@pytest.mark.parametrize("n", [1, 4, 14, 60])
+def test_the_exact_interval_is_that_of_the_beta_distribution(n):
+    for right in range(n + 1):
+        low = beta.ppf(0.025, right, n - right + 1) if right > 0 else 0
+        high = beta.ppf(0.975, right + 1, n - right) if right < n else 1
+        assert metrics.exact_interval(right, n) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_the_people_needed_are_the_first_ten_with_so_narrow_an_interval():
+    table = metrics.exact_intervals([0.9], range(10, 400, 10)).eval("width = high - low")
+    narrow = table[table["width"] <= 0.1]
+    assert metrics.people_needed(0.9, width=0.1) == narrow["n"].min() == 10 * ((table["width"] > 0.1).sum() + 1)
+
+
+def test_precision_is_that_of_each_class_and_of_all_people():
+    people = pd.DataFrame({"label": ["control"] * 4 + ["patient"] * 10})
+    found = metrics.precision(people)
+    rows = found.without_error.iloc[:, 0].to_dict()
+    assert rows == {
+        "10 of 10 patients": "69.2% to 100.0%",
+        "4 of 4 controls": "39.8% to 100.0%",
+        "14 of 14 people": "76.8% to 100.0%",
+    }
+    assert set(found.by_size["share"]) == {0.7, 0.9, 1.0} and found.controls_needed == 160
+
+
+def predictions(*rows: tuple[int, int, str, int, float]) -> pd.DataFrame:
     """Out-of-fold predictions."""
     return pd.DataFrame(rows, columns=["fold", "row", "subject", "truth", "p"])
 
@@ -38,7 +65,7 @@ def told(*rows: tuple[int, int, str, int, float]) -> pd.DataFrame:
 def once(p: dict[str, list[float]]) -> pd.DataFrame:
     """One fold that tests everybody, subject: p of its patches; the names of controls begin with C."""
     patches = [(subject, one) for subject, own in p.items() for one in own]
-    return told(*((0, row, subject, int(subject[0] != "C"), one) for row, (subject, one) in enumerate(patches)))
+    return predictions(*((0, row, subject, int(subject[0] != "C"), one) for row, (subject, one) in enumerate(patches)))
 
 
 def test_subjects_have_a_score_and_votes_and_controls_come_first():
@@ -57,7 +84,7 @@ def pair_folds(*pairs: tuple[str, str, float, float]) -> pd.DataFrame:
         for subject, score, apart in zip((control, patient), scores, (0.4, 0.1), strict=True)
         for i in (0, 1)
     ]
-    return told(*rows)
+    return predictions(*rows)
 
 
 SHIFTED = pair_folds(("C", "P", 0.8, 0.9), ("C", "Q", 0.8, 0.9), ("D", "P", 0.1, 0.2), ("D", "Q", 0.1, 0.2))
@@ -151,7 +178,7 @@ def test_balanced_accuracy_is_the_mean_of_the_classes_and_accuracy_is_of_the_pat
 def test_a_patch_that_several_folds_test_counts_once(rng):
     often = [(fold, 0, "C", 0, 0.1) for fold in range(6)] + [(0, 1, "C", 0, 0.9)]
     half = [(0, 2, "P", 1, 0.9), (1, 2, "P", 1, 0.2), (0, 3, "P", 1, 0.9)]
-    found = metrics.summary(told(*often, *half), rng=rng, draws=2)
+    found = metrics.summary(predictions(*often, *half), rng=rng, draws=2)
     assert found["patch_accuracy"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
     assert found["balanced_accuracy"] == pytest.approx((1 / 2 + 3 / 4) / 2)
     assert found["n_subjects"] == 2 and found["subjects_right"] == 2
@@ -165,8 +192,8 @@ def entries() -> list[dict]:
     return [{"model": model, "split": split, "ci": ci} | means | rest for model, split in of]
 
 
-def test_summaries_are_worded_with_every_interval():
-    table, to = metrics.worded(entries()), "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
+def test_summaries_stand_in_a_table_with_every_interval():
+    table, to = metrics.summary_table(entries()), "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
     assert table.index.names == ["model", "split"]
     assert table.index.tolist() == [("VGG16", "published"), ("VGG16", "pairs"), ("majority", "pairs")]
     assert table.loc[("majority", "pairs")].to_dict() == {

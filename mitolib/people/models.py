@@ -1,0 +1,116 @@
+"""The models of the honest evaluation, from the majority to the paper's head.
+
+A model here is a callable `(train, test) -> p`: it is trained on the patches `train` and answers the probability of
+"patient" for the patches `test`, both row numbers of the patch table. Whatever it fits, scaling included, it fits on
+`train`. Nothing is chosen on a validation set: every model has one setting and one length of training in every split,
+so that a difference between two splits is the split's. Both classes weigh the same in what is fitted, however many
+patches each has: with three of one to one of the other, a short training may end at one answer for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mitolib import heads, linear, networks, splits
+
+Model = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (train rows, test rows) -> p of "patient"
+ANSWERED_AT_ONCE = 256  # patches
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Always the class that is more common among the training patches."""
+
+    labels: np.ndarray  # (N,) class indices
+
+    def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return np.full(len(test), float(np.bincount(self.labels[train]).argmax()))
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """Logistic regression on standardised features, penalised, each class with the same weight."""
+
+    features: np.ndarray  # (N, F)
+    labels: np.ndarray  # (N,) classes
+    penalty: float = 0.1  # C of scikit-learn
+
+    def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return self.fit(train).predict_proba(self.features[test])[:, -1]
+
+    def fit(self, train: np.ndarray) -> Pipeline:
+        """The fitted scikit-learn pipeline."""
+        regression = LogisticRegression(C=self.penalty, class_weight="balanced", max_iter=2000)
+        pipeline = make_pipeline(StandardScaler(), regression)
+        return linear.fitted(pipeline, self.features[train], self.labels[train])
+
+
+@dataclass(frozen=True)
+class Head:
+    """The paper's head on the features of a frozen backbone, with the paper's optimiser and loss.
+
+    maps_nhwc: (N, 7, 7, C), of plain patches. It is trained for `steps` batches, whatever the number of patches, each
+    batch with as many patches of one class as of the other. The learning rate falls in a straight line to zero.
+    """
+
+    maps_nhwc: np.ndarray
+    labels: np.ndarray  # (N,) class indices
+    steps: int
+    batch_size: int = 4
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+    def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        head = self.fit(train)
+        parts = [test[start : start + ANSWERED_AT_ONCE] for start in range(0, len(test), ANSWERED_AT_ONCE)]
+        return np.concatenate([heads.p_patient(head, self.maps_nhwc[part]) for part in parts])
+
+    def fit(self, train: np.ndarray) -> keras.Model:
+        """The trained head; the next head of the same kind is trained in the same model, so copy what is to last."""
+        head, start = _fresh(self.maps_nhwc.shape[1:], self.learning_rate, self.steps, self.seed)
+        for variable, value in zip(_state(head), start, strict=True):
+            variable.assign(value)
+        for batch in self.batches(train):
+            head.train_on_batch(self.maps_nhwc[batch].astype(np.float32), heads.one_hot(self.labels[batch]))
+        return head
+
+    def batches(self, train: np.ndarray) -> np.ndarray:
+        """(steps, batch_size) rows of `train`, see `splits.equal_parts`."""
+        rng = np.random.default_rng(self.seed)
+        return splits.equal_parts(self.labels, train, self.batch_size, self.steps, rng=rng)
+
+
+@lru_cache(maxsize=1)  # a head of the next kind takes its place: with its moments it is as large as the data
+def _fresh(shape: tuple[int, ...], learning_rate: float, steps: int, seed: int) -> tuple[keras.Model, list[tf.Tensor]]:
+    """A head, compiled once for all folds of a process, and the state from which each of them starts."""
+    keras.utils.set_random_seed(seed)
+    head = networks.head(shape)
+    falling = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
+    head.compile(optimizer=heads.FusedAdam(falling), loss="categorical_crossentropy")
+    head.optimizer.build(head.trainable_variables)
+    return head, [tf.identity(variable.value) for variable in _state(head)]
+
+
+def _state(head: keras.Model) -> list[keras.Variable]:
+    """Weights, the state of dropout, and the optimiser's moments and count of steps."""
+    return [*head.variables, *head.optimizer.variables]
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A model that also trains on twins: further rows, with labels of their own, of the patches it trains on."""
+
+    model: Model
+    origin: np.ndarray  # (N,) the row of which each row is a twin, or itself
+
+    def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return self.model(np.flatnonzero(np.isin(self.origin, train)), test)

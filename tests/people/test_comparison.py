@@ -1,0 +1,109 @@
+"""The steps of the chapter, one after the other, on a small cohort of one's own and features that tell the classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mitolib import own_data, people, splits
+from mitolib.people import comparison, evaluation, material, twins
+
+PATCH = {"patch_px": 96, "stride_px": 64}
+N_PEOPLE = 6
+
+
+@pytest.fixture
+def cohort_of_ones_own(make_cohort) -> own_data.Data:
+    """Three people of each class and three patches of each, of two proteins; nothing that fibres are outlined on."""
+    classes = {"Control": ["A", "B", "C"], "Patient": ["D", "E", "F"]}
+    root: Path = make_cohort(classes, ("COX4", "VDAC1"), (96, 224))
+    return own_data.read("patient_level", root, own=True, protein="COX4", **PATCH)
+
+
+def features_of(chapter: material.Material, rng: np.random.Generator) -> dict[str, material.Features]:
+    """Maps of two channels that hold a patch's class."""
+    patches = chapter["exp1"]
+    maps_nhwc = patches.taught[:, None, None, None] + 0.3 * rng.standard_normal((len(patches.rows), 7, 7, 2))
+    maps_nhwc = maps_nhwc.astype(np.float16)
+    networks = ("VGG16", "ResNet50")
+    return {name: material.Features(name, patches, maps_nhwc, maps_nhwc.mean(axis=(1, 2))) for name in networks}
+
+
+def test_patches_of_ones_own_have_no_twins_and_say_so(cohort_of_ones_own):
+    chapter = people.prepare(cohort_of_ones_own, {})
+    patches = chapter["exp1"]
+    assert list(chapter.experiments) == ["exp1"] and chapter.proteins == ["COX4"] and chapter.twin_kinds == []
+    assert len(patches.rows) == len(patches.themselves) == 3 * N_PEOPLE
+    assert patches.pixels_nhwc[""].shape == (3 * N_PEOPLE, 224, 224, 1) and patches.brightness.shape == (18, 1)
+    assert chapter.people["subject"].tolist() == list("ABCDEF")
+    assert "Left out" in chapter.twins()._repr_markdown_()
+    assert set(patches.folds) | set(patches.refused) == set(splits.SPLITS)
+    assert all(split in chapter.refusals() for split in patches.refused)
+    assert chapter.counts().loc["exp1", "patches"] == 18
+    table = chapter.splits().data
+    assert table.loc[("exp1", evaluation.UNSEEN), "folds"] == 9
+
+
+def test_a_twin_s_pixels_are_read_from_its_own_section_and_only_deficient_classes_differ(cohort_of_ones_own):
+    inverted = {
+        kind: [
+            replace(section, channels={"COX4": section.channels["VDAC1"]}) for section in cohort_of_ones_own.sections
+        ]
+        for kind in ("cured", "afflicted")
+    }
+    patches = people.prepare(cohort_of_ones_own, inverted)["exp1"]
+    assert [len(pixels) for pixels in patches.pixels_nhwc.values()] == [18, 9, 9]
+    assert patches.taught.tolist() == [0] * 9 + [1] * 9 + [0] * 9 + [1] * 9
+    assert patches.truth.tolist() == [0] * 9 + [1] * 9 + [1] * 9 + [0] * 9
+    assert (patches.pixels_nhwc["cured"] != patches.pixels_nhwc[""][9:]).any()
+    assert all(len(fold) == 36 for folds in patches.folds_with_twins().values() for fold in folds)
+
+
+def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, rng):
+    chapter = people.prepare(cohort_of_ones_own, {})
+    features = features_of(chapter, rng)
+    budget = {"steps": 2, "batch_size": 2, "seed": 0}
+    result = people.evaluate(chapter, features, workers=1, **budget)
+    models = ["majority", "mean COX4", "VGG16 features, logistic", "VGG16 head", "ResNet50 head"]
+    assert list(dict.fromkeys(entry["model"] for entry in result.entries)) == models
+    by_model = result.by_model()
+    assert by_model["VGG16-features-logistic"][evaluation.UNSEEN]["balanced_accuracy"] == 1, "the features tell"
+    assert by_model["majority"][evaluation.UNSEEN]["balanced_accuracy"] == 0.5
+    assert people.twin_effects(result).effects == {}
+
+    shuffled = people.shuffled_labels(features["VGG16"], draws=2, **budget)
+    assert {entry["draw"] for entry in shuffled.entries} == {0, 1} and len(shuffled.table()) >= 2
+
+    bootstrap = np.random.default_rng(0)
+    fibres = people.by_fibres(chapter, rng=bootstrap)
+    assert fibres.entries == [] and own_data.FIBRES in fibres.remark
+    pictures = people.by_pictures(chapter, features, rng=bootstrap)
+    assert [entry["model"] for entry in pictures.entries] == ["patches", "patches, centred by section", "sections"]
+    assert pictures.by_model()["sections"][evaluation.UNSEEN]["subjects_right"] == N_PEOPLE
+    assert (fibres + pictures).entries == pictures.entries
+
+
+def test_twins_of_those_who_train_are_added_where_there_are_twins(cohort_of_ones_own, rng):
+    sections = cohort_of_ones_own.sections
+    chapter = people.prepare(cohort_of_ones_own, {"cured": sections, "afflicted": sections})
+    pictures = people.by_pictures(chapter, features_of(chapter, rng), rng=rng)
+    names = [entry["model"] for entry in pictures.entries]
+    assert names[3:] == ["patches, with twins", "sections, with twins"]
+    assert set(pictures.predictions) == set(names)
+    assert all((by_split[evaluation.UNSEEN]["twin"] == "").all() for by_split in pictures.predictions.values())
+    people_twice = twins.with_twins(chapter.people, chapter.twin_kinds)
+    assert len(people_twice) == 2 * N_PEOPLE
+
+
+def test_features_are_centred_and_scaled_within_their_group_and_a_lone_row_is_zero(rng):
+    features = rng.normal(5, 3, (9, 2))
+    sections, twins = pd.Series(list("AAAABBBBC")), pd.Series([""] * 8 + ["cured"])
+    found = comparison.centred(features, [sections, twins])
+    for group in (slice(0, 4), slice(4, 8)):
+        np.testing.assert_allclose(found[group].mean(axis=0), 0, atol=1e-9)
+        np.testing.assert_allclose(found[group].std(axis=0, ddof=1), 1, rtol=1e-5)
+    assert (found[8] == 0).all()
