@@ -47,6 +47,7 @@ def outline(dystrophin_yx: np.ndarray) -> np.ndarray:
     muscle_yx = gaussian(dystrophin_yx, FIBRE_PX / (2 * SHRINK), preserve_range=True)
     cores = ndi.label(h_minima(membrane_yx, DEPTH))[0]
     basins_yx = watershed(membrane_yx, cores, mask=muscle_yx > threshold_otsu(muscle_yx) / 2)
+    # By hand, since skimage's remove_small_objects warns where a section has a single fibre.
     sizes = np.bincount(basins_yx.ravel())
     kept = np.where(sizes >= LEAST_AREA_PX / SHRINK**2, np.arange(len(sizes)), 0)
     return kept[basins_yx].astype(np.int32)
@@ -59,7 +60,7 @@ def measure(sections: Sequence[Section]) -> pd.DataFrame:
         dystrophin_yx, *proteins_yx = (
             block_reduce(section.image_yx(protein), SHRINK, np.mean).astype(np.float32) for protein in OUTLINED
         )
-        # In double precision: a sum of thousands of pixels in single precision is off in the sixth digit.
+        # In double precision: in single precision a mean over a fibre is rounded on its way.
         stack_yxc = np.stack(proteins_yx, axis=-1).astype(np.float64)
         names = ("centroid", "area", "intensity_mean")
         properties = regionprops_table(outline(dystrophin_yx), stack_yxc, properties=names)

@@ -297,5 +297,5 @@ def test_a_subject_without_a_fibre_is_named(rng):
 def test_too_few_fibres_are_a_finding(found, finding):
     fibres = pd.DataFrame({"subject": [subject for subject, n in found.items() for _ in range(n)]})
     people = pd.DataFrame({"subject": ["P1", "C1", "C2"], "label": ["patient", "control", "control"]})
-    told = morphometry.too_few(fibres, people)
-    assert told.startswith(finding) and bool(told) == bool(finding)
+    reason = morphometry.too_few(fibres, people)
+    assert reason.startswith(finding) and bool(reason) == bool(finding)
