@@ -91,12 +91,13 @@ def why_left_out(folds: Sequence[FoldConcepts], *, people: int) -> LeftOut | Non
 def concept_counts(folds: Sequence[FoldConcepts]) -> pd.DataFrame:
     """Patches that show each concept and that lack it, in the first fold that has concepts."""
     for fold in (fold for fold in folds if fold.concepts):
+        names = fold.annotation.columns
         columns = {
             "with it, of all patches": (fold.annotation == 1).sum(),
             "without it": (fold.annotation == 0).sum(),
-            "training patches for its axis": pd.Series(fold.concepts).map(len),
+            "training patches for its axis": [len(fold.concepts.get(name, ())) for name in names],
         }
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns, index=names)
     return pd.DataFrame()
 
 
