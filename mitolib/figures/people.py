@@ -21,7 +21,7 @@ LEFT_OUT = "Left out: these patches cannot be dealt out as in the paper."
 
 
 def covered(image_yx: np.ndarray, covered_yx: np.ndarray, cell_px: int, *, ax: Axes, title: str = "") -> Axes:
-    """A section, coloured where its pixels lie under training patches, test patches or both (`splits.coverage`)."""
+    """A section, coloured where its pixels lie under training patches, test patches or both (`protocols.coverage`)."""
     image(image_yx, ax=ax, title=title)
     colours = [to_rgba(colour, 0.45) for colour in ("none", *COVERED.values())]
     height, width = np.array(covered_yx.shape) * cell_px
@@ -45,7 +45,7 @@ def coverage(
 ) -> Figure:
     """A section under each split, see `covered`, with the key of the colours.
 
-    image_yx: (H, W) grey. by_split: split -> map and a cell's px, of `splits.coverage`; a sentence where it is empty.
+    image_yx: (H, W) grey. by_split: split -> what `protocols.coverage` gives; a sentence where it is empty.
     name: of the section.
     """
     if not by_split:

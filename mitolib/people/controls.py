@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mitolib import splits
-from mitolib.people import metrics
+from mitolib.people import metrics, protocols
 from mitolib.people.evaluation import SEEN, UNPUBLISHED, LeftOut, out_of_fold
 from mitolib.people.material import Features
 from mitolib.people.models import Head, Logistic, Model
@@ -48,7 +48,7 @@ def shuffled_labels(features: Features, *, draws: int, steps: int, batch_size: i
     entries = []
     for draw, labels in enumerate(dealt):
         rows = part.themselves.assign(label=np.array(LABELS)[labels[: len(part.themselves)]])
-        available, _ = splits.available(rows, part.experiment.name)
+        available, _ = protocols.available(rows, part.experiment.name)
         folds = {split: available[split] for split in part.folds if split in available}
         tried: list[tuple[str, Model, str]] = [
             (ON_FEATURES, Logistic(features.pooled, labels), split) for split in folds

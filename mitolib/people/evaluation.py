@@ -12,9 +12,8 @@ import pandas as pd
 import tensorflow as tf
 from numpy.random import Generator
 
-from mitolib import splits
 from mitolib.metrics import Estimate, class_index
-from mitolib.people import metrics
+from mitolib.people import metrics, protocols
 from mitolib.people.models import Head, Model
 from mitolib.progress import track
 
@@ -53,7 +52,7 @@ class Trial:
 def unseen_trial(model: Model, rows: pd.DataFrame) -> Trial:
     """A trial on people not seen. Twins are not tested, and train only where a model (`Augmented`) adds them."""
     themselves = rows[rows["twin"] == ""] if "twin" in rows else rows
-    folds = splits.leave_one_control_one_patient_out(themselves)
+    folds = protocols.leave_one_control_one_patient_out(themselves)
     return Trial(model, rows, {UNSEEN: [fold.reindex(rows.index, fill_value="") for fold in folds]})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from mitolib import splits
+from mitolib.people import protocols
 from mitolib.people.evaluation import SEEN, UNPUBLISHED, LeftOut
 from mitolib.people.material import Material
 
@@ -42,7 +42,7 @@ def leakage(material: Material) -> Leakage:
     entries, shares = {}, {}
     for name, part in material.experiments.items():
         for split in part.folds.get(SEEN, []):
-            shares[name] = splits.shared_pixels(part.themselves, split)
+            shares[name] = protocols.shared_pixels(part.themselves, split)
             entries[name] = in_common(part.themselves, split, shares[name])
     return Leakage(entries, shares)
 
@@ -50,7 +50,7 @@ def leakage(material: Material) -> Leakage:
 def in_common(table: pd.DataFrame, split: pd.Series, shared: pd.Series) -> dict[str, float]:
     """What the test patches of a split have in common with its training patches, as shares from 0 to 1.
 
-    shared: `splits.shared_pixels` of the two. share_of_patches: of the test patches, those that share a pixel with a
+    shared: `protocols.shared_pixels` of the two. share_of_patches: of the test patches, those that share a pixel with a
     training patch. mean_shared_fraction: of a test patch's pixels, on average. wholly_seen: of the test patches, those
     of which every pixel is shared. subjects_seen: of the people tested, those who have training patches.
     """

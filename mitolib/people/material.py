@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from mitolib import bank, networks, patches, splits
+from mitolib import bank, networks, patches
 from mitolib.cohort import Section
 from mitolib.metrics import class_index
 from mitolib.own_data import FIBRES, Data
+from mitolib.people import protocols
 from mitolib.people.evaluation import LeftOut
 from mitolib.people.morphometry import OUTLINED
 from mitolib.people.twins import tested_with_twins, with_twins
@@ -63,11 +64,11 @@ class Patches:
         }
 
     def coverage(self, section: str) -> dict[str, tuple[np.ndarray, int]]:
-        """What lies under the patches of a section, see `splits.coverage`, by those of two splits that there are."""
+        """What lies under the patches of a section, see `protocols.coverage`, by those of two splits that there are."""
         rows = self.themselves
         rows = rows[rows["section"] == section]
         shown = [split for split in ("published", "no-overlap") if split in self.folds]
-        return {split: splits.coverage(rows, self.folds[split][0]) for split in shown}
+        return {split: protocols.coverage(rows, self.folds[split][0]) for split in shown}
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _patches(experiment: Experiment, sections: Mapping[str, Sequence[Section]]) 
         kind: patches.load(of_kind, sections[kind], experiment.proteins, stride_px=experiment.stride_px)
         for kind, of_kind in rows.groupby("twin", sort=False)
     }
-    return Patches(experiment, rows, pixels_nhwc, *splits.available(table, experiment.name))
+    return Patches(experiment, rows, pixels_nhwc, *protocols.available(table, experiment.name))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import own_data, people, splits
-from mitolib.people import comparison, evaluation, material, twins
+from mitolib import own_data, people
+from mitolib.people import comparison, evaluation, material, protocols, twins
 
 PATCH = {"patch_px": 96, "stride_px": 64}
 N_PEOPLE = 6
@@ -41,7 +41,7 @@ def test_patches_of_ones_own_have_no_twins_and_say_so(cohort_of_ones_own):
     assert patches.pixels_nhwc[""].shape == (3 * N_PEOPLE, 224, 224, 1) and patches.brightness.shape == (18, 1)
     assert chapter.people["subject"].tolist() == list("ABCDEF")
     assert "Left out" in chapter.twins()._repr_markdown_()
-    assert set(patches.folds) | set(patches.refused) == set(splits.SPLITS)
+    assert set(patches.folds) | set(patches.refused) == set(protocols.SPLITS)
     assert all(split in chapter.refusals() for split in patches.refused)
     assert chapter.counts().loc["exp1", "patches"] == 18
     table = chapter.splits().data

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mitolib import splits
-from mitolib.people import evaluation, metrics, models
+from mitolib.people import evaluation, metrics, models, protocols
 
 CONTROLS, PATIENTS = [f"C{i}" for i in range(4)], [f"P{i}" for i in range(10)]
 
@@ -44,7 +44,7 @@ def test_every_tested_patch_of_every_fold_is_answered_in_order():
 @pytest.mark.parametrize("kind", ["logistic", "head"])
 def test_two_processes_answer_as_one(kind, rng):
     table, truth = people(each=3)
-    folds = splits.leave_one_subject_out(table)[::3]
+    folds = protocols.leave_one_subject_out(table)[::3]
     if kind == "head":
         maps_nhwc = (truth[:, None, None, None] + rng.standard_normal((len(table), 7, 7, 2))).astype(np.float16)
         model = models.Head(maps_nhwc, truth, steps=3, batch_size=4, seed=5)
@@ -70,7 +70,7 @@ def test_subjects_without_a_disease_are_told_apart_by_the_published_split_and_no
         model = models.Logistic(of_subject + 0.1 * rng.standard_normal(of_subject.shape), truth)
         answers = evaluation.out_of_fold(model, table, [splits.published(table, "exp2")])
         accuracies.append(((answers["p"] > 0.5) == (answers["truth"] == 1)).mean())
-        pairs = splits.leave_one_control_one_patient_out(table)
+        pairs = protocols.leave_one_control_one_patient_out(table)
         aucs.append(auc_of_pairs(evaluation.out_of_fold(model, table, pairs)))
     assert min(accuracies) > 0.95 and abs(np.mean(aucs) - 0.5) < 0.2
 
@@ -80,7 +80,7 @@ def test_a_disease_is_found_by_both_splits(rng):
     model = models.Logistic(2 * truth[:, None] + rng.standard_normal((len(table), 20)), truth)
     answers = evaluation.out_of_fold(model, table, [splits.published(table, "exp2")])
     assert ((answers["p"] > 0.5) == (answers["truth"] == 1)).mean() > 0.95
-    pairs = splits.leave_one_control_one_patient_out(table)
+    pairs = protocols.leave_one_control_one_patient_out(table)
     assert auc_of_pairs(evaluation.out_of_fold(model, table, pairs)) == 1
 
 
@@ -88,7 +88,7 @@ def test_a_disease_is_found_by_both_splits(rng):
 
 
 def trial(table: pd.DataFrame, model: models.Model) -> evaluation.Trial:
-    pairs = splits.leave_one_control_one_patient_out(table)
+    pairs = protocols.leave_one_control_one_patient_out(table)
     return evaluation.Trial(model, table, {"published": [splits.published(table, "exp2")], "pairs": pairs})
 
 
