@@ -100,8 +100,7 @@ def _markdown(notebook: Mapping[str, Any]) -> list[str]:
 
 def _cited(texts: Sequence[str]) -> list[str]:
     """Keys in the order in which they are first cited."""
-    found = (key.strip() for text in texts for keys in CITE.findall(text) for key in keys.split(","))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(key.strip() for text in texts for keys in CITE.findall(text) for key in keys.split(",")))
 
 
 def behind(chapter: str, page: Mapping[str, Any]) -> str:
@@ -204,8 +203,8 @@ def called_since(commit: str) -> str:
 
 def git_log() -> list[Path]:
     """The file to which git adds a line at every commit and checkout, if there is one: pages tell of commits."""
-    found = _git("rev-parse", "--git-path", "logs/HEAD")
-    return [ROOT / found] if found and (ROOT / found).exists() else []
+    log = _git("rev-parse", "--git-path", "logs/HEAD")
+    return [ROOT / log] if log and (ROOT / log).exists() else []
 
 
 def _git(*words: str) -> str | None:
@@ -222,7 +221,7 @@ def environment(record: Mapping[str, Any]) -> str:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf8")
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", lock, re.M))
     p = record["provenance"]
-    rows = [f"| {name} | {found} | {pins.get(name, 'not locked')} |" for name, found in p["packages"].items()]
+    rows = [f"| {name} | {version} | {pins.get(name, 'not locked')} |" for name, version in p["packages"].items()]
     return (
         ":::{admonition} Environment\n:class: tip, dropdown\n\n"
         f"| package | this page was executed with | `requirements.lock` |\n|---|---|---|\n"
@@ -252,12 +251,12 @@ def _next(app: Sphinx, docname: str) -> str:
     pages = _pages(Path(app.srcdir))
     following = pages[pages.index(docname) + 1]
     path = Path(app.srcdir) / f"{following}.ipynb"
-    asked = ""
+    question = ""
     if path.exists():
         app.env.note_dependency(str(path))
         first = "".join(json.loads(path.read_text(encoding="utf8"))["cells"][0]["source"])
-        asked = " ".join(QUESTION.search(first)[1].split())
-    return f"## What is next\n\n{{doc}}`/{following}`" + (f": {asked}" if asked else ".")
+        question = " ".join(QUESTION.search(first)[1].split())
+    return f"## What is next\n\n{{doc}}`/{following}`" + (f": {question}" if question else ".")
 
 
 # Numbers that carry their verdict -------------------------------------------------------------------------------
@@ -270,13 +269,15 @@ class VersusRole(ResultRole):
         try:
             chapter, *keys, spec = self.text.split()
             record, source = self.results(chapter)
-            one, two = (look_up(record, key, source) for key in keys)
-            shown = [formatted(number, key, spec, source) for number, key in zip((one, two), keys, strict=True)]
-            if None in (one, two):
+            numbers = [look_up(record, key, source) for key in keys]
+            first, second = (formatted(number, key, spec, source) for number, key in zip(numbers, keys, strict=True))
+            if None in numbers:
                 word = "beside"
+            elif first == second:  # as printed
+                word = "as much as"
             else:
-                word = "as much as" if shown[0] == shown[1] else "more than" if one > two else "less than"
-            return [nodes.Text(f"{shown[0]}, {word} the {shown[1]}")], []
+                word = "more than" if numbers[0] > numbers[1] else "less than"
+            return [nodes.Text(f"{first}, {word} the {second}")], []
         except LookupError as problem:
             return [self.missing(problem)], []
 
@@ -284,7 +285,7 @@ class VersusRole(ResultRole):
 # The picture on the first page ----------------------------------------------------------------------------------
 
 
-def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def compared(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """panel -> rows: the paper's accuracy, then our balanced accuracies, down to that of people not seen.
 
     Each row: `what`, `value`, `interval` (None where there is none) and `baseline`, what always giving one answer
@@ -311,7 +312,7 @@ def found(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]
 
 
 def draw_found(panels: Mapping[str, list[dict[str, Any]]], *, stacked: bool) -> Figure:
-    """The panels of `found`: side by side, or one above the other for a phone."""
+    """The panels of `compared`: side by side, or one above the other for a phone."""
     shape, size = ((len(panels), 1), (4.9, 4.4)) if stacked else ((1, len(panels)), (8.6, 2.35))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(*shape, sharex=True, sharey=True)
@@ -338,11 +339,11 @@ def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
     """The same picture for those who cannot see it."""
     sentences = []
     for panel, rows in panels.items():
-        told = []
+        clauses = []
         for row in rows:
             interval = " ({:.2f} to {:.2f})".format(*row["interval"]) if row["interval"] else ""
-            told.append(f"{row['what']} {row['value']:.2f}{interval} beside {row['baseline']:.2f}")
-        sentences.append(f"VGG16, {panel}: {'; '.join(told)}.")
+            clauses.append(f"{row['what']} {row['value']:.2f}{interval} beside {row['baseline']:.2f}")
+        sentences.append(f"VGG16, {panel}: {'; '.join(clauses)}.")
     return (
         "Dots with intervals: the balanced accuracy of test patches, beside what one answer for all scores. "
         f"{' '.join(sentences)}"
@@ -368,7 +369,7 @@ class FoundFigure(Reader, DrawnFigure):
     def run(self) -> list[nodes.Node]:
         try:
             records = {name: self.results(name)[0] for name in ("exp1", "exp2", "patient_level")}
-            panels = found(records, vars(paper))
+            panels = compared(records, vars(paper))
         except LookupError as problem:
             return [nodes.paragraph("", "", self.missing(problem))]
         pictures = {}
@@ -483,10 +484,10 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict[str, A
     )
     text = described and (described[1] or described[2])
     if not text:
-        asked = QUESTION.search(doctree.astext()) or re.search(r"Question\.\s+(.+?)\n\n", doctree.astext(), re.S)
-        if not asked:
+        question = QUESTION.search(doctree.astext()) or re.search(r"Question\.\s+(.+?)\n\n", doctree.astext(), re.S)
+        if not question:
             return
-        text = escape(textwrap.shorten(" ".join(asked[1].split()), 300))
+        text = escape(textwrap.shorten(" ".join(question[1].split()), 300))
         context["metatags"] += f'<meta name="description" content="{text}" />\n'
     title = escape(re.sub("<[^>]+>", "", context["title"]))
     for key, value in (("title", title), ("description", text), ("type", "article"), ("site_name", app.config.project)):

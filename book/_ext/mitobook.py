@@ -176,11 +176,11 @@ class ScoresTable(TableDirective):
         if further:
             origins |= dict.fromkeys(further, self.results(chapter))
         for model in sorted({*paper.SCORES[experiment], *origins}):
-            one, name = origins.get(model, (record, source))
+            run, name = origins.get(model, (record, source))
             for metric in sorted(paper.METRICS):
-                look_up(one, f"models.{model}.{metric}", name)
-        ours = {"models": {model: one["models"][model] for model, (one, _) in origins.items()}}
-        random = [m for m, (one, name) in origins.items() if self.weights(m, one, name) == "random"]
+                look_up(run, f"models.{model}.{metric}", name)
+        ours = {"models": {model: run["models"][model] for model, (run, _) in origins.items()}}
+        random = [model for model, (run, name) in origins.items() if self.weights(model, run, name) == "random"]
         rows = []
         for (model, side), scores in paper.compare_scores(ours, experiment).iterrows():
             where = "published" if side == "paper" else f"ours, profile {look_up(origins[model][0], 'profile', source)}"

@@ -65,11 +65,12 @@ def executed(name: str, chapter: Mapping[str, Any]) -> Iterator[str]:
 def same_code(name: str, chapter: Mapping[str, Any], source: Mapping[str, Any], where: str) -> Iterator[str]:
     """The code of a chapter is that of the notebook `source`, which lies where the message says."""
     shown, written = _code(chapter), _code(source)
-    other = [i for i, (one, wanted) in enumerate(zip_longest(shown, written), start=1) if one != wanted]
-    if other:
-        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+    pairs = enumerate(zip_longest(shown, written), start=1)
+    changed = [i for i, (on_page, in_source) in pairs if on_page != in_source]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         yield (
-            f"{name}, code cell {other[0]}{more}: other code than in {where} ({len(shown)} code cells, there "
+            f"{name}, code cell {changed[0]}{more}: other code than in {where} ({len(shown)} code cells, there "
             f"{len(written)}); wanted the same. {REMAKE.format(chapter=Path(name).stem)}"
         )
 
@@ -84,11 +85,11 @@ def figures(name: str, chapter: Mapping[str, Any], names: dict[str, str]) -> Ite
         about = cell["metadata"].get("mystnb", {})
         if len(pictures) > 1:
             yield f"{where}: {len(pictures)} pictures; wanted one. Give each its own cell: only the first is numbered."
-        given = {
+        texts = {
             "figure.caption": about.get("figure", {}).get("caption", ""),
             "image.alt": about.get("image", {}).get("alt", ""),
         }
-        for key, text in given.items():
+        for key, text in texts.items():
             if len(text) <= 40:
                 yield f"{where}: {key} is {text!r}; wanted a sentence. Write it into the cell's metadata, mystnb.{key}."
         label = about.get("figure", {}).get("name", "")
@@ -102,20 +103,20 @@ def typed(name: str, text: str) -> Iterator[str]:
     """No score in the prose but by a role that reads it."""
     # What is cut out leaves its line breaks, so that a line number is that of the file.
     prose = NOT_PROSE.sub(lambda cut: "\u2026" + "\n" * cut[0].count("\n"), text)
-    for found in TYPED.finditer(prose):
-        line = prose.count("\n", 0, found.start()) + 1
+    for score in TYPED.finditer(prose):
+        line = prose.count("\n", 0, score.start()) + 1
         yield (
-            f"{name}, line {line}: {' '.join(found[0].split())!r} has a typed number; wanted one that is read. "
+            f"{name}, line {line}: {' '.join(score[0].split())!r} has a typed number; wanted one that is read. "
             "Use {result}`chapter key format` or {published}`NAME.key format`."
         )
 
 
 def private(name: str, text: str) -> Iterator[str]:
     """No folder and no address of the machine that made the edition."""
-    for found in PRIVATE.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
-        shown = text[found.start() : found.end() + 30].split("\n")[0]
-        yield f"{name}, line {line}: {shown!r} is of a machine; wanted none. Print file names, or run from the folder."
+    for place in PRIVATE.finditer(text):
+        line = text.count("\n", 0, place.start()) + 1
+        words = text[place.start() : place.end() + 30].split("\n")[0]
+        yield f"{name}, line {line}: {words!r} is of a machine; wanted none. Print file names, or run from the folder."
 
 
 def published(name: str, record: Mapping[str, Any], chapter: Mapping[str, Any]) -> Iterator[str]:
@@ -150,9 +151,9 @@ def sized(sizes: Mapping[str, int]) -> Iterator[str]:
     """All chapters together are small enough to be kept in git. sizes: name -> bytes."""
     if sum(sizes.values()) > MOST_BYTES:
         greatest = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        told = ", ".join(f"{name} {sizes[name] / 1e6:.1f}" for name in greatest)
+        largest = ", ".join(f"{name} {sizes[name] / 1e6:.1f}" for name in greatest)
         yield (
-            f"book/chapters: {sum(sizes.values()) / 1e6:.1f} MB, of which {told}; wanted {MOST_BYTES / 1e6:.0f} at "
+            f"book/chapters: {sum(sizes.values()) / 1e6:.1f} MB, of which {largest}; wanted {MOST_BYTES / 1e6:.0f} at "
             "most. Draw their figures with fewer points or a lower dpi, and make them again."
         )
 
@@ -221,67 +222,69 @@ def _committed(root: Path, commit: str | None, name: str) -> dict[str, Any] | No
 
 def findings(root: Path) -> list[str]:
     """Of the whole edition, whether its chapters lag or not: first the notebooks, then the pages."""
-    found: list[str] = []
+    problems: list[str] = []
     names: dict[str, str] = {}
     sources: dict[str, str] = {}
     for stem in sorted(_stems(root / "notebooks")):
         name = f"notebooks/{stem}.ipynb"
         notebook = _read(root / name)
         for place, text in _markdown(notebook):
-            found += typed(f"{name}, {place}", text)
-        found += [*headed(name, notebook), *figures(name, notebook, sources)]
+            problems += typed(f"{name}, {place}", text)
+        problems += [*headed(name, notebook), *figures(name, notebook, sources)]
     listed, pages = _listed(root), _stems(root / "book/chapters")
     for stem in sorted(listed | pages):
         name = f"book/chapters/{stem}.ipynb"
         takeaways = root / f"book/takeaways/{stem}.md"
-        found += taken_away(name, takeaways.read_text(encoding="utf8") if takeaways.exists() else None)
+        problems += taken_away(name, takeaways.read_text(encoding="utf8") if takeaways.exists() else None)
         result = root / f"book/results/{stem}.json"
         if stem not in pages or not result.exists():
             remedy = f"{REMAKE.format(chapter=stem)} Or take it out of _toc.yml, which lists what is published."
-            found.append(f"{name}: no page or no result in book/; wanted both. {remedy}")
+            problems.append(f"{name}: no page or no result in book/; wanted both. {remedy}")
             continue
         if stem not in listed:
-            found.append(f"{name}: not in _toc.yml, which lists what is published. List it there, or remove the page.")
+            problems.append(
+                f"{name}: not in _toc.yml, which lists what is published. List it there, or remove the page."
+            )
         chapter, text = _read(root / name), result.read_text(encoding="utf8")
         record = json.loads(text)
-        found += executed(name, chapter)
+        problems += executed(name, chapter)
         # A page says that its code is that of a commit: nobody may have changed it by hand since.
         commit = record.get("provenance", {}).get("commit")
         if then := _committed(root, commit, f"notebooks/{stem}.ipynb"):
-            found += same_code(name, chapter, then, f"notebooks/ at commit {commit}, which its result names")
+            problems += same_code(name, chapter, then, f"notebooks/ at commit {commit}, which its result names")
         for place, shown in _markdown(chapter):
-            found += typed(f"{name}, {place}", shown)
-        found += figures(name, chapter, names)
-        found += private(name, _shown(chapter))
-        found += private(f"book/results/{result.name}", text)
-        found += published(f"book/results/{result.name}", record, chapter)
-    found += sized({f"{stem}.ipynb": (root / f"book/chapters/{stem}.ipynb").stat().st_size for stem in pages})
+            problems += typed(f"{name}, {place}", shown)
+        problems += figures(name, chapter, names)
+        problems += private(name, _shown(chapter))
+        problems += private(f"book/results/{result.name}", text)
+        problems += published(f"book/results/{result.name}", record, chapter)
+    problems += sized({f"{stem}.ipynb": (root / f"book/chapters/{stem}.ipynb").stat().st_size for stem in pages})
     texts = (path for folder in ("book", "book/chapters", "book/takeaways") for path in (root / folder).glob("*.md"))
     for path in sorted(texts):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf8")
-        found += [*typed(name, text), *private(name, text)]
-    return found
+        problems += [*typed(name, text), *private(name, text)]
+    return problems
 
 
 def lagging(root: Path) -> list[str]:
     """What keeps the edition from a release: each notebook has its page, each page its notebook, with the same code."""
-    found: list[str] = []
+    problems: list[str] = []
     sources, pages = _stems(root / "notebooks"), _stems(root / "book/chapters")
     for stem in sorted(sources | pages):
         source, page = f"notebooks/{stem}.ipynb", f"book/chapters/{stem}.ipynb"
         if stem not in pages:
-            found.append(
+            problems.append(
                 f"{source}: no page in book/chapters; wanted one. Make it, make paper PROFILE=... CHAPTER={stem}, and "
                 "list it in _toc.yml."
             )
         elif stem not in sources:
-            found.append(
+            problems.append(
                 f"{page}: no {source}; wanted the notebook that it shows. Take the chapter out of _toc.yml and book/, "
                 "or bring its notebook back."
             )
         else:
-            found += same_code(page, _read(root / page), _read(root / source), "notebooks/")
-    return found
+            problems += same_code(page, _read(root / page), _read(root / source), "notebooks/")
+    return problems
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -290,11 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--release", action="store_true", help="also that no chapter lags behind its notebook")
     parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).resolve().parents[2], help="the checkout")
     options = parser.parse_args(arguments)
-    found = findings(options.root)
+    problems = findings(options.root)
     if options.release:
-        found += lagging(options.root)
-    print("\n".join(found) or "the published edition passes its gates")
-    return 1 if found else 0
+        problems += lagging(options.root)
+    print("\n".join(problems) or "the published edition passes its gates")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

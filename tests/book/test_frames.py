@@ -319,7 +319,7 @@ def test_references_are_those_that_the_page_cites_each_once():
 
 
 def test_the_first_picture_holds_the_numbers_of_the_result_files(tmp_path):
-    panels = frames.found(FOUND, vars(paper))
+    panels = frames.compared(FOUND, vars(paper))
     one = panels["one protein"]
     assert [row["value"] for row in one] == [paper.SCORES["exp1"]["VGG16"]["accuracy"], 0.85, 0.8, 0.6]
     assert [row["interval"] for row in one] == [None, None, [0.7, 0.9], None]
