@@ -8,7 +8,7 @@ cohort, and says nothing of other people.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,7 @@ from mitolib import cohort, patches, splits
 from mitolib.cohort import Section, Survey
 from mitolib.images import CohortError, quality
 from mitolib.images import protein as protein_of
-from mitolib.settings import LABELS, PROTEINS, folder_parameter
+from mitolib.settings import LABELS, PROTEINS, check_parameter, folder_parameter
 from mitolib.study import EXP1, EXP2, LEAST_CHANNELS, Experiment
 
 TRUTH = "what needs the truth of the fibres"
@@ -195,22 +195,20 @@ def experiments(
 
     None is the paper's. Raises ValueError that names the parameter for what is empty or of another kind.
     """
-    for parameter, value in {"patch_px": patch_px, "stride_px": stride_px}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(
-                f"{parameter} is {value!r}; wanted a whole number, 1 or more. Correct it, or leave it out."
-            )
-    one, several = (_names(p, value) for p, value in {"protein": protein, "proteins": proteins}.items())
     grid = {"patch_px": patch_px, "stride_px": stride_px}
+    for parameter, value in grid.items():
+        if value is not None:
+            check_parameter(parameter, value, "int")
+    one, several = (names(p, value) for p, value in {"protein": protein, "proteins": proteins}.items())
     return (
-        EXP1.adapted(protein=one[0] if one else None, **grid),
-        EXP2.adapted(proteins=several or None, **grid),
+        EXP1.adapted(proteins=one, **grid),
+        EXP2.adapted(proteins=several, **grid),
         tuple(dict.fromkeys([*one, *several])),
     )
 
 
-def _names(parameter: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The proteins of a parameter in the paper's spelling; none for None."""
+def names(parameter: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The proteins that a parameter names, in the paper's spelling; none for None. ValueError for one named twice."""
     if value is None:
         return ()
     words = value.split(",") if isinstance(value, str) else value
@@ -258,7 +256,7 @@ def read(
     if verdict.refusal:
         raise CohortError(f"{root}: {chapter} cannot run, because {verdict.refusal}")
     one, fitting = fitted(survey, one, several)
-    warnings = _looked_at(survey.sections, shown(one, fitting))
+    warnings = quality.warnings(survey.sections, shown(one, fitting))
     return Data(root, False, survey.sections, one, fitting, verdict, survey.notes, survey.classes, warnings)
 
 
@@ -266,27 +264,13 @@ def fitted(survey: Survey, one: Experiment, several: Experiment) -> tuple[Experi
     """Both experiments with the proteins that are there: that of one with any, that of several only as it is."""
     there = set(several.proteins) <= set(survey.proteins) and len(several.proteins) >= LEAST_CHANNELS
     if survey.proteins and not set(one.proteins) <= set(survey.proteins):  # a chapter that shows what there is
-        one = one.adapted(protein=survey.proteins[0])
+        one = one.adapted(proteins=survey.proteins[:1])
     return one, several if there else None
 
 
 def shown(one: Experiment, several: Experiment | None) -> list[str]:
     """The proteins whose pictures a chapter reads."""
     return list(dict.fromkeys([*one.proteins, *(several.proteins if several else ())]))
-
-
-def _looked_at(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[str, ...]:
-    """What tells the classes of these pictures apart by their kind of file. All pixels are read, as by the check.
-
-    Raises CohortError for a picture that cannot be decoded or is one value, and for the same pixels under two names.
-    """
-    problems: list[CohortError] = []
-    as_shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
-    read = quality.read(as_shown, problems, [])
-    problems += quality.same_twice(read)
-    if problems:
-        raise problems[0]
-    return tuple(str(finding) for finding in quality.told_by_kind(read))
 
 
 def judge(

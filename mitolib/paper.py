@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from pandas.io.formats.style import Styler
-
-from mitolib.settings import Profile
 
 CITATION = (
     "S. Pilla, A. Khan and S. McGough. Interpretable AI for protein expression images and associated clinical "
@@ -98,12 +95,6 @@ def split_table(experiment: str) -> pd.DataFrame:
     return with_totals(_of(SPLITS, experiment))
 
 
-def compare_splits(counts: Mapping[str, Mapping[str, int]], experiment: str, *, published: bool = True) -> pd.DataFrame:
-    """Patch counts of a run, with totals, below those of Table 1 or 2 where they are of the paper's cohort."""
-    ours = {"this run": with_totals(counts)}
-    return pd.concat(({"published": split_table(experiment)} if published else {}) | ours)
-
-
 def backbone(model: str) -> str:
     """The network whose weights a model of SCORES starts from: "ResNet18+CW" -> "ResNet18"."""
     return model.removesuffix("+CW")
@@ -136,17 +127,3 @@ def compare_scores(results: Mapping[str, Any], experiment: str, *, published: bo
     models = dict.fromkeys([*_of(SCORES, experiment), *results["models"]])  # each once, in this order
     rows = [(model, source) for model in models for source in ("paper", "this run")]
     return both.loc[[row for row in rows if row in both.index]]
-
-
-def score_table(models: Mapping[str, Any], experiment: str, *, published: bool = True) -> Styler:
-    """`compare_scores` of the `models` entry of a results file, as a page shows it."""
-    table = compare_scores({"models": models}, experiment, published=published)
-    table.columns = table.columns.str.replace("_", " ")
-    return table.style.format("{:.3f}", na_rep="not given")
-
-
-def hyperparameters(profile: Profile) -> pd.DataFrame:
-    """Table 3 and what the text adds beside what a run takes, as text: one row per hyperparameter."""
-    names = ("epochs", "patience", "batch_size", "learning_rate", "views", "zoom", "seed", "n_seeds")
-    table = pd.DataFrame({"paper": HYPERPARAMETERS, "this run": {name: getattr(profile, name) for name in names}})
-    return table.fillna({"paper": "not given", "this run": "as in the paper"}).astype(str)

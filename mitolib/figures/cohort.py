@@ -107,7 +107,7 @@ def augmented(
 
 def split_counts(counts: Mapping[str, Mapping[str, Mapping[str, int]]], *, published: bool) -> pd.DataFrame:
     """Experiment -> set -> label -> patches, as one table, below the paper's where `published`; empty without any."""
-    tables = {name: paper.compare_splits(of_sets, name, published=published) for name, of_sets in counts.items()}
+    tables = {name: compare_splits(of_sets, name, published=published) for name, of_sets in counts.items()}
     return pd.concat(tables) if tables else pd.DataFrame()
 
 
@@ -177,3 +177,9 @@ def patch_grid(image_yx: np.ndarray, rows: pd.DataFrame, *, ax: Axes) -> Axes:
             )
         )
     return ax
+
+
+def compare_splits(counts: Mapping[str, Mapping[str, int]], experiment: str, *, published: bool = True) -> pd.DataFrame:
+    """Patch counts of a run, with totals, below those of Table 1 or 2 where they are of the paper's cohort."""
+    ours = {"this run": paper.with_totals(counts)}
+    return pd.concat(({"published": paper.split_table(experiment)} if published else {}) | ours)

@@ -13,9 +13,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from pandas.io.formats.style import Styler
 
+from mitolib import paper
 from mitolib.figures.cohort import image
 from mitolib.figures.style import FROZEN, LABEL_COLOURS, TRAINED
-from mitolib.settings import LABELS
+from mitolib.settings import LABELS, Profile
 
 
 def layers(summary: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -147,3 +148,17 @@ def best_depth(models: Mapping[str, Mapping[str, Any]]) -> str:
         "{balanced_accuracy:.1%}; always giving the more common answer is right on {majority_baseline:.1%}. "
         "One seed, {epochs} epochs."
     ).format(**best)
+
+
+def hyperparameters(profile: Profile) -> pd.DataFrame:
+    """Table 3 and what the text adds beside what a run takes, as text: one row per hyperparameter."""
+    names = ("epochs", "patience", "batch_size", "learning_rate", "views", "zoom", "seed", "n_seeds")
+    table = pd.DataFrame({"paper": paper.HYPERPARAMETERS, "this run": {name: getattr(profile, name) for name in names}})
+    return table.fillna({"paper": "not given", "this run": "as in the paper"}).astype(str)
+
+
+def score_table(models: Mapping[str, Any], experiment: str, *, published: bool = True) -> Styler:
+    """`paper.compare_scores` of the `models` entry of a results file, as a page shows it."""
+    table = paper.compare_scores({"models": models}, experiment, published=published)
+    table.columns = table.columns.str.replace("_", " ")
+    return table.style.format("{:.3f}", na_rep="not given")

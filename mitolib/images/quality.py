@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, groupby, islice
 
 import numpy as np
@@ -284,6 +284,20 @@ def _alike(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
         same = [picture for picture, of_set in zip(pictures, first, strict=True) if of_set == number]
         if len(same) > 1:
             yield same
+
+
+def warnings(sections: Sequence[Section], proteins: Sequence[str]) -> tuple[str, ...]:
+    """What tells the classes of these pictures apart by their kind of file. All pixels are read, as by the check.
+
+    Raises CohortError for a picture that cannot be decoded or is one value, and for the same pixels under two names.
+    """
+    problems: list[CohortError] = []
+    as_shown = [replace(section, channels={name: section.channels[name] for name in proteins}) for section in sections]
+    pictures = read(as_shown, problems, [])
+    problems += same_twice(pictures)
+    if problems:
+        raise problems[0]
+    return tuple(str(finding) for finding in told_by_kind(pictures))
 
 
 def told_by_kind(pictures: Sequence[Picture]) -> Iterator[CohortError]:

@@ -194,10 +194,14 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def methods_named(names: Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
-    """METHODS for None; else Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none."""
-    if names is None:
+def methods_named(text: str | Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
+    """METHODS for None; else Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none.
+
+    text: names with a comma between them, or a list of names.
+    """
+    if text is None:
         return METHODS
+    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     if unknown := [name for name in names if name not in METHODS]:
         raise ValueError(f"method {', '.join(unknown)} is not one of {', '.join(METHODS)}.")
     return {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
