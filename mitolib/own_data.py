@@ -46,10 +46,8 @@ COMPOSITE = "the composite picture (NDUFB8, MTCO1, VDAC1)"
 BY_PEOPLE = "people whom the network has not seen"
 CONCEPTS_BY_PEOPLE = "concepts tested on people whom the network has not seen"
 N_FOLDS = 4  # of people, in both chapters on concept whitening, unless another number is chosen
-WHITENED, POSITIONS = (
-    512,
-    7 * 7,
-)  # channels, and positions of a patch's map: a covariance takes more of these than of those
+WHITENED = 512  # channels of the layer that is whitened; their covariance takes more positions than channels
+POSITIONS = 7 * 7  # of a patch's map
 CHAPTERS = {
     "data_engineering": Needs(one=False, people=1, own=("the comparison with real muscle and the deficient fibres",)),
     "exp1": Needs(own=(PUBLISHED,)),

@@ -26,9 +26,17 @@ PLACES = tuple(f"layer{i}.1.bn1" for i in range(1, 5))  # of a layer, early to l
 OPPOSITES = {"E2": "two axes", "E": "one signed axis", "A": "the public code"}  # arms whose geometry is shown
 HELD_OUT = ("BatchNorm", "A", "D2")  # arms that are tried on people not seen
 MOST_SHOWN = 50  # test patches of a contact sheet
-SHEET = ("accuracy", "balanced_accuracy", "auc", "gram_cosine", "mean_abs_correlation", "amplification")
-SHEET += ("line_search_failures", "seconds")  # columns of the ladder
-SHORT = {
+LADDER = (  # what is shown of every arm
+    "accuracy",
+    "balanced_accuracy",
+    "auc",
+    "gram_cosine",
+    "mean_abs_correlation",
+    "amplification",
+    "line_search_failures",
+    "seconds",
+)
+TITLES = {
     "balanced_accuracy": "balanced",
     "mean_abs_correlation": "correlation",
     "line_search_failures": "failures",
@@ -277,28 +285,28 @@ def geometries(
 
 def geometry_table(geometry: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """The same, with the words of a page."""
-    titles = {
+    words = {
         "cosine": "cosine of the classes",
         "balance": "p0 m0 + p1 m1, of their length",
         "reachable": "best for two axes",
         "reached": "least cosine with an axis",
     }
-    return pd.DataFrame(geometry).T.rename(index=OPPOSITES, columns=titles)
+    return pd.DataFrame(geometry).T.rename(index=OPPOSITES, columns=words)
 
 
 def ladder(evaluated: Mapping[str, Mapping[int, Evaluated]]) -> pd.DataFrame:
-    """Scores and report of every arm and seed: index (arm, seed), columns SHEET."""
+    """Scores and report of every arm and seed: index (arm, seed), columns LADDER."""
     columns = {
         (name, seed): {**of_seed.scores, **of_seed.report}
         for name, by_seed in evaluated.items()
         for seed, of_seed in by_seed.items()
     }
-    return pd.DataFrame(columns).T[list(SHEET)].astype(float).rename_axis(["arm", "seed"])
+    return pd.DataFrame(columns).T[list(LADDER)].astype(float).rename_axis(["arm", "seed"])
 
 
 def ladder_means(by_seed: pd.DataFrame) -> pd.DataFrame:
     """The mean over the seeds of a `ladder`, and what each arm is."""
-    means = by_seed.groupby("arm", sort=False).mean().rename(columns=SHORT)
+    means = by_seed.groupby("arm", sort=False).mean().rename(columns=TITLES)
     means.insert(0, "what", [ARMS[name].what for name in means.index])
     return means
 

@@ -58,7 +58,7 @@ def test_every_arm_is_trained_and_scored_with_every_seed(trained, evaluated):
 
 def test_the_ladder_is_the_mean_over_seeds_and_says_what_each_arm_is(evaluated):
     by_seed = experiment.ladder(evaluated)
-    assert by_seed.shape == (2 * len(training.ARMS), len(experiment.SHEET))
+    assert by_seed.shape == (2 * len(training.ARMS), len(experiment.LADDER))
     means = experiment.ladder_means(by_seed)
     wanted = np.mean([one.scores["balanced_accuracy"] for one in evaluated["C"].values()])
     assert means.loc["C", "balanced"] == pytest.approx(wanted) and means.loc["C", "what"] == training.ARMS["C"].what
