@@ -5,7 +5,6 @@ run it, its environment, its references, and what comes next. They are added whi
 in `chapters/`, which a reader can download, stay as they were executed. A chapter whose notebook has other code by
 now, or is gone, says so above its takeaways, with the commit that made it.
 
-    {found-figure}              the score as published, ours, and of people not seen, with its caption
     {status-table}              each chapter: profile, date, minutes, machine and commit of the run that is shown
     {citation}                  how to cite, from CITATION.cff and references.bib
     {versus}`exp1 models.VGG16.accuracy models.VGG16.majority_baseline .1%`   "88.5%, more than the 73.0%"
@@ -30,15 +29,12 @@ from typing import Any
 
 import yaml
 from docutils import nodes
-from drawings import DrawnFigure, save
-from matplotlib.figure import Figure
 from mitobook import Reader, ResultRole, TableDirective, formatted, look_up
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from mitolib import paper
 from mitolib.settings import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -46,8 +42,6 @@ CHANGED, GONE = "changed", "gone"  # how a page lags behind its notebook
 CALLED = ("mitolib", "data/*.json")  # what the code of a chapter calls and reads
 CITE = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 QUESTION = re.compile(r"\*\*Question\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", re.S)
-UNSEEN = "leave-one-control-one-patient-out"
-PANELS = {"one protein": ("exp1", "VGG16-head"), "ten proteins": ("exp2", "VGG16-head-ten-proteins")}
 
 
 # Frames ---------------------------------------------------------------------------------------------------------
@@ -68,9 +62,7 @@ def frame(app: Sphinx, docname: str, content: list[str]) -> None:
     for path in [*files, NOTEBOOKS / f"{chapter}.ipynb", *git_log()]:
         app.env.note_dependency(str(path))
     summary = ""
-    if (
-        takeaways.exists()
-    ):  # a published chapter has them: a gate holds that; one that was only executed here may not yet
+    if takeaways.exists():  # a gate holds that a published chapter has them; one only executed here may not yet
         text = takeaways.read_text(encoding="utf8").strip()
         summary = f":::{{admonition}} Key takeaways\n:class: important\n\n{text}\n:::"
     record = json.loads((source / f"results/{chapter}.json").read_text(encoding="utf8"))
@@ -282,103 +274,6 @@ class VersusRole(ResultRole):
             return [self.missing(problem)], []
 
 
-# The picture on the first page ----------------------------------------------------------------------------------
-
-
-def compared(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """panel -> rows: the paper's accuracy, then our balanced accuracies, down to that of people not seen.
-
-    Each row: `what`, `value`, `interval` (None where there is none) and `baseline`, what always giving one answer
-    scores by the same measure. The paper prints no balanced accuracy, and its accuracy does not yield one.
-    """
-    panels = {}
-    for panel, (experiment, head) in PANELS.items():
-        ours = look_up(records[experiment], "models.VGG16", f"results/{experiment}.json")
-        brief, unseen = (
-            look_up(records["patient_level"], f"by_model.{head}.{split}", "results/patient_level.json")
-            for split in ("published", UNSEEN)
-        )
-        printed, always = (published[table][experiment] for table in ("SCORES", "MAJORITY_BASELINE"))
-        rows = [("published (accuracy)", printed["VGG16"]["accuracy"], None, always)]
-        for what, scores in (
-            ("here, same split, trained long", ours),
-            ("here, same split, trained briefly", brief),
-            ("people not seen, trained briefly", unseen),
-        ):
-            interval = scores.get("ci", {}).get("balanced_accuracy")
-            rows.append((what, scores["balanced_accuracy"], interval, 0.5))
-        panels[panel] = [dict(zip(("what", "value", "interval", "baseline"), row, strict=True)) for row in rows]
-    return panels
-
-
-def draw_found(panels: Mapping[str, list[dict[str, Any]]], *, stacked: bool) -> Figure:
-    """The panels of `compared`: side by side, or one above the other for a phone."""
-    shape, size = ((len(panels), 1), (4.9, 4.4)) if stacked else ((1, len(panels)), (8.6, 2.35))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(*shape, sharex=True, sharey=True)
-    for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
-        for y, row in enumerate(rows):
-            ax.plot([row["baseline"]] * 2, [y - 0.38, y + 0.38], color="0.45", lw=1.6, ls=(0, (3, 1.5)))
-            if row["interval"]:
-                ax.plot(row["interval"], [y, y], color="#0b5fa5", lw=2, solid_capstyle="butt")
-            colours = dict(color="#0b5fa5") if y else dict(color="white", mec="black", mew=1.4)
-            ax.plot(row["value"], y, "o", ms=7, **colours)
-            ax.annotate(f"{row['value']:.2f}", (row["value"], y), (0, 6), textcoords="offset points", ha="center")
-        ax.set_title(f"VGG16, {panel}", fontsize=10.5)
-        ax.set_yticks(range(len(rows)), [row["what"] for row in rows])
-        ax.set_ylim(len(rows) - 0.45, -0.72)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_xlim(None, 1)
-    figure.get_layout_engine().set(hspace=0.08)
-    label = "balanced accuracy of test patches (dashes: one answer for all)"
-    figure.supxlabel(label.replace(" (", "\n(") if stacked else label, fontsize=10)
-    return figure
-
-
-def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
-    """The same picture for those who cannot see it."""
-    sentences = []
-    for panel, rows in panels.items():
-        clauses = []
-        for row in rows:
-            interval = " ({:.2f} to {:.2f})".format(*row["interval"]) if row["interval"] else ""
-            clauses.append(f"{row['what']} {row['value']:.2f}{interval} beside {row['baseline']:.2f}")
-        sentences.append(f"VGG16, {panel}: {'; '.join(clauses)}.")
-    return (
-        "Dots with intervals: the balanced accuracy of test patches, beside what one answer for all scores. "
-        f"{' '.join(sentences)}"
-    )
-
-
-class Parsed(Reader, SphinxDirective):
-    """A directive that makes Markdown and lets the page's parser read it."""
-
-    def markdown(self, text: str) -> list[nodes.Node]:
-        holder = nodes.container()
-        self.state.nested_parse(text.splitlines(), self.content_offset, holder)
-        return holder.children
-
-    def inline(self, text: str) -> list[nodes.Node]:
-        parsed, messages = self.state.inline_text(text, self.lineno)
-        return [*parsed, *messages]
-
-
-class FoundFigure(Reader, DrawnFigure):
-    """What was found, drawn from the result files; the content is the caption."""
-
-    def run(self) -> list[nodes.Node]:
-        try:
-            records = {name: self.results(name)[0] for name in ("exp1", "exp2", "patient_level")}
-            panels = compared(records, vars(paper))
-        except LookupError as problem:
-            return [nodes.paragraph("", "", self.missing(problem))]
-        pictures = {}
-        for shape in ("wide", "narrow"):  # _static/frames.css shows one of them
-            pictures[shape] = self.drawn(f"found-{shape}")
-            save(draw_found(panels, stacked=shape == "narrow"), pictures[shape])
-        return [self.figure(pictures, in_words(panels))]
-
-
 # Status and citation ---------------------------------------------------------------------------------------------
 
 
@@ -443,6 +338,19 @@ class StatusTable(TableDirective):
         return words.get(behind(chapter, json.loads(path.read_text(encoding="utf8"))), "")
 
 
+class Parsed(Reader, SphinxDirective):
+    """A directive that makes Markdown and lets the page's parser read it."""
+
+    def markdown(self, text: str) -> list[nodes.Node]:
+        holder = nodes.container()
+        self.state.nested_parse(text.splitlines(), self.content_offset, holder)
+        return holder.children
+
+    def inline(self, text: str) -> list[nodes.Node]:
+        parsed, messages = self.state.inline_text(text, self.lineno)
+        return [*parsed, *messages]
+
+
 class Citation(Parsed):
     """How to cite the book, from CITATION.cff, and the paper, from references.bib."""
 
@@ -495,9 +403,8 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict[str, A
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for extension in ("mitobook", "errata", "drawings", "layers"):
+    for extension in ("mitobook", "errata", "drawings", "found", "layers"):
         app.setup_extension(extension)
-    app.add_directive("found-figure", FoundFigure)
     app.add_directive("status-table", StatusTable)
     app.add_directive("citation", Citation)
     app.add_role("versus", VersusRole())

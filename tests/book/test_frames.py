@@ -8,14 +8,13 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
-import drawings
 import frames
 import gates
 import pytest
 import yaml
 from test_book import toc_files
 
-from mitolib import __version__, paper
+from mitolib import __version__
 from mitolib.settings import ROOT
 
 BOOK = ROOT / "book"
@@ -30,13 +29,6 @@ RECORD = {
     },
 }
 VGG16 = {"accuracy": 0.875, "balanced_accuracy": 0.85, "majority_baseline": 0.75}
-BRIEF = {"patch_accuracy": 0.9, "balanced_accuracy": 0.8, "ci": {"balanced_accuracy": [0.7, 0.9]}}
-UNSEEN = {"patch_accuracy": 0.7, "balanced_accuracy": 0.6, "ci": {"balanced_accuracy": None}}
-FOUND = {name: {"models": {"VGG16": VGG16}} for name in ("exp1", "exp2")} | {
-    "patient_level": {
-        "by_model": {head: {"published": BRIEF, frames.UNSEEN: UNSEEN} for _, head in frames.PANELS.values()},
-    }
-}
 
 
 PUBLISHED = [page.removeprefix("chapters/") for page in toc_files() if frames.runs(BOOK, page)]
@@ -318,22 +310,6 @@ def test_references_are_those_that_the_page_cites_each_once():
     assert frames.references([], BOOK) == ""
 
 
-def test_the_first_picture_holds_the_numbers_of_the_result_files(tmp_path):
-    panels = frames.compared(FOUND, vars(paper))
-    one = panels["one protein"]
-    assert [row["value"] for row in one] == [paper.SCORES["exp1"]["VGG16"]["accuracy"], 0.85, 0.8, 0.6]
-    assert [row["interval"] for row in one] == [None, None, [0.7, 0.9], None]
-    assert [row["baseline"] for row in one] == [paper.MAJORITY_BASELINE["exp1"], 0.5, 0.5, 0.5]
-    words = frames.in_words(panels)
-    assert words.count("0.80 (0.70 to 0.90) beside 0.50") == 2 and words.count("0.60 beside 0.50") == 2
-    for stacked in (True, False):
-        files = []
-        for _ in range(2):
-            drawings.save(frames.draw_found(panels, stacked=stacked), tmp_path / "found.svg")
-            files.append((tmp_path / "found.svg").read_bytes())
-        assert files[0] == files[1], "the same numbers give the same file"
-
-
 REPORT = """<testsuites><testsuite timestamp="2026-11-25T03:23:52">
 <testcase classname="notebooks.exp1.ipynb" name="Cell 0" /><testcase classname="notebooks.exp2.ipynb" name="Cell 0" />
 <testcase classname="notebooks.exp2.ipynb" name="Cell 1"><failure message="x" /></testcase>
@@ -384,19 +360,9 @@ def test_a_comparison_with_an_undefined_score_gives_no_verdict(render):
     [
         ("{versus}`exp1 models.VGG16.accuracy models.VGG16.nonsense .2f`", ("results/exp1.json", "nonsense")),
         ("{versus}`exp1 models.VGG16.accuracy models.VGG16 .2f`", ("results/exp1.json", ".2f")),
-        ("```{found-figure}\nCaption.\n```", ("results/exp2.json",)),
     ],
 )
 def test_a_missing_value_is_a_warning_that_names_it_and_no_blank(render, page, names):
-    text, warnings = render(page, exp1=FOUND["exp1"])
+    text, warnings = render(page, exp1={"models": {"VGG16": VGG16}})
     assert warnings.count("WARNING") == 1 and all(name in warnings for name in names), warnings
     assert "[not available:" in text
-
-
-def test_the_first_picture_is_in_the_site_in_both_shapes_with_its_words(render, tmp_path):
-    page = "```{found-figure}\n:name: fig-found\n\nA caption.\n```"
-    _, warnings = render(page, **FOUND)
-    out = tmp_path / "out"
-    html = (out / "index.html").read_text()
-    assert not warnings and html.count('alt="Dots with intervals') == 2
-    assert {path.name for path in (out / "_images").iterdir()} == {"found-wide.svg", "found-narrow.svg"}

@@ -1,0 +1,47 @@
+"""The picture on the first page: the numbers of the result files, in both shapes and in words."""
+
+from __future__ import annotations
+
+import drawings
+import found
+
+from mitolib import paper
+
+VGG16 = {"accuracy": 0.875, "balanced_accuracy": 0.85, "majority_baseline": 0.75}
+BRIEF = {"patch_accuracy": 0.9, "balanced_accuracy": 0.8, "ci": {"balanced_accuracy": [0.7, 0.9]}}
+UNSEEN = {"patch_accuracy": 0.7, "balanced_accuracy": 0.6, "ci": {"balanced_accuracy": None}}
+RECORDS = {name: {"models": {"VGG16": VGG16}} for name in ("exp1", "exp2")} | {
+    "patient_level": {
+        "by_model": {head: {"published": BRIEF, found.UNSEEN: UNSEEN} for _, head in found.PANELS.values()},
+    }
+}
+
+
+def test_the_first_picture_holds_the_numbers_of_the_result_files(tmp_path):
+    panels = found.compared(RECORDS, vars(paper))
+    one = panels["one protein"]
+    assert [row["value"] for row in one] == [paper.SCORES["exp1"]["VGG16"]["accuracy"], 0.85, 0.8, 0.6]
+    assert [row["interval"] for row in one] == [None, None, [0.7, 0.9], None]
+    assert [row["baseline"] for row in one] == [paper.MAJORITY_BASELINE["exp1"], 0.5, 0.5, 0.5]
+    words = found.in_words(panels)
+    assert words.count("0.80 (0.70 to 0.90) beside 0.50") == 2 and words.count("0.60 beside 0.50") == 2
+    for stacked in (True, False):
+        files = []
+        for _ in range(2):
+            drawings.save(found.draw(panels, stacked=stacked), tmp_path / "found.svg")
+            files.append((tmp_path / "found.svg").read_bytes())
+        assert files[0] == files[1], "the same numbers give the same file"
+
+
+def test_the_first_picture_is_in_the_site_in_both_shapes_with_its_words(render, tmp_path):
+    page = "```{found-figure}\n:name: fig-found\n\nA caption.\n```"
+    _, warnings = render(page, **RECORDS)
+    out = tmp_path / "out"
+    html = (out / "index.html").read_text()
+    assert not warnings and html.count('alt="Dots with intervals') == 2
+    assert {path.name for path in (out / "_images").iterdir()} == {"found-wide.svg", "found-narrow.svg"}
+
+
+def test_without_a_result_file_the_page_says_so_and_shows_no_picture(render):
+    text, warnings = render("```{found-figure}\nCaption.\n```", exp1=RECORDS["exp1"])
+    assert warnings.count("WARNING") == 1 and "results/exp2.json" in warnings and "[not available:" in text
