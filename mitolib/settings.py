@@ -239,7 +239,8 @@ def check_parameter(name: str, value: object, kind: str) -> Any:
         raise ValueError(f"{name} is empty; wanted {wanted}. Correct it, or leave it out.")
     lowest = LOWEST.get(name, 1 if kind == "int" else 0)
     if kind in ("int", "float") and (value < lowest or (kind == "float" and value <= 0)):
-        raise ValueError(f"{name} is {value!r}; wanted {'above 0' if kind == 'float' else f'{lowest} or more'}.")
+        least = "above 0" if kind == "float" else f"{lowest} or more"
+        raise ValueError(f"{name} is {value!r}; wanted {wanted}, {least}. Correct it, or leave it out.")
     return value
 
 
