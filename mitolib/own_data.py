@@ -20,7 +20,6 @@ from mitolib.images import protein as protein_of
 from mitolib.settings import LABELS, PROTEINS, check_parameter, folder_parameter
 from mitolib.study import EXP1, EXP2, LEAST_CHANNELS, Experiment
 
-TRUTH = "what needs the truth of the fibres"
 SEVERAL = "the network of several proteins"
 PUBLISHED = "the published split and the published scores, which belong to the paper's cohort"
 
@@ -46,8 +45,7 @@ COMPOSITE = "the composite picture (NDUFB8, MTCO1, VDAC1)"
 BY_PEOPLE = "people whom the network has not seen"
 CONCEPTS_BY_PEOPLE = "concepts tested on people whom the network has not seen"
 N_FOLDS = 4  # of people, in both chapters on concept whitening, unless another number is chosen
-WHITENED = 512  # channels of the layer that is whitened; their covariance takes more positions than channels
-POSITIONS = 7 * 7  # of a patch's map
+WHITENED = 512 // (7 * 7) + 1  # patches: a covariance of 512 channels takes more positions, 7 x 7 of a patch, than that
 CHAPTERS = {
     "data_engineering": Needs(one=False, people=1, own=("the comparison with real muscle and the deficient fibres",)),
     "exp1": Needs(own=(PUBLISHED,)),
@@ -61,13 +59,13 @@ CHAPTERS = {
     "concept_whitening": Needs(
         own=(PUBLISHED, FIBRE_CONCEPTS),
         parts_by_people={BY_PEOPLE: 3},
-        patches=WHITENED // POSITIONS + 1,
+        patches=WHITENED,
     ),
     "real_concepts": Needs(
         own=(FIBRE_CONCEPTS,),
         parts={COMPOSITE: ("NDUFB8", "MTCO1", "VDAC1")},
         parts_by_people={CONCEPTS_BY_PEOPLE: 3},
-        patches=WHITENED // POSITIONS + 1,
+        patches=WHITENED,
     ),
     "patient_level": Needs(
         several=SEVERAL,
@@ -79,15 +77,25 @@ CHAPTERS = {
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What a page shows in the place of something that its data do not allow."""
+
+    reason: str  # a sentence that goes on after "Left out:"
+
+    def __str__(self) -> str:
+        return f"Left out: {self.reason}"
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether a chapter runs on a data folder."""
 
     chapter: str
     refusal: str = ""  # why not, and what helps
     without: tuple[str, ...] = ()  # what it leaves out, each with the reason
-
-    def __str__(self) -> str:
-        return f"{self.chapter}: {self.outcome}"
 
     @property
     def outcome(self) -> str:

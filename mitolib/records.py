@@ -28,7 +28,7 @@ except ImportError:  # not on Windows; two runs in one folder are then not kept 
     fcntl = None
 
 from mitolib import __version__, files
-from mitolib.settings import ROOT, Profile, folder_parameter
+from mitolib.settings import CPUINFO, ROOT, Profile, folder_parameter
 
 STARTED = time.monotonic()
 DEFAULT = ROOT / "build" / "results"
@@ -141,13 +141,9 @@ def _device() -> str:
     if tf := sys.modules.get("tensorflow"):
         for gpu in tf.config.list_physical_devices("GPU"):
             return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in _lines(cpuinfo) if line.startswith("model name")]
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def write(results: Path, record: Mapping[str, Any]) -> Path:

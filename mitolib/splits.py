@@ -199,9 +199,7 @@ def shuffle_by_subject(
     if by_subject[among].nunique() < 2:
         raise ValueError(f"all {len(among)} subjects have one label; wanted both. Add subjects of the other class.")
     if len(among) < 3:
-        raise ValueError(
-            f"the labels of {len(among)} subjects can only stay or be turned round; wanted three subjects."
-        )
+        raise ValueError(f"labels of {len(among)} subjects can only stay or be turned round; wanted three subjects.")
     dealt = by_subject
     while dealt[among].nunique() < 2 or (changed := dealt[among] != by_subject[among]).all() or not changed.any():
         dealt = pd.Series(rng.permutation(by_subject), index=by_subject.index)

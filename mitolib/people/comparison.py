@@ -10,10 +10,10 @@ from numpy.random import Generator
 
 from mitolib import cohort
 from mitolib.metrics import class_index
-from mitolib.own_data import FIBRES
+from mitolib.own_data import FIBRES, LeftOut
 from mitolib.people import morphometry
 from mitolib.people.controls import ON_FEATURES
-from mitolib.people.evaluation import Evaluation, LeftOut, Trial, run_trials, unseen_trial
+from mitolib.people.evaluation import Evaluation, Trial, run_trials, unseen_trial
 from mitolib.people.material import Features, Material
 from mitolib.people.models import Augmented, Head, Logistic, Majority, Model
 from mitolib.people.twins import with_twins

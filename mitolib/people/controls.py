@@ -11,8 +11,9 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mitolib import splits
+from mitolib.own_data import LeftOut
 from mitolib.people import metrics, protocols
-from mitolib.people.evaluation import SEEN, UNPUBLISHED, LeftOut, out_of_fold
+from mitolib.people.evaluation import SEEN, UNPUBLISHED, out_of_fold
 from mitolib.people.material import Features
 from mitolib.people.models import Head, Logistic, Model
 from mitolib.settings import LABELS

@@ -13,25 +13,12 @@ import tensorflow as tf
 from numpy.random import Generator
 
 from mitolib.metrics import Estimate, class_index
+from mitolib.own_data import LeftOut
 from mitolib.people import metrics, protocols
 from mitolib.people.models import Head, Model
 from mitolib.progress import track
 
 SEEN, UNSEEN = "published", "leave-one-control-one-patient-out"  # splits: are the people tested also trained on?
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What a page shows in the place of something that these data do not allow."""
-
-    reason: str  # a sentence that goes on after "Left out:"
-
-    def __str__(self) -> str:
-        return f"Left out: {self.reason}"
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
-
 
 UNPUBLISHED = LeftOut("these patches cannot be dealt out as in the paper.")
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from mitolib.own_data import LeftOut
 from mitolib.people import protocols
-from mitolib.people.evaluation import SEEN, UNPUBLISHED, LeftOut
+from mitolib.people.evaluation import SEEN, UNPUBLISHED
 from mitolib.people.material import Material
 
 SPELT = {"exp1": "experiment 1", "exp2": "experiment 2"}

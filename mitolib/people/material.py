@@ -13,9 +13,8 @@ from pandas.io.formats.style import Styler
 from mitolib import bank, networks, patches
 from mitolib.cohort import Section
 from mitolib.metrics import class_index
-from mitolib.own_data import FIBRES, Data
+from mitolib.own_data import FIBRES, Data, LeftOut
 from mitolib.people import protocols
-from mitolib.people.evaluation import LeftOut
 from mitolib.people.morphometry import OUTLINED
 from mitolib.people.twins import tested_with_twins, with_twins
 from mitolib.study import LEAST_CHANNELS, Experiment

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from mitolib.people.evaluation import SEEN, UNSEEN, Evaluation, LeftOut
+from mitolib.own_data import LeftOut
+from mitolib.people.evaluation import SEEN, UNSEEN, Evaluation
 from mitolib.settings import LABELS
 
 LEAST_DISTANCE = 0.05  # between the mean p of patients and of controls, of which a share can be taken

@@ -15,11 +15,12 @@ from numpy.random import Generator
 
 from mitolib import metrics, paper, splits
 from mitolib.cohort import Section
+from mitolib.own_data import LeftOut
 from mitolib.settings import LABELS
 from mitolib.whitening import alignment, concepts, detection, measures
 from mitolib.whitening.fitting import Budget, Inputs, batches, p_patient
-from mitolib.whitening.left_out import LeftOut, numbered, too_few_people
 from mitolib.whitening.measures import REPORTED
+from mitolib.whitening.sentences import numbered, too_few_people
 from mitolib.whitening.training import ARMS, Network, Trained, placed, train
 
 PLACES = tuple(f"layer{i}.1.bn1" for i in range(1, 5))  # of a layer, early to late in the network

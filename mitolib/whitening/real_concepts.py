@@ -17,12 +17,13 @@ from numpy.random import Generator
 
 from mitolib import metrics
 from mitolib.metrics import Estimate
+from mitolib.own_data import LeftOut
 from mitolib.paper import INPUT_PX
 from mitolib.whitening import alignment, concepts, detection, measures
 from mitolib.whitening.concepts import measure
 from mitolib.whitening.detection import Detected
 from mitolib.whitening.fitting import Budget, batches, p_patient
-from mitolib.whitening.left_out import LeftOut, numbered, too_few_people
+from mitolib.whitening.sentences import numbered, too_few_people
 from mitolib.whitening.training import ARMS, Network, Trained, extend, train
 
 __all__ = [

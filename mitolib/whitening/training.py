@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from mitolib import splits
+from mitolib.own_data import LeftOut
 from mitolib.whitening import alignment, resnet, surgery
 from mitolib.whitening.fitting import BATCH, Budget, Inputs, batches, budgets, fit, outputs, pictures
 from mitolib.whitening.layer import REFERENCE as PUBLIC_CODE
-from mitolib.whitening.left_out import LeftOut, too_few_people
+from mitolib.whitening.sentences import too_few_people
 
 __all__ = [
     "ARMS",

@@ -1,21 +1,8 @@
-"""What a page shows in the place of something that its data do not allow."""
+"""Sentences that both chapters on concept whitening show."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A sentence that says why."""
-
-    reason: str  # goes on after "Left out:"
-
-    def __str__(self) -> str:
-        return f"Left out: {self.reason}"
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
+from mitolib.own_data import LeftOut
 
 
 def too_few_people(people: int) -> LeftOut:
