@@ -25,7 +25,7 @@ The wings, each with its names in its `__init__`:
     saliency   maps of what a network looks at, and whether to believe them
     whitening  concept whitening
     people     the honest evaluation: people, twins, fibres
-    figures    (data, *, ax) -> ax, and viewers
+    figures    the figures and tables of the chapters, and pictures to play with
 
 Arrays are named by axis order (`image_cyx`, `patches_nhwc`), lengths by unit (`size_px`).
 Importing `mitolib` imports neither TensorFlow nor PyTorch.

@@ -17,8 +17,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, ClassVar
@@ -275,10 +275,19 @@ class ProfilesTable(TableDirective):
     style = "scores"
 
     def content_rows(self) -> tuple[list[str], list[list[str]]]:
-        profiles = settings.PROFILES.values()
-        names = [field.name for field in fields(settings.Profile) if field.name != "name"]
-        rows = [[f"`{name}`", *(str(getattr(profile, name)) for profile in profiles)] for name in names]
+        columns = [dict(_entries(profile)) for profile in settings.PROFILES.values()]
+        rows = [[f"`{name}`", *(str(column[name]) for column in columns)] for name in columns[0] if name != "name"]
         return ["Parameter", *settings.PROFILES], rows
+
+
+def _entries(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and value of each field of a dataclass, those of a dataclass in it as `budget.field`."""
+    for field in fields(values):
+        value = getattr(values, field.name)
+        if is_dataclass(value):
+            yield from _entries(value, f"{field.name}.")
+        else:
+            yield prefix + field.name, value
 
 
 def code_in_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
