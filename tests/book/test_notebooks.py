@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import groupby
 
 import execute
 import nbformat
@@ -17,6 +18,8 @@ import pytest
 
 from mitolib import files, settings
 
+PACKAGE = settings.ROOT / "mitolib"
+MOST_CODE_CELLS = 25
 NOTEBOOKS = sorted(execute.NOTEBOOKS.glob("*.ipynb"))
 over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -34,6 +37,34 @@ def test_a_notebook_is_thin(path):
     for cell in code_cells(path):
         assert not re.search(r"^\s*(def|class) |sys\.path|^\s*[!%]", cell.source, re.M), cell.source
         assert len(cell.source.splitlines()) <= 30, cell.source
+
+
+@over_notebooks
+def test_a_chapter_is_read_as_prose_with_code_beside_it(path):
+    """At most two code cells in a row, few in all, and what draws or records is hidden behind a click."""
+    cells = nbformat.read(path, 4).cells
+    runs = [len(list(run)) for kind, run in groupby(cells, key=lambda cell: cell.cell_type) if kind == "code"]
+    assert max(runs) <= 2 and sum(runs) <= MOST_CODE_CELLS
+    for cell in code_cells(path):
+        if "plt.show()" in cell.source or "records.write(" in cell.source:
+            assert "hide-input" in cell.metadata.get("tags", []), cell.source
+
+
+@over_notebooks
+def test_a_chapter_calls_the_core_and_the_wings_and_nothing_inside_them(path):
+    names = {module.stem for module in PACKAGE.glob("*.py")} | {
+        wing.parent.name for wing in PACKAGE.glob("*/__init__.py")
+    }
+    for node in ast.walk(ast.parse("\n".join(cell.source for cell in code_cells(path)))):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "mitolib":
+            assert node.module == "mitolib" and all(a.name in names and a.asname is None for a in node.names)
+
+
+@over_notebooks
+def test_the_help_of_every_parameter_is_shown(path):
+    shown = papermill.inspect_notebook(str(path))
+    assert all(not parameter["default"].startswith("(") for parameter in shown.values())
+    assert shown["results"]["help"] and shown["data"]["help"]
 
 
 @over_notebooks
