@@ -314,7 +314,7 @@ def test_a_real_acquisition_reads_the_same_through_all_three_formats(tmp_path, r
 
 def test_a_file_and_its_export_side_by_side_are_not_two_sections(tmp_path, real):
     real_cohort(tmp_path, real, FILES[0])
-    with pytest.raises(CohortError, match=r"ROI_001_1.txt: seems exported from mockData1.mcd"):
+    with pytest.raises(CohortError, match=r"ROI_001_1\.txt: .*exported from mockData1\.mcd"):
         (tmp_path / "Control" / FILES[1]).write_bytes((real / FILES[1]).read_bytes())
         cohort.read_cohort(tmp_path, TARGETS)
 
@@ -382,5 +382,5 @@ def test_a_pixel_of_an_mcd_that_lies_elsewhere_is_refused(tmp_path, real, place)
         return raw[: int(start)] + np.float32(place).tobytes() + raw[int(start) + 4 :]
 
     channel = formats.channels(spoilt_mcd(tmp_path, real, change))[0]
-    with pytest.raises(CohortError, match=r"a\.mcd: cannot be decoded .*pixels (lie outside|are missing)"):
+    with pytest.raises(CohortError, match=r"a\.mcd: .*pixels (lie outside|are missing)"):
         channel.raw_yx()

@@ -77,7 +77,7 @@ def test_every_form_of_panel_names_keeps_and_drops_the_same_channels(tmp_path, f
     # In a stack without names the kept rows count, in their order.
     nameless = [found.protein(channel(tmp_path, None, index=index), 2) for index in (0, 1)]
     assert nameless == ["SDHA", "Dystrophin"]
-    with pytest.raises(CohortError, match=r"a.tif: 3 channels without names, but panel.csv keeps 2. Keep one row"):
+    with pytest.raises(CohortError, match=r"a\.tif: 3 channels .*panel\.csv keeps 2\b"):
         found.protein(channel(tmp_path, None), 3)
 
 
@@ -89,15 +89,15 @@ def test_a_panel_names_channels_by_their_names_too(tmp_path):
 
 
 BAD_PANELS = {
-    "no name": ("channel,keep\nEu153,1\n", "columns channel, keep; wanted channel .* and name .*Rename or add"),
-    "an isotope twice": ("channel,name\nEu153,SDHA\n153Eu,COX4\n", "channel 153Eu stands twice. Keep one row"),
-    "a name twice": ("channel,name\nMT-CO1,SDHA\nmtco1,COX4\n", "channel mtco1 stands twice. Keep one row"),
-    "keep is a word": ("channel,name,keep\nEu153,SDHA,maybe\n", "keep is maybe in a row. Write 1"),
+    "no name": ("channel,keep\nEu153,1\n", "columns channel, keep; .*channel .* name .*Rename"),
+    "an isotope twice": ("channel,name\nEu153,SDHA\n153Eu,COX4\n", "channel 153Eu stands twice"),
+    "a name twice": ("channel,name\nMT-CO1,SDHA\nmtco1,COX4\n", "channel mtco1 stands twice"),
+    "keep is a word": ("channel,name,keep\nEu153,SDHA,maybe\n", "keep is maybe .*Write 1"),
     "a cell too many": (
         "channel,name\nEu153,SDHA,1\nGd160,NDUFB8,1\n",
-        "cannot be read as a table.*row 2 has 3.*Remove",
+        "cannot be read .*row 2 has 3.*Remove",
     ),
-    "a ragged row": ("channel,name\nEu153,SDHA\nGd160,NDUFB8,1,1\n", "cannot be read as a table.*row 3 has 4.*Remove"),
+    "a ragged row": ("channel,name\nEu153,SDHA\nGd160,NDUFB8,1,1\n", "cannot be read .*row 3 has 4.*Remove"),
     "empty": ("", "cannot be read as a table.*Save it"),
 }
 
@@ -127,5 +127,5 @@ def test_an_isotope_that_stands_beside_the_label_is_named_too(tmp_path):
     (tmp_path / "Control").mkdir()
     header = "Start_push\tEnd_push\tPushes_duration\tX\tY\tZ\tSDHA(Gd160Di)\tSDHA(Dy161Di)"
     (tmp_path / "Control" / "a.txt").write_text(f"{header}\n0\t1\t1\t0\t0\t0\t5\t6\n")
-    with pytest.raises(CohortError, match=r"a.txt \(SDHA, 160Gd\) and a.txt \(SDHA, 161Dy\) are both taken for SDHA"):
+    with pytest.raises(CohortError, match=r"a\.txt \(SDHA, 160Gd\) .*a\.txt \(SDHA, 161Dy\) .*both"):
         cohort.read_cohort(tmp_path, ["SDHA"])

@@ -57,13 +57,13 @@ def test_a_calibration_of_imagej_is_applied(tmp_path, case):
 
 
 NOT_CALIBRATED = {
-    "a polynomial": (BYTES, ("cf=1", "c0=0.0", "c1=1.0", "c2=0.001"), "function 1, which is no straight line"),
+    "a polynomial": (BYTES, ("cf=1", "c0=0.0", "c1=1.0", "c2=0.001"), "function 1,"),
     "a gamma curve": (BYTES, ("cf=7", "c0=1", "c1=2", "c2=3", "c3=4"), "function 7"),
     "optical density": (BYTES, ("cf=21",), "function 21"),
     "a line of words": (BYTES, ("cf=0", "c0=zero", "c1=one"), "calibration of it is .*zero"),
     "negative values": (np.full_like(BYTES, 7), ("cf=0", "c0=-100.0", "c1=1.0"), "counts down to -93"),
     "not a number": (BYTES, ("c0=NaN", "c1=1"), "not finite"),
-    "of fractions": (COUNTS, ("cf=0", "c0=-32768.0", "c1=1.0"), "nothing of numbers with fractions.*Remove"),
+    "of fractions": (COUNTS, ("cf=0", "c0=-32768.0", "c1=1.0"), "numbers with fractions.*Remove"),
 }
 
 
@@ -88,7 +88,7 @@ OFFSET = {  # nothing in the file says it
 @pytest.mark.parametrize("case", OFFSET)
 def test_an_offset_of_which_nothing_is_said_is_refused_and_its_remedy_helps(tmp_path, case):
     write(tmp_path / "SDHA.tif", OFFSET[case])
-    with pytest.raises(CohortError, match=r"SDHA\.tif: .*32768 was added.* Subtract 32768 from each pixel"):
+    with pytest.raises(CohortError, match=r"SDHA\.tif: .*32768 was added.*Subtract 32768"):
         values(tmp_path / "SDHA.tif")
     write(tmp_path / "SDHA.tif", np.clip(OFFSET[case].astype(float) - 32768, 0, None).astype("u2"))
     assert values(tmp_path / "SDHA.tif")["SDHA"].max() < 32768
@@ -125,7 +125,7 @@ TIFFS = {
     "an inverted palette": (in_palette(*[RAMP[::-1]] * 3), "palette"),
     "a palette of contrast": (in_palette(*[np.minimum(RAMP, 6000) * 10] * 3), "palette"),
     "a palette of labels": (in_palette(*[np.random.default_rng(0).permutation(RAMP)] * 3), "palette"),
-    "0 is white": ({"data": BYTES, "photometric": "miniswhite"}, "inverted, 0 is white.*Export it with 0 as black"),
+    "0 is white": ({"data": BYTES, "photometric": "miniswhite"}, "0 is white.*0 as black"),
     "planes of colour": ({"data": THREE, "photometric": "rgb", "planarconfig": "separate"}, "a colour picture"),
     "pixels of colour": ({"data": np.moveaxis(THREE, 0, -1), "photometric": "rgb"}, "a colour picture"),
     "inks": ({"data": np.dstack([*THREE, BYTES]), "photometric": "separated"}, "a colour picture"),
@@ -351,12 +351,12 @@ def test_names_from_two_sources_agree(tmp_path, case):
 
 
 OTHERWISE = {
-    "two proteins": (("SDHA", "COX4"), ome_xml(("SDHA", "VDAC1")), "call a channel COX4, which its OME-XML call VDAC1"),
-    "swapped": (("SDHA", "COX4"), ome_xml(("COX4", "SDHA")), "call a channel SDHA, which its OME-XML call COX4"),
+    "two proteins": (("SDHA", "COX4"), ome_xml(("SDHA", "VDAC1")), "channel COX4, .*OME-XML .*VDAC1"),
+    "swapped": (("SDHA", "COX4"), ome_xml(("COX4", "SDHA")), "channel SDHA, .*OME-XML .*COX4"),
     "swapped, none of the ten": (
         ("CD3", "CD8"),
         ome_xml(("CD8", "CD3")),
-        "call a channel CD3, which its OME-XML call CD8",
+        "channel CD3, .*OME-XML .*CD8",
     ),
     "other spellings, swapped": (("TOMM20", "mt-co1"), ome_xml(("MTCO1", "TOM22")), "call a channel TOMM20"),
     "turned by one": (("CD3", "CD8", "CD4"), ome_xml(("CD4", "CD3", "CD8")), "call a channel CD3"),
@@ -368,7 +368,7 @@ OTHERWISE = {
 def test_names_from_two_sources_that_disagree_are_refused(tmp_path, case):
     names, xml, finding = OTHERWISE[case]
     sections.pages(tmp_path / "a.ome.tiff", IMAGES[: len(names)], xml, names)
-    with pytest.raises(CohortError, match=rf"a\.ome\.tiff: cannot be read .*{finding}.*Save it again with one name"):
+    with pytest.raises(CohortError, match=rf"a\.ome\.tiff: .*{finding}.*one name"):
         values(tmp_path / "a.ome.tiff")
 
 
