@@ -85,7 +85,7 @@ def test_the_beginning_of_a_digest_is_enough(known, address):
 
 def test_what_an_address_sends_is_checked_and_not_kept_if_it_is_another_file(known, address, tmp_path):
     known(f"{address}/file.bin", "sha256:" + "0" * 64)
-    with pytest.raises(DownloadError, match=rf"{address}/file\.bin: another file .* wanted 0000"):
+    with pytest.raises(DownloadError, match=rf"{address}/file\.bin: .* wanted 0000"):
         downloads.fetch("small")
     assert not list((tmp_path / "cache").iterdir())
 
@@ -108,7 +108,7 @@ def test_a_file_whose_digest_nobody_states_is_left_to_the_reader(name, monkeypat
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(DownloadError, match=r"nonsense: no public file of that name; known are NCL-SM, P03 mask"):
+    with pytest.raises(DownloadError, match=r"nonsense: .*NCL-SM, P03 mask"):
         downloads.fetch("nonsense")
 
 

@@ -124,7 +124,7 @@ def test_a_saved_head_comes_back_with_its_weights_and_without_its_optimiser(rng,
 def test_another_head_or_half_a_file_is_refused(tmp_path):
     path = tmp_path / "exp1-VGG16.keras"
     heads.save(small_head(), path)
-    with pytest.raises(ValueError, match=r"exp1-VGG16\.keras: weights have SHA-256 .* wanted 00\. Run"):
+    with pytest.raises(ValueError, match=r"exp1-VGG16\.keras: .*SHA-256 .* wanted 00\b"):
         heads.load(path, "00")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="is no whole Keras file"):

@@ -94,7 +94,7 @@ def test_a_lower_cut_trains_what_is_above_it(rng):
 def test_a_model_divides_at_any_layer_that_all_above_it_read():
     model = networks.build("ResNet50", arrays=None)
     assert networks.divide(model, "conv5_block2_out")[1].input_shape == (None, 7, 7, 2048)
-    with pytest.raises(ValueError, match="cannot be divided at 'conv5_block3_1_conv': conv5_block3_add also reads"):
+    with pytest.raises(ValueError, match="'conv5_block3_1_conv': conv5_block3_add"):
         networks.divide(model, "conv5_block3_1_conv")
 
 

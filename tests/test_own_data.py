@@ -156,7 +156,7 @@ def test_the_check_refuses_what_a_chapter_has_too_few_patches_for(folder):
     words = ["--protein", "COX4", "--patch-px", str(HEIGHT), "--stride-px", "64"]
     command = [sys.executable, "-m", "mitolib", "check", str(folder), *words]
     report = subprocess.run(command, capture_output=True, text=True)
-    assert re.search(r"concept_whitening: refuses, because 2 patches to train on, wanted 11", report.stdout)
+    assert re.search(r"concept_whitening: refuses, .*2 patches .*wanted 11", report.stdout)
 
 
 def test_a_page_of_ones_own_can_be_rendered_and_names_no_folder_of_the_machine(pages, folder, tmp_path):

@@ -50,7 +50,7 @@ def test_provenance_has_the_contracts_keys_and_no_name_of_the_machine():
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ResultsError, match=r"file/results: results cannot be written there .*-p results"):
+    with pytest.raises(ResultsError, match=r"file/results: .*cannot be written .*-p results"):
         records.folder(tmp_path / "file" / "results", SMOKE)
 
 
@@ -101,7 +101,7 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_written_
     )
     try:
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(ResultsError, match=r"another run writes its results there\. .*-p results"):
+        with pytest.raises(ResultsError, match=r"another run .*-p results"):
             records.folder(tmp_path, SMOKE)
     finally:
         first.kill()
@@ -135,7 +135,7 @@ def test_what_no_json_can_hold_is_refused_and_leaves_no_file(tmp_path):
 
 
 def test_absent_and_broken_files_are_named(tmp_path):
-    with pytest.raises(ResultsError, match=r"exp1\.json: not found\. Run notebooks/exp1\.ipynb"):
+    with pytest.raises(ResultsError, match=r"exp1\.json: not found.*notebooks/exp1\.ipynb"):
         records.read(tmp_path, "exp1")
     (tmp_path / "exp1.json").write_text('{"chapter": ')
     with pytest.raises(ResultsError, match=r"exp1\.json: is no whole JSON"):

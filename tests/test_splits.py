@@ -35,7 +35,7 @@ def test_each_patch_is_in_one_set_and_the_split_repeats():
 
 
 def test_a_split_that_would_leave_a_class_out_of_a_set_is_refused():
-    with pytest.raises(ValueError, match=r"the (test|validation|train) set of exp1 .* none of class control"):
+    with pytest.raises(ValueError, match=r"(test|validation|train) set of exp1 .*none .*control"):
         splits.published(labels(3, 60), "exp1")
 
 
@@ -92,7 +92,7 @@ def test_the_published_split_tests_subjects_that_it_has_trained_with_and_that_by
 
 @pytest.mark.parametrize(("control", "patient", "n_folds"), [(4, 9, 5), (9, 4, 5), (9, 9, 2), (0, 9, 3), (9, 0, 3)])
 def test_too_few_subjects_or_folds_are_refused_with_their_numbers(control, patient, n_folds):
-    match = f"{n_folds} folds for {control} controls, {patient} patients; wanted 3 at least .* or change n_folds"
+    match = f"{n_folds} folds for {control} controls, {patient} patients; wanted 3 .*n_folds"
     with pytest.raises(ValueError, match=match):
         splits.by_subject(people(control, patient), n_folds=n_folds, fold=0, seed=0)
 
@@ -123,7 +123,7 @@ def test_by_person_there_have_to_be_two_people_of_each_class_and_patches_to_shar
     for control, patient, words in ((1, 4, "1 control and 4 patients"), (3, 1, "3 controls and 1 patient;")):
         with pytest.raises(ValueError, match=f"{words}.*wanted two of each"):
             splits.by_person(people(control, patient))
-    with pytest.raises(ValueError, match=r"1 patch of the controls to train and to validate on; .*-p stride_px"):
+    with pytest.raises(ValueError, match=r"1 patch of the controls .*-p stride_px"):
         splits.by_person(people(2, 2).drop_duplicates("subject"))
 
 
@@ -131,7 +131,7 @@ def test_a_split_that_deals_out_patches_is_described_as_one():
     table = people(3, 3)
     table = pd.concat([table] * 9, ignore_index=True)
     told = splits.described(table.assign(split=(["train", "validation", "test"] * len(table))[: len(table)]))
-    assert "the same people are in training and test set" in told
+    assert "same people are in training and test" in told
 
 
 def test_shuffled_labels_stay_whole_within_a_subject_and_keep_their_number(rng):
@@ -144,7 +144,7 @@ def test_shuffled_labels_stay_whole_within_a_subject_and_keep_their_number(rng):
         assert (shuffled == labels).any(), "turned round they would tell the classes apart as before"
     with pytest.raises(ValueError, match="all 2 subjects have one label"):
         splits.shuffle_by_subject(np.array([1, 1]), ["A", "B"], rng=rng)
-    with pytest.raises(ValueError, match="labels of 2 subjects can only stay or be turned round"):
+    with pytest.raises(ValueError, match=r"labels of 2 subjects .*turned round"):
         splits.shuffle_by_subject(np.array([0, 1]), ["A", "B"], rng=rng)
 
 

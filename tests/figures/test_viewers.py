@@ -77,7 +77,7 @@ def test_a_mix_has_each_protein_in_its_colour(rng):
     image = rng.integers(0, 256, (8, 9, 4), dtype=np.uint8)
     mixed = viewers.mix(image, ["A", "B", "C", "D"], ["D", "A", "B"])
     assert (mixed == image[..., [3, 0, 1]]).all()
-    with pytest.raises(ValueError, match="cannot mix A, X, B: wanted three of A, B, C, D"):
+    with pytest.raises(ValueError, match=r"A, X, B: .* A, B, C, D"):
         viewers.mix(image, ["A", "B", "C", "D"], ["A", "X", "B"])
 
 

@@ -198,7 +198,7 @@ def test_too_few_patches_are_mended_by_a_smaller_patch_or_step(tmp_path):
 def test_people_are_counted_as_people(tmp_path):
     root = cohort(tmp_path, names(2, 2))
     two_of_one(root)
-    assert "there are 1 control and 2 patients; wanted two of each" in check(root).text
+    assert "1 control and 2 patients; wanted two of each" in check(root).text
     assert plural(1) == "" and plural(2) == plural(0) == "s"
 
 
@@ -232,20 +232,20 @@ PARAMETERS = {
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_a_parameter_that_is_empty_or_odd_is_refused_by_name(tmp_path, case, own):
     (parameter, _), *_ = PARAMETERS[case].items()
-    with pytest.raises(ValueError, match=rf"^{parameter} is .*; wanted .*\. (Write|Correct)"):
+    with pytest.raises(ValueError, match=rf"^{parameter} is .*wanted .*(Write|Correct) "):
         own_data.read("exp1", cohort(tmp_path), own=own, **PARAMETERS[case])
 
 
 def test_no_network_of_several_proteins_is_made_of_two(tmp_path):
     root = cohort(tmp_path, names(2, 2), PROTEINS)
     for own in (True, False):
-        with pytest.raises(ValueError, match="exp2 cannot run, because 2 proteins, wanted 3 at least"):
+        with pytest.raises(ValueError, match=r"exp2 .*2 proteins, wanted 3"):
             own_data.read("exp2", root, own=own, proteins="SDHA,COX4", patch_px=PATCH_PX)
 
 
 @pytest.mark.parametrize("value", ["", "   ", 0, 2024, 1e3, 7, False, True, float("nan"), [], ["a"], {"a": 1}, b"a"])
 def test_data_that_is_empty_or_no_text_is_never_the_phantom(value):
-    with pytest.raises(ValueError, match=r"^data is .*(Give a folder|Write `-[pr] data FOLDER`)"):
+    with pytest.raises(ValueError, match=r"^data is .*(Give a folder|-[pr] data FOLDER)"):
         own_data.folder(value)
 
 
@@ -253,7 +253,7 @@ def test_data_that_is_no_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").touch()
     for value, finding in (("nowhere", "no such folder"), ("a.csv", "is a file"), ("None", "no such folder")):
-        with pytest.raises(ValueError, match=rf"data is '{value}': {finding}.* Give the folder that holds Control/"):
+        with pytest.raises(ValueError, match=rf"data is '{value}': {finding}.*Control/"):
             own_data.folder(value)
     assert own_data.folder(None) is None
 
@@ -363,7 +363,7 @@ def test_the_first_part_is_given_before_a_pixel_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("target", ["data/new", "data/Patient/new", "data", "data/../data/new"])
 def test_no_folder_is_converted_into_itself(tmp_path, target):
     root = cohort(tmp_path / "data")
-    with pytest.raises((ValueError, FileExistsError), match=r"would then hold every section twice|is there already"):
+    with pytest.raises((ValueError, FileExistsError), match=r"every section twice|is there already"):
         intake.convert(root, tmp_path / target)
     assert check(root).is_clean and len(list(root.rglob("*.tif"))) == 4
 

@@ -132,7 +132,7 @@ def test_a_head_trained_on_one_class_and_one_whose_classes_cannot_share_a_batch(
     features, labels = planted(rng)
     sick = TRAIN[labels[TRAIN] == 1]
     assert set(head(features, labels, steps=3).batches(sick).ravel()) <= set(sick)
-    with pytest.raises(ValueError, match="batches of 3; wanted a multiple of the 2 classes"):
+    with pytest.raises(ValueError, match=r"batches of 3; .*2 classes"):
         head(features, labels, batch_size=3)(TRAIN, TEST)
 
 

@@ -123,11 +123,11 @@ def test_patches_that_just_touch_share_no_pixel(step_px, kept):
 
 @pytest.mark.parametrize(
     ("n_control", "n_patient", "missing"),
-    [(2, 20, "control section is long enough for a test"), (20, 0, "patient section is long enough for a train")],
+    [(2, 20, "control section .*for a test"), (20, 0, "patient section .*for a train")],
 )
 def test_sections_too_short_to_share_out_are_refused_with_the_remedy(n_control, n_patient, missing):
     table = pd.concat([strip("C", "control", n_control), strip("P", "patient", n_patient)], ignore_index=True)
-    with pytest.raises(ValueError, match=f"no {missing} set that shares no pixel .* patches smaller than 10 px"):
+    with pytest.raises(ValueError, match=f"no {missing} set .*patches smaller than 10 px"):
         protocols.no_overlap(table)
 
 
@@ -204,7 +204,7 @@ def test_two_sections_of_a_subject_stay_together(split):
 @pytest.mark.parametrize(("control", "patient"), [(1, 5), (5, 1), (0, 5)])
 @pytest.mark.parametrize("split", [protocols.leave_one_subject_out, protocols.leave_one_control_one_patient_out])
 def test_nobody_is_left_out_when_nobody_of_the_class_remains(split, control, patient):
-    with pytest.raises(ValueError, match=rf"{control} controls? and {patient} patients?; wanted two of each"):
+    with pytest.raises(ValueError, match=rf"{control} controls? and {patient} patients?;.* two "):
         split(people(control, patient))
 
 

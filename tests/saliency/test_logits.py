@@ -155,7 +155,7 @@ def test_the_maps_are_those_of_the_formula_for_every_class(name):
     assert max(by_formula(model, class_index).max() for class_index in range(n_classes)) > 0.001
     for wrong in (-1, n_classes):
         for call in (camera, camera.from_features):
-            with pytest.raises(ValueError, match=f"class_index={wrong} is not in 0 to {n_classes - 1}[:,]"):
+            with pytest.raises(ValueError, match=f"class_index={wrong} .*0 to {n_classes - 1}[:,]"):
                 call(PICTURES if call is camera else maps, wrong)
     assert all((one == other).all() for one, other in zip(model.get_weights(), before, strict=True))
 
@@ -228,9 +228,7 @@ def test_log_odds_are_those_of_the_probability_of_patient(end):
 @pytest.mark.parametrize(("n", "activation"), [(3, "softmax"), (2, "sigmoid"), (4, None)])
 def test_log_odds_of_other_classes_than_control_and_patient_are_refused(n, activation):
     model = network(dense(n, activation))
-    with pytest.raises(
-        ValueError, match=f"net has {n} outputs by .*; wanted control and patient: two by softmax, or one"
-    ):
+    with pytest.raises(ValueError, match=f"net has {n} outputs by .*control and patient"):
         methods.log_odds(model, lambda patches: patches)
 
 
@@ -307,20 +305,20 @@ def flat(model: keras.Model) -> keras.Model:
 UNFIT = {  # name -> (the network, the message, a remedy that it names or None)
     "a function that nobody knows": (
         made(dense(2, lambda x: x * x)),
-        r"from last \(Dense, activation <lambda>\); wanted them",
+        r"from last \(Dense, activation <lambda>\)",
         None,
     ),
     "tanh": (made(dense(1, "tanh")), r"from last \(Dense, activation tanh\)", None),
     "ReLU": (made(dense(2, "relu")), r"from last \(Dense, activation relu\)", None),
     "an unknown layer behind": (
         made(lambda maps: layers.Lambda(lambda x: x / 2, name="half")(dense(2)(maps))),
-        r"from half \(Lambda, activation linear\); .*Cut off what comes later",
+        r"from half \(Lambda, activation linear\); .*Cut off",
         without_last,
     ),
     "an average of two softmaxes": (made(of_two), r"net takes its scores from average \(Average", None),
     "softmax twice": (
         made(lambda maps: layers.Softmax()(dense(2, "softmax")(maps))),
-        r"from last \(Dense, activation softmax\); wanted .* as the very last step",
+        r"from last \(Dense, activation softmax\); .*very last",
         without_last,
     ),
     "softmax before the pooling": (
@@ -335,7 +333,7 @@ UNFIT = {  # name -> (the network, the message, a remedy that it names or None)
     ),
     "softmax over one output": (
         made(dense(1, "softmax")),
-        "softmax over one output, which is always 1; wanted a sigmoid there",
+        "softmax over one output, .*sigmoid",
         lambda model: network(dense(1, "sigmoid")),
     ),
     "a softmax layer over one output": (
@@ -345,7 +343,7 @@ UNFIT = {  # name -> (the network, the message, a remedy that it names or None)
     ),
     "a map as the output": (
         made(lambda maps: maps),
-        r"1 inputs, and outputs \(None, 6, 6, 4\); wanted one input",
+        r"1 inputs, and outputs \(None, 6, 6, 4\)",
         None,
     ),
     "two outputs": (
@@ -354,7 +352,7 @@ UNFIT = {  # name -> (the network, the message, a remedy that it names or None)
         lambda model: keras.Model(model.input, model.outputs[0]),
     ),
     "two inputs": (two_inputs, "net has 2 inputs", None),
-    "a model in it": (nested, "net has a model inside, inner; wanted a flat one", flat),
+    "a model in it": (nested, "net has a model inside, inner; .*flat", flat),
     "Sequential in Sequential": (
         lambda: keras.Sequential([keras.Input((SIDE, SIDE, 3)), network(mean), layers.Dense(1, "sigmoid")], name="net"),
         "net has a model inside, net",
@@ -399,9 +397,7 @@ def with_shortcut(*, block: bool) -> keras.Model:
 
 def test_a_layer_beside_which_a_shortcut_passes_is_refused_where_only_it_would_be_looked_at():
     model = with_shortcut(block=True)
-    with pytest.raises(
-        ValueError, match=f"net: a shortcut leads to the scores beside {LAYER}; .* of these: .*stem, meet"
-    ):
+    with pytest.raises(ValueError, match=f"net: a shortcut .*beside {LAYER}; .*stem, meet"):
         methods.GradCAM(model, LAYER)
     for name in ("stem", "meet"):
         assert methods.GradCAM(model, name)(PICTURES, 1).shape == (3, SIDE, SIDE)
@@ -420,11 +416,11 @@ def used_twice() -> keras.Model:
 @pytest.mark.parametrize(("make", "n"), [(used_twice, 2), (built_again, 1)])
 def test_a_layer_that_gives_several_maps_is_refused(make, n):
     for call in (EVERY["GradCAM"], EVERY["Grad-CAM++"]):
-        with pytest.raises(ValueError, match=f"{LAYER} is used {n} times in net, or before .*clone_model, then set_w"):
+        with pytest.raises(ValueError, match=f"{LAYER} is used {n} times in net.*clone_model.*set_w"):
             call(make())
 
 
 def test_a_layer_through_which_no_gradient_flows_is_refused():
     stop = layers.Lambda(tf.stop_gradient, name="stop")
-    with pytest.raises(ValueError, match=f"net: no gradient leads from the scores to {LAYER}; take a later layer"):
+    with pytest.raises(ValueError, match=f"net: no gradient .*to {LAYER};.* later layer"):
         methods.GradCAM(network(lambda maps: dense(2)(stop(maps))), LAYER)(PICTURES, 1)

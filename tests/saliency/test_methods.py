@@ -138,16 +138,16 @@ class TestBadInput:
     def test_a_layer_that_does_not_exist_is_an_error_that_lists_those_that_do(self, model, patches_nhwc, name, method):
         if name in {"saliency", "SmoothGrad"}:
             pytest.skip("reads no layer")
-        with pytest.raises(ValueError, match=r"small has no map 'block9'; .*block1_conv, block1_pool, block2_conv"):
+        with pytest.raises(ValueError, match=r"'block9'; .*block1_conv, block1_pool, block2_conv"):
             self.call(method, model, patches_nhwc, layer="block9")
 
     def test_another_number_of_channels(self, model, patches_nhwc, name, method):
-        with pytest.raises(ValueError, match=r"shape \(11, 32, 32, 1\), wanted \(N, 32, 32, 3\)"):
+        with pytest.raises(ValueError, match=r"\(11, 32, 32, 1\), wanted \(N, 32, 32, 3\)"):
             self.call(method, model, patches_nhwc[..., :1])
 
     @pytest.mark.parametrize("class_index", [-1, 2])
     def test_a_class_out_of_range(self, model, patches_nhwc, class_index, name, method):
-        with pytest.raises(ValueError, match=f"class_index={class_index} is not in 0 to 1: control, patient"):
+        with pytest.raises(ValueError, match=f"class_index={class_index} .*0 to 1: control, patient"):
             self.call(method, model, patches_nhwc, class_index)
 
     def test_weights_that_are_not_finite_are_named(self, model, patches_nhwc, name, method):

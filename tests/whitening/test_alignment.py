@@ -56,7 +56,7 @@ def test_axes_follow_two_concepts_among_wider_data(kind, n):
 
 @over_rotations
 def test_two_concepts_that_are_all_the_data_cannot_both_have_an_axis(kind):
-    with pytest.warns(RuntimeWarning, match=r"concepts 0 and 1 have cosine -1\.00: nearly opposite.*signed axis"):
+    with pytest.warns(RuntimeWarning, match=r"concepts 0 and 1 .*cosine -1\.00.*signed axis"):
         cosines = aligned((0.5, 0.5), 8, kind)
     assert cosines.tolist() == pytest.approx([math.sqrt(0.5)] * 2, abs=0.02)
 
@@ -132,7 +132,7 @@ def test_concept_batches_are_distinct_rows_of_their_concept_and_differ_from_roun
 
 def test_concepts_without_pictures_with_too_few_or_with_a_shared_one_are_refused(rng):
     for rows in ([], [1, 2]):
-        with pytest.raises(ValueError, match=f"concept 'large' has {len(rows)} pictures, a batch takes 3"):
+        with pytest.raises(ValueError, match=f"'large' has {len(rows)} pictures, .*takes 3"):
             alignment.draw({"deficient": [4, 5, 6], "large": rows}, 3, rng=rng)
-    with pytest.raises(ValueError, match="1 pictures are in two concepts, picture 6 in 'deficient' and 'large'"):
+    with pytest.raises(ValueError, match=r"1 pictures .*picture 6 .*'deficient' and 'large'"):
         alignment.draw({"deficient": [4, 5, 6], "large": [6, 7, 8]}, 3, rng=rng)

@@ -224,20 +224,20 @@ def test_a_picture_keeps_its_orientation(tmp_path):
 
 
 def test_a_missing_folder_of_concepts_and_one_without_any_say_what_is_wanted(tmp_path):
-    with pytest.raises(CohortError, match=r"mine: no such folder\. Wanted mine/<concept>/<picture>\.tif.*leave"):
+    with pytest.raises(CohortError, match=r"mine: no such folder.*mine/<concept>/<picture>\.tif"):
         concepts.read_folders(tmp_path / "mine", 4)
     picture(tmp_path / "loose.tif", 1)
-    with pytest.raises(CohortError, match=r"holds no folder\. Wanted .*/<concept>/<picture>\.tif"):
+    with pytest.raises(CohortError, match=r"holds no folder.*/<concept>/<picture>\.tif"):
         concepts.read_folders(tmp_path, 4)
 
 
 def test_a_concept_without_pictures_and_a_broken_picture_are_named_with_the_remedy(tmp_path):
     picture(tmp_path / "large" / "a.tif", 1)
     (tmp_path / "small").mkdir()
-    with pytest.raises(CohortError, match=r"small: no picture of this concept\. Add one of \.tif, .*, or remove it"):
+    with pytest.raises(CohortError, match=r"small: no picture .*Add one of \.tif, .*remove it"):
         concepts.read_folders(tmp_path, 4)
     (tmp_path / "small" / "b.tif").write_text("not a picture")
-    with pytest.raises(CohortError, match=r"small.b\.tif: cannot be decoded .*Save it as an 8-bit picture again"):
+    with pytest.raises(CohortError, match=r"small.b\.tif: cannot be decoded .*8-bit"):
         concepts.read_folders(tmp_path, 4)
 
 

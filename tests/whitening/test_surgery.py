@@ -194,12 +194,12 @@ plain = lambda m, x: m.bn(m.conv(x))  # noqa: E731
 REFUSED = {
     "ReLU as a function": (
         block(lambda m, x: m.bn(functional.relu(m.conv(x)))),
-        "bn follows the function relu; wanted a",
+        "bn follows the function relu",
     ),
     "ReLU as a method": (block(lambda m, x: m.bn(m.conv(x).relu())), "bn follows the function relu"),
     "ReLU as a module": (
         block(lambda m, x: m.bn(m.act(m.conv(x))), act=nn.ReLU()),
-        "follows ReLU 'act'; wanted a Conv2d of 8",
+        "follows ReLU 'act'; .*Conv2d of 8",
     ),
     "dropout": (block(lambda m, x: m.bn(m.drop(m.conv(x))), drop=nn.Dropout2d()), "follows Dropout2d 'drop'"),
     "pooling": (block(lambda m, x: m.bn(m.pool(m.conv(x))), pool=nn.MaxPool2d(2)), "follows MaxPool2d 'pool'"),
@@ -217,15 +217,15 @@ REFUSED = {
     ),
     "pre-activation": (
         block(lambda m, x: m.second(functional.relu(m.bn(y := m.conv(x)))) + y, second=same_size()),
-        "conv serves not only bn, but also the function add",
+        "conv serves .*bn, .*the function add",
     ),
     "a convolution used twice": (
         block(recurrent, second=same_size()),
-        "second serves not only bn, but also Conv2d 'second'",
+        "second serves .*bn, .*Conv2d 'second'",
     ),
     "its kernel used elsewhere": (
         block(lambda m, x: m.bn(m.conv(x)) + functional.conv2d(x, m.conv.weight)),
-        "conv serves not only bn, but also the function conv2d",
+        "conv serves .*bn, .*the function conv2d",
     ),
     "convolution as a function": (
         block(lambda m, x: m.bn(functional.conv2d(x, m.conv.weight))),
@@ -234,7 +234,7 @@ REFUSED = {
     "another kind of convolution": (block(plain, conv=nn.ConvTranspose2d(3, 8, 3)), "follows ConvTranspose2d 'conv'"),
     "groups, as in ResNeXt": (
         block(lambda m, x: m.bn(m.second(m.conv(x))), second=same_size(groups=4)),
-        "second is a convolution in 4 groups; wanted one group, since the whitening mixes all channels",
+        "second is a convolution in 4 groups; wanted one",
     ),
     "depthwise, as in MobileNet": (
         block(lambda m, x: m.bn(m.second(m.conv(x))), second=same_size(groups=8)),
@@ -250,18 +250,18 @@ REFUSED = {
     ),
     "standardised kernel": (
         block(plain, conv=Standardised(3, 8, 3)),
-        "conv is a Standardised with a forward of its own; wanted a plain Conv2d",
+        "conv is a Standardised .*forward",
     ),
-    "a hook": (block(plain, conv=hooked()), r"conv has hooks \(<lambda>\), which would be lost; wanted none"),
-    "a norm used twice": (None, "bn is used 2 times in a forward pass; wanted once"),
+    "a hook": (block(plain, conv=hooked()), r"conv has hooks \(<lambda>\)"),
+    "a norm used twice": (None, "bn is used 2 times"),
     "a way that depends on the pictures": (
         block(depends_on_pictures),
-        "Net cannot be traced .TraceError.*same for all pictures",
+        "Net cannot be traced .TraceError.*same for all",
     ),
-    "what no tracing sees": (block(half_unseen), "with bn folded into conv the outputs change by .* of the largest"),
+    "what no tracing sees": (block(half_unseen), "bn folded into conv the outputs change"),
     "a wrapper": (
         lambda: nn.DataParallel(Net(plain)),
-        "DataParallel cannot be traced .*model.module of one in a wrapper",
+        "DataParallel cannot be traced .*model.module",
     ),
     "the input itself": (lambda: nn.Sequential(nn.BatchNorm2d(3)), "0 follows the input of the model"),
 }
@@ -346,7 +346,7 @@ def test_a_model_for_one_size_of_pictures_is_compared_on_noise_of_that_size_or_o
     model = whitened(Net(lambda m, x: m.bn(m.conv(x))))
     model = nn.Sequential(model, nn.Flatten(), head)
     if not guessed:
-        with pytest.raises(ValueError, match=r"takes no noise of 3 channels and 32, .*fold\(model, example=pictures\)"):
+        with pytest.raises(ValueError, match=r"no noise of 3 channels and 32, .*example=pictures"):
             folding.fold(model)
     example = None if guessed else (PICTURES, torch.zeros(16))
     pictures = torch.randn(2, 3, side_px, side_px)
@@ -402,7 +402,7 @@ def exhausted() -> Iterator[Tensor]:
     return batches
 
 
-WANTED = r"wanted a tensor of floats \(N, C, H, W\), or a tuple or list that begins with one"
+WANTED = r".*a tensor of floats \(N, C, H, W\)"
 BAD_BATCHES = {  # name -> (batches, error, message, remedied batches or None)
     "a dictionary": ([{"image": PICTURES}], TypeError, f"a batch is dict; {WANTED}", lambda b: [b[0]["image"]]),
     "an array": ([PICTURES.numpy()], TypeError, f"a batch is ndarray; {WANTED}", lambda b: [torch.from_numpy(b[0])]),
@@ -502,7 +502,7 @@ EARLY_ENDS = {  # name -> (a model, what is done to it, error, message)
         Restless,
         unreached,
         ValueError,
-        "idle is used 0 times .* in evaluation; wanted once",
+        "idle is used 0 times .*evaluation",
     ),
     "a second layer": (
         replaced,
@@ -642,12 +642,12 @@ def one_norm_twice() -> nn.Module:
 UNFIT_NORMS = {
     "with an activation in it": (
         block(plain, bn=WithActivation(8)),
-        "bn is a WithActivation with a forward of its own",
+        "bn is a WithActivation .*forward",
     ),
-    "with a hook": (block(plain, bn=watched()), r"bn has hooks \(<lambda>\), which would be lost"),
-    "under two names": (one_norm_twice, "bn and alias are one layer; wanted one place"),
-    "used twice": (block(lambda m, x: m.bn(m.bn(m.conv(x)))), "bn is used 2 times in a forward pass"),
-    "the model itself": (lambda: nn.BatchNorm2d(3), "'bn' is no BatchNorm2d of BatchNorm2d; these are: none"),
+    "with a hook": (block(plain, bn=watched()), r"bn has hooks \(<lambda>\)"),
+    "under two names": (one_norm_twice, "bn and alias are one layer"),
+    "used twice": (block(lambda m, x: m.bn(m.bn(m.conv(x)))), "bn is used 2 times"),
+    "the model itself": (lambda: nn.BatchNorm2d(3), "'bn' is no BatchNorm2d of BatchNorm2d; .*none"),
 }
 
 
@@ -676,7 +676,7 @@ class Headed(nn.Module):
 UNFIT_HEADS = {
     "ReLU before the pooling": (
         lambda: Headed(nn.ReLU()),
-        "layer after layer4 changes what the model gives, by .*replace_norm",
+        "after layer4 changes .*replace_norm",
     ),
     "a norm before the pooling": (lambda: Headed(nn.GroupNorm(2, 8)), "changes what the model gives"),
     "no bias": (lambda: Headed(head=nn.Linear(8, 2, bias=False)), "model.fc is Linear, maybe without a bias"),
