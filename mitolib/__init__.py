@@ -20,7 +20,7 @@ The core, in the order of a run:
 The wings, each with its names in its `__init__`:
 
     images     files and folders of a laboratory: formats, names, tables, greys
-    intake     a folder of your own: check it, convert it (python -m mitolib, __main__)
+    intake     a folder of your own: check it, convert it (python -m mitolib)
     phantom    the embedded, synthetic cohort
     saliency   maps of what a network looks at, and whether to believe them
     whitening  concept whitening
