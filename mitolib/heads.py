@@ -150,16 +150,16 @@ def saved(
 ) -> dict[str, Any] | None:
     """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
 
-    parameters: the fields of the profile on which the head depends, as the results file holds them. experiment: the
-    fields of a `study.Experiment`, proteins and patches; a results file that has none is of the paper's. split: patches
-    of each set and class, since the same pictures may be dealt out by patch or by person.
+    parameters: of the profile; `n_seeds` does not matter to the first head, which is saved. experiment: the fields of a
+    `study.Experiment`; a results file that has none is of the paper's. split: patches of each set and class, since the
+    same pictures may be dealt out by patch or by person.
     """
     try:
         record = json.loads((results / f"{chapter}.json").read_text())
         head = record["models"][network]["head"]
         recorded = record["provenance"]["parameters"]
         pairs = [
-            ({name: recorded[name] for name in parameters}, parameters),
+            *((recorded[name], value) for name, value in parameters.items() if name != "n_seeds"),
             (record["provenance"]["data"]["sha256"], data_sha256),
             (record["split"], split),
             (record.get("experiment") or vars({"exp1": EXP1, "exp2": EXP2}[chapter]), experiment),

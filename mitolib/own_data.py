@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mitolib import cohort, patches, splits
+from mitolib import cohort, images, patches, splits
 from mitolib.cohort import Section, Survey
 from mitolib.images import CohortError, quality
-from mitolib.images import protein as protein_of
 from mitolib.settings import LABELS, PROTEINS, check_parameter, folder_parameter
 from mitolib.study import EXP1, EXP2, LEAST_CHANNELS, Experiment
 
@@ -219,7 +218,7 @@ def names(parameter: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
         return ()
     words = value.split(",") if isinstance(value, str) else value
     is_text = isinstance(words, Sequence) and all(isinstance(word, str) and word.strip() for word in words)
-    asked = [protein_of(word.strip()) for word in words] if is_text else []
+    asked = [images.protein(word.strip()) for word in words] if is_text else []
     if not asked or len(set(map(str.casefold, asked))) < len(asked) or (parameter == "protein" and len(asked) > 1):
         wanted = "the name of one protein" if parameter == "protein" else "names with a comma between them, each once"
         example = "SDHA" if parameter == "protein" else "NDUFB8,MTCO1,VDAC1"

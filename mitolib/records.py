@@ -35,7 +35,6 @@ DEFAULT = ROOT / "build" / "results"
 WAIT_S = 30  # for a run that is about to end
 PACKAGES = ("numpy", "pandas", "scikit-learn", "patchify", "tifffile", "tensorflow", "keras", "torch")
 
-
 _started_at: str | None = None  # the commit when the run began: by its end the checkout may have moved on
 _held: dict[Path, int] = {}  # results folders of this process: path -> file descriptor that holds the lock
 

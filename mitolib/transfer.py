@@ -169,13 +169,13 @@ def saved_head(frozen: Frozen, results: Path, experiment: Experiment, *, data_sh
     """The head that an experiment's chapter saved, on this network, and its test; None where it saved no such head.
 
     results: folder of its results file, which must name the same experiment, split, pictures (data_sha256) and
-    parameters of the profile; `n_seeds` does not matter to the head. Raises what `heads.load` raises.
+    parameters of the profile, see `heads.saved`. Raises what `heads.load` raises.
     """
     saved = heads.saved(
         results,
         experiment.name,
         frozen.network,
-        parameters={name: value for name, value in frozen.profile.parameters.items() if name != "n_seeds"},
+        parameters=frozen.profile.parameters,
         data_sha256=data_sha256,
         experiment=vars(experiment),
         split=splits.counts(frozen.task.table),

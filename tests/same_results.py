@@ -64,7 +64,7 @@ def run(checkout: Path, results: Path, chapters: Sequence[str]) -> None:
             print(f"{path.relative_to(checkout.parent)}: running", flush=True)
             command = [sys.executable, "-m", "papermill", path, results / path.name, "--no-progress-bar"]
             command += ["-p", "profile", "smoke", "-p", "results", results]
-            subprocess.run(command, cwd=checkout, env=surroundings, check=True, capture_output=True)
+            subprocess.run(command, cwd=checkout, env=surroundings, check=True, stdout=subprocess.DEVNULL)
 
 
 def compare(before: Path, after: Path, tolerance: float) -> int:

@@ -69,7 +69,7 @@ def test_two_that_write_the_same_file_at_once_do_not_write_into_each_other(tmp_p
     assert path.read_text() in ("a" * 2000, "b" * 2000) and list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_process_left_goes_at_the_next_call_and_what_a_running_one_writes_stays(tmp_path):
+def test_what_was_left_by_a_kill_goes_at_the_next_call_and_what_others_are_writing_stays(tmp_path):
     path = tmp_path / "scores.json"
     script = f"""
 import os, signal
@@ -81,8 +81,10 @@ with files.whole(Path({str(path)!r})) as aside:
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 1
-    running = tmp_path / f"scores.partial-{os.getpid()}-0.json"
-    running.write_text("meanwhile")
+    running = tmp_path / f"scores{files.MARK}{files.MACHINE}-{os.getpid()}-0.json"
+    elsewhere = tmp_path / f"scores{files.MARK}{'0' * 8}-{2**22 + 1}-0.json"  # a process that this machine never had
+    for path_of_others in (running, elsewhere):
+        path_of_others.write_text("meanwhile")
     with files.whole(path) as aside:
         aside.write_text("whole")
-    assert sorted(tmp_path.iterdir()) == [path, running]
+    assert sorted(tmp_path.iterdir()) == sorted([path, running, elsewhere])

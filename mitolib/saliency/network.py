@@ -91,7 +91,7 @@ class Network:
             folder,
             self.experiment.name,
             self.architecture,
-            parameters={name: value for name, value in run.parameters.items() if name != "n_seeds"},
+            parameters=run.parameters,
             data_sha256=digest(sections, self.experiment.proteins),
             experiment=vars(self.experiment),
             split=splits.counts(table),
