@@ -4,8 +4,9 @@ PROFILE ?= quick
 BIN     := .venv/bin
 READY   := .venv/.ready
 RENDER   = $(BIN)/jupyter-book build book -W -n --keep-going -q
-# Two processes of one thread each, which take whole files.
-PYTEST   = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes of one thread each, which take whole files. One that dies ends the run: by files, pytest-xdist waits
+# for ever for those of a process that it has replaced.
+PYTEST   = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 RELEASE  = build/release/mitolib-$(shell sed -n 's/^version: *//p' CITATION.cff)
 

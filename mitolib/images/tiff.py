@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from mitolib.images import ome
+from mitolib.images import lzw, ome
 from mitolib.images.channel import MAX_CHANNELS, MAX_PX, Channel, Contents, Unfit, check_size
 from mitolib.images.names import ALIASES, isotope, plain, protein
 
@@ -223,10 +223,23 @@ def _pixels(channel: Channel) -> np.ndarray:
     with _opened(channel.path) as tiff:
         series, (n, height_px, width_px) = _stack(tiff)
         if len(tiff.pages) == n and tiff.pages[channel.page].ndim == 2:
+            _check_streams(tiff, tiff.pages[channel.page])
             return tiff.pages[channel.page].asarray()
+        for page in tiff.pages:
+            _check_streams(tiff, page)
         if series.dataoffset is not None:  # a whole stack behind one header: map it, read one plane
             stack = tiff.filehandle.memmap_array(
                 tiff.byteorder + series.dtype.char, (n, height_px, width_px), series.dataoffset
             )
             return np.array(stack[channel.page])
         return series.asarray().reshape(n, height_px, width_px)[channel.page]
+
+
+def _check_streams(tiff: tifffile.TiffFile, page: tifffile.TiffPage | tifffile.TiffFrame) -> None:
+    """ValueError or Unfit for a page whose LZW streams imagecodecs cannot be given."""
+    if page.compression != tifffile.COMPRESSION.LZW:
+        return
+    for stream, _ in tiff.filehandle.read_segments(page.dataoffsets, page.databytecounts):
+        if page.keyframe.fillorder == tifffile.FILLORDER.LSB2MSB:
+            stream = np.packbits(np.unpackbits(np.frombuffer(stream, np.uint8), bitorder="little")).tobytes()
+        lzw.check(stream)
