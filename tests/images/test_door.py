@@ -571,9 +571,9 @@ def test_small_sections_are_all_listed_with_one_patch_that_fits_all_and_the_cost
     small = [problem for problem in answer.problems if "wanted at least one patch of 512 px" in problem]
     assert len(small) == len(answer.problems) == 4 and "A run in profile" in answer.text
     # One size for those that a smaller patch can save; the two others have to go, in one of two ways.
-    assert [("-p patch_px 288" in problem) for problem in sorted(small, key=lambda p: "300" not in p)] == [True] * 2 + [
-        False
-    ] * 2
+    assert [("-p patch_px 288" in problem) for problem in sorted(small, key=lambda p: "300 x 420" not in p)] == [
+        True
+    ] * 2 + [False] * 2
     shutil.rmtree(root / "Patient/P14")
     declare(
         root,
