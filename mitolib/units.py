@@ -5,7 +5,9 @@
     fits[0]["p_patient"]
 
 `each` reads the units that are there and computes the others, one after the other; a run that was killed goes on where
-it was. Units that are published with the book lie in `book/units/<chapter>/`, all others in `data/cache/units/`.
+it was. Units that are published with the book lie in `book/units/<chapter>/`, all others in `data/cache/units/`, or in
+the folder that the environment variable MITOLIB_UNITS names. With MITOLIB_PUBLISH=1 new ones are published, as in
+`make paper`.
 
 Key. A unit is found again where its result would mean the same: same chapter, same name, same `depends` (pictures,
 weights, the budget of the fit) and same protocol. The protocol is a number that the module of the fit declares
@@ -36,10 +38,10 @@ import numpy as np
 
 from mitolib import files, records
 from mitolib.progress import say
-from mitolib.settings import DATA, ROOT, share
+from mitolib.settings import DATA, ROOT, folder_parameter, share
 
 PUBLISHED = ROOT / "book" / "units"
-CACHE = DATA / "cache" / "units"
+CACHE = DATA / "cache" / "units"  # unless MITOLIB_UNITS names another folder
 WEIGHTS = "weights"  # the entry of a result that is never published: arrays of a trained network
 WORDS = re.compile(r"[^A-Za-z0-9.+]+")  # whatever else is in a name becomes one underscore
 
@@ -73,11 +75,11 @@ class Unit:
 
     def find_weights(self) -> Path | None:
         """The file of its trained weights, which is in the cache or nowhere."""
-        path = CACHE / self.chapter / f"{self.stem}.{WEIGHTS}.npz"
+        path = cache() / self.chapter / f"{self.stem}.{WEIGHTS}.npz"
         return path if path.exists() else None
 
     def _places(self) -> list[Path]:
-        return [folder / self.chapter / f"{self.stem}.json" for folder in (PUBLISHED, CACHE)]
+        return [folder / self.chapter / f"{self.stem}.json" for folder in (PUBLISHED, cache())]
 
 
 class Units(Sequence[dict[str, Any]]):
@@ -163,7 +165,7 @@ def each(
         say(f"  {chapter}: {unit.stem}, unit {done + 1} of {len(mine)} to compute; {len(units) - len(missing)} kept")
         if unit.find() is None:  # another process may have been faster meanwhile
             compute(unit)
-    if _target() == PUBLISHED:
+    if _publishes():
         for unit in units:
             _publish(unit)
     return Units(units, compute)
@@ -181,7 +183,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def every() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Each unit of the book and of the cache: its JSON file and what stands in it, without the arrays."""
-    for folder in (PUBLISHED, CACHE):
+    for folder in (PUBLISHED, cache()):
         for path in sorted(folder.glob("*/*.json")):
             yield path, _load(path)
 
@@ -206,7 +208,7 @@ def prune() -> list[Path]:
     kept = list(every())
     stems = {(content["chapter"], path.stem) for path, content in kept}  # weights lie in the cache, their unit may not
     arrays = {path.with_name(content["arrays"]) for path, content in kept if content["arrays"]}
-    for path in [path for folder in (PUBLISHED, CACHE) for path in sorted(folder.glob("*/*.npz"))]:
+    for path in [path for folder in (PUBLISHED, cache()) for path in sorted(folder.glob("*/*.npz"))]:
         of_unit = (path.parent.name, path.name.removesuffix(f".{WEIGHTS}.npz"))
         if path not in arrays and of_unit not in stems:
             path.unlink()
@@ -238,19 +240,23 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _target() -> Path:
-    """Where new units go: MITOLIB_UNITS=published keeps them with the book, as `make paper` does."""
-    chosen = os.environ.get("MITOLIB_UNITS") or "cache"
-    if chosen not in ("cache", "published"):
-        raise ValueError(f"MITOLIB_UNITS is {chosen!r}; wanted cache or published. Correct it, or unset it.")
-    return {"cache": CACHE, "published": PUBLISHED}[chosen]
+def cache() -> Path:
+    """Where units lie that are not published. A relative MITOLIB_UNITS counts from the checkout."""
+    return ROOT / (folder_parameter("MITOLIB_UNITS", os.environ.get("MITOLIB_UNITS")) or CACHE)
+
+
+def _publishes() -> bool:
+    chosen = os.environ.get("MITOLIB_PUBLISH", "0")
+    if chosen not in ("0", "1"):
+        raise ValueError(f"MITOLIB_PUBLISH is {chosen!r}; wanted 1, or 0 as if it were not set. Correct or unset it.")
+    return chosen == "1"
 
 
 def _keep(unit: Unit, result: Result, about: Mapping[str, Any]) -> None:
     """Write weights, arrays and, last, the JSON file that says that all is there. What another process kept stays."""
     arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
     plain = {name: value for name, value in result.items() if name not in arrays and name != WEIGHTS}
-    folder = _target() / unit.chapter
+    folder = (PUBLISHED if _publishes() else cache()) / unit.chapter
     path = folder / f"{unit.stem}.json"
     # Named by its content: of two processes each JSON file refers to its own arrays.
     beside = f"{unit.stem}-{_digest(arrays)[:8]}.npz" if arrays else None
@@ -265,7 +271,7 @@ def _keep(unit: Unit, result: Result, about: Mapping[str, Any]) -> None:
     try:
         if WEIGHTS in result:
             numbered = {f"{place:03d}": array for place, array in enumerate(result[WEIGHTS])}
-            _save(CACHE / unit.chapter / f"{unit.stem}.{WEIGHTS}.npz", numbered, np.savez)
+            _save(cache() / unit.chapter / f"{unit.stem}.{WEIGHTS}.npz", numbered, np.savez)
         if unit.find() is None:
             if arrays:
                 _save(folder / beside, arrays, np.savez_compressed)

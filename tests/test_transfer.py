@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import bank, heads, metrics, networks, patches, settings, splits, transfer, units, weights
+from mitolib import bank, heads, metrics, networks, patches, settings, splits, transfer, weights
 from mitolib.study import EXP1
 
 PROFILE = replace(settings.PROFILES["smoke"], epochs=2, patience=2, batch_size=4, seed=5, n_seeds=2)
@@ -29,7 +29,7 @@ def small_head(x: keras.KerasTensor) -> keras.KerasTensor:
 def small_network(tmp_path, monkeypatch):
     """A network that takes milliseconds, and whose ImageNet weights cannot be had."""
     monkeypatch.setattr(bank, "FOLDER", tmp_path / "features")
-    monkeypatch.setattr(units, "CACHE", tmp_path / "units")
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path / "units"))
     monkeypatch.setitem(networks.BACKBONES, "Small", (small_backbone, "last"))
     monkeypatch.setattr(networks, "_head", small_head)
     monkeypatch.setattr(weights, "resolve", lambda name: weights.Weights(name, "random", None, None, None))

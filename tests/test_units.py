@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mitolib import units
+from mitolib.__main__ import main
 from mitolib.settings import ROOT
 
 NAMES = [{"network": "VGG16", "seed": seed} for seed in (1, 2, 3)]
@@ -24,9 +25,9 @@ DEPENDS = {"pictures": "ab12", "epochs": 3, "zoom": (0.8, 1.2)}
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(units, "PUBLISHED", tmp_path / "published")
-    monkeypatch.setattr(units, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path / "cache"))
     monkeypatch.setattr(units, "_n_asked", 0)
-    for name in ("MITOLIB_SHARE", "MITOLIB_UNITS"):
+    for name in ("MITOLIB_SHARE", "MITOLIB_PUBLISH"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -119,27 +120,28 @@ def test_the_key_of_a_unit_stays(method):
 
 
 def test_published_units_come_first_and_the_cache_is_not_asked(method, monkeypatch):
-    monkeypatch.setenv("MITOLIB_UNITS", "published")
+    monkeypatch.setenv("MITOLIB_PUBLISH", "1")
     asked(Fit(), method)
     assert sorted(path.suffix for path in units.PUBLISHED.rglob("*.*")) == [".json"] * 3 + [".npz"] * 3
-    assert [path.name.endswith(".weights.npz") for path in units.CACHE.rglob("*.*")] == [True] * 3
+    assert [path.name.endswith(".weights.npz") for path in units.cache().rglob("*.*")] == [True] * 3
     fit = Fit()
-    monkeypatch.delenv("MITOLIB_UNITS")
+    monkeypatch.delenv("MITOLIB_PUBLISH")
     assert len(list(asked(fit, method))) == 3 and fit.computed == []
 
 
 def test_a_run_that_publishes_takes_what_the_cache_has(method, monkeypatch):
     kept = list(asked(Fit(), method))
-    monkeypatch.setenv("MITOLIB_UNITS", "published")
+    monkeypatch.setenv("MITOLIB_PUBLISH", "1")
     fit = Fit()
     published = asked(fit, method)
     assert fit.computed == [] and len(list(units.PUBLISHED.rglob("*.json"))) == 3
     np.testing.assert_array_equal(published[2]["p_patient"], kept[2]["p_patient"])
 
 
-def test_a_place_for_units_that_is_none_is_refused(method, monkeypatch):
-    monkeypatch.setenv("MITOLIB_UNITS", "book")
-    with pytest.raises(ValueError, match=r"MITOLIB_UNITS is 'book'; wanted cache or published\. .*unset"):
+@pytest.mark.parametrize(("name", "value"), [("MITOLIB_PUBLISH", "yes"), ("MITOLIB_UNITS", " ")])
+def test_a_variable_with_another_value_is_refused(method, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=name):
         asked(Fit(), method)
 
 
@@ -147,7 +149,7 @@ def test_weights_are_read_and_trained_again_only_where_they_are_absent(method):
     fit = Fit()
     found = asked(fit, method)
     assert [array.tolist() for array in found.weights(1)] == [[[2, 2], [2, 2]], [0, 1, 2]] and fit.computed == [1, 2, 3]
-    next(units.CACHE.rglob("*2-*.weights.npz")).unlink()
+    next(units.cache().rglob("*2-*.weights.npz")).unlink()
     assert found.weights(1)[0][0, 0] == 2 and fit.computed == [1, 2, 3, 2]
 
 
@@ -162,12 +164,12 @@ def test_what_all_fits_read_is_prepared_once_and_only_if_one_is_missing(method):
 def test_a_result_that_cannot_be_kept_is_refused_by_name(method, value):
     with pytest.raises(units.UnitError, match=r"VGG16-1-.*cannot be kept .*arrays, text, finite numbers"):
         asked(lambda **name: value, method)
-    assert not list(units.CACHE.rglob("*.*"))
+    assert not list(units.cache().rglob("*.*"))
 
 
 def test_a_unit_that_is_damaged_is_named(method):
     asked(Fit(), method)
-    path = next(units.CACHE.rglob("*1-*.json"))
+    path = next(units.cache().rglob("*1-*.json"))
     path.write_text(path.read_text()[:-40])
     with pytest.raises(units.UnitError, match=rf"{path.name}: is no unit .*Delete it"):
         asked(Fit(), method)
@@ -175,7 +177,7 @@ def test_a_unit_that_is_damaged_is_named(method):
 
 def test_a_unit_without_its_arrays_is_computed_again(method):
     asked(Fit(), method)
-    next(path for path in units.CACHE.rglob("*2-*.npz") if not path.name.endswith(".weights.npz")).unlink()
+    next(path for path in units.cache().rglob("*2-*.npz") if not path.name.endswith(".weights.npz")).unlink()
     fit = Fit()
     asked(fit, method)
     assert fit.computed == [2]
@@ -187,7 +189,7 @@ def test_of_two_processes_the_first_that_is_done_is_believed_by_both(method):
         return {"p_patient": np.zeros(3), "weights": []}
 
     found = asked(slower, method)
-    assert found[0]["p_patient"][0] == 1 and len(list(units.CACHE.rglob("*1-*.json"))) == 1
+    assert found[0]["p_patient"][0] == 1 and len(list(units.cache().rglob("*1-*.json"))) == 1
 
 
 # Shares.
@@ -240,6 +242,7 @@ from pathlib import Path
 from types import ModuleType
 import numpy as np
 from mitolib import units
+from mitolib.__main__ import main
 units.CACHE, units.PUBLISHED = Path(sys.argv[1]), Path(sys.argv[1]) / "none"
 module = ModuleType("toy"); module.PROTOCOL = 1
 def fit(seed):
@@ -254,7 +257,12 @@ print("sum", sum(float(fit["p"].sum()) for fit in fits))
 def test_a_run_killed_at_any_moment_loses_the_unit_in_hand_at_most(tmp_path):
     def run(folder, kill_after: float | None) -> list[str]:
         with subprocess.Popen(
-            [sys.executable, "-c", RUN, folder], stdout=subprocess.PIPE, text=True, cwd=ROOT, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", RUN, folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "MITOLIB_UNITS"},
         ) as process:
             lines = [process.stdout.readline().strip()]  # the imports are over
             if kill_after is not None:
@@ -288,15 +296,15 @@ def test_units_of_an_old_protocol_are_told_apart_and_pruned(method):
     asked(Fit(), method)
     verdicts = [units.is_current(content) for _, content in units.every()]
     assert sorted(verdicts) == [False] * 3 + [True] * 3
-    (units.CACHE / "exp1" / "left-behind.npz").touch()
+    (units.cache() / "exp1" / "left-behind.npz").touch()
     removed = units.prune()
     assert len(removed) == 3 * 3 + 1 and all(units.is_current(content) for _, content in units.every())
-    assert len(list(units.CACHE.rglob("*.npz"))) == 6 and units.prune() == []
+    assert len(list(units.cache().rglob("*.npz"))) == 6 and units.prune() == []
 
 
 def test_weights_of_a_published_unit_are_not_pruned(method, monkeypatch):
     method.PROTOCOL = declared()
-    monkeypatch.setenv("MITOLIB_UNITS", "published")
+    monkeypatch.setenv("MITOLIB_PUBLISH", "1")
     asked(Fit(), method)
     assert units.prune() == []
 
@@ -307,6 +315,39 @@ def test_a_unit_whose_module_is_gone_is_old():
 
 def test_a_unit_is_read_by_people_too(method):
     asked(Fit(), method)
-    content = json.loads(next(units.CACHE.rglob("*3-*.json")).read_text())
+    content = json.loads(next(units.cache().rglob("*3-*.json")).read_text())
     assert content["unit"] == {"network": "VGG16", "seed": 3} and content["depends"]["pictures"] == "ab12"
     assert content["protocol"] == ["mitolib.transfer", 1]
+
+
+def test_the_command_line_lists_and_prunes_them(method, capsys):
+    main(["units"])
+    assert "None is kept" in capsys.readouterr().out
+    method.PROTOCOL = declared()
+    asked(Fit(), method)
+    method.PROTOCOL = declared() + 1
+    asked(Fit(), method, chapter="exp2")
+    main(["units"])
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["chapter", "unit", "made", "minutes", "device", "commit", "protocol", "kept"]
+    assert [row.split()[0] for row in rows] == ["exp1"] * 3 + ["exp2"] * 3
+    assert ["old" in row for row in rows] == [False] * 3 + [True] * 3
+    main(["units", "--prune"])
+    assert capsys.readouterr().out.splitlines()[-1] == "9 files removed"
+
+
+def test_the_command_line_names_a_damaged_unit_without_a_traceback(method):
+    asked(Fit(), method)
+    next(units.cache().rglob("*1-*.json")).write_text("{")
+    with pytest.raises(SystemExit, match=r"is no unit .*Delete it"):
+        main(["units"])
+
+
+def test_published_units_stay_small_and_whole():
+    """Of this checkout: 20 MB in git is what may be cloned in a moment."""
+    published = ROOT / "book" / "units"
+    paths = [path for path in published.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in paths) <= 20e6
+    for path in published.glob("*/*.json"):
+        assert units.read(path)
+    assert not [path for path in paths if path.name.endswith(f".{units.WEIGHTS}.npz")]
