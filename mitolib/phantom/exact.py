@@ -124,12 +124,15 @@ def deviation_after(sigma: tuple[float, float]) -> float:
     return math.sqrt(math.prod(math.fsum(_weights(width) ** 2) for width in sigma))
 
 
-def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of numbers below 8, each rounded to 1/65536; ten million fit. Of none both are 0."""
+def standardised(values: np.ndarray) -> np.ndarray:
+    """The values minus their mean, over their standard deviation; 0 where all are alike. float64.
+
+    Both are taken of the values rounded to 1/65536, which must be below 8 and fewer than ten million.
+    """
     whole = np.rint(values * GRID).astype(np.int64)
     n, total = max(whole.size, 1), int(whole.sum())
     variance = n * int((whole * whole).sum()) - total * total  # of Python's whole numbers, which have no bounds
-    return total / n / GRID, math.sqrt(variance) / n / GRID
+    return (values - total / n / GRID) / max(math.sqrt(variance) / n / GRID, 1 / GRID)
 
 
 def root(covariance: Sequence[Sequence[float]]) -> np.ndarray:
