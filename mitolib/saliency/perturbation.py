@@ -190,7 +190,8 @@ def restore(
 ) -> pd.DataFrame:
     """What each deficient fibre does to the network: columns patch, fibre, effect, one row per fibre.
 
-    One fibre at a time gets the pixels of the cured twin, the `most` largest of a patch. effect is by how much the log
+    One fibre at a time gets the pixels of the cured twin, the `most` largest of a patch. twins_nhwc: in the stretch of
+    the patches. effect is by how much the log
     odds of "patient" fall: within a patch it ranks fibres as the fall of p(patient) does, without rounding at 0 and 1.
     """
     rows = []

@@ -88,7 +88,9 @@ class HeldOutPatches:
     rows: pd.DataFrame  # of the patch table
     patches_nhwc: np.ndarray  # (N, H, W, C) uint8: what the networks are shown
     ndufb8_vdac1: np.ndarray | None  # (N, H, W, 2) uint8; None where the two proteins are not there
-    twins_nhwc: np.ndarray | None  # (N, H, W, C) uint8: every deficient fibre cured; None but on the phantom
+    twins_nhwc: (
+        np.ndarray | None
+    )  # (N, H, W, C) uint8: every deficient fibre cured, else equal; None but on the phantom
     fibres_nyx: np.ndarray  # (N, size, size) uint16: fibre numbers at the resolution of the section, 0 for none
     deficient: list[np.ndarray]  # of each patch: numbers of its deficient fibres, largest first
     has_truth: bool
@@ -144,7 +146,8 @@ def held_out_patches(
     """At most n test patches of patients, the subjects in turn; of mosaic sections alone where the truth is known.
 
     table: all patches of the experiment, indexed from 0, with the column split. patches_nhwc: their pixels, uint8.
-    twins: the same sections with every deficient fibre cured.
+    twins: the same sections with every deficient fibre cured, in the stretch of the sick ones: a fibre is pasted from
+    one into the other, and the pixels around it must be the same (`phantom.in_original_stretch`).
     """
     patients = [section.section for section in data.sections if section.label == "patient"]
     tested = table[(table["split"] == "test") & table["section"].isin(mosaic(data.root, patients))]
