@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
@@ -173,6 +174,25 @@ def faster_in_bfloat16(passes: Mapping[str, Callable[[], object]], rounds: int =
         passes[dtype]()
         shortest[dtype] = min(shortest[dtype], time.perf_counter() - start)
     return shortest["float32"] > 1.3 * shortest["bfloat16"]
+
+
+def share() -> tuple[int, int] | None:
+    """(k, n) where this process computes only every n-th unit, counted from the k-th; None where it computes all.
+
+    The environment variable MITOLIB_SHARE says so, as `k/n` with k from 0. With k = n none of the units belongs to this
+    process: it makes what comes before them, such as the phantom and banks of features. ValueError for any other text.
+    """
+    text = os.environ.get("MITOLIB_SHARE")
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    k, n = map(int, found.groups()) if found else (1, 0)
+    if n == 0 or k > n:
+        raise ValueError(
+            f"MITOLIB_SHARE is {text!r}; wanted k/n, such as 0/8 for the first of eight shares, 7/8 for the last, 8/8 "
+            "for what comes before all of them. Correct the environment variable, or unset it to compute all here."
+        )
+    return k, n
 
 
 def mirrored(*file_names: str) -> Path | None:

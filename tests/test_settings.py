@@ -136,6 +136,26 @@ def test_a_mirror_that_is_no_folder_is_an_error(monkeypatch, tmp_path):
         settings.mirrored("a.h5")
 
 
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [(None, None), ("0/8", (0, 8)), ("7/8", (7, 8)), ("8/8", (8, 8)), ("0/1", (0, 1)), ("1/1", (1, 1))],
+)
+def test_the_environment_says_which_share_of_the_units_this_process_computes(monkeypatch, text, share):
+    monkeypatch.delenv("MITOLIB_SHARE", raising=False)
+    if text is not None:
+        monkeypatch.setenv("MITOLIB_SHARE", text)
+    assert settings.share() == share
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "0", "1/", "/8", "9/8", "0/0", "-1/8", "1/8/9", "1.0/8", "1/8\n", "a/b", "¹/2"]
+)
+def test_a_share_that_is_none_is_an_error_that_shows_one(monkeypatch, text):
+    monkeypatch.setenv("MITOLIB_SHARE", text)
+    with pytest.raises(ValueError, match=r"MITOLIB_SHARE is .*wanted k/n, such as 0/8 .*unset it"):
+        settings.share()
+
+
 @pytest.mark.parametrize(("seconds", "faster"), [(0.5, True), (0.9, False), (2.0, False)])
 def test_bfloat16_is_taken_where_it_is_clearly_faster_and_the_processor_has_it(monkeypatch, tmp_path, seconds, faster):
     clock, order = [0.0], []
