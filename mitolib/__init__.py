@@ -12,6 +12,7 @@ The core, in the order of a run:
     networks   frozen backbones, head, inflation   weights   where ImageNet weights come from
     bank       frozen features, kept on disk       heads     heads trained on them
     transfer   all of that in one call: table -> bank -> heads -> scores
+    units      one fit each: kept, found again, shared out
     linear     scikit-learn's linear models, on one thread
     metrics    the paper's metrics, done right     paper     the published numbers as data
     records    results files and provenance        files     files that are there whole or not at all

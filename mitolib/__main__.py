@@ -1,22 +1,23 @@
-"""The command line for data of your own and of others: see `mitolib.intake.check` and `mitolib.downloads`."""
+"""The command line: data of your own (`mitolib.intake`), of others (`downloads`), and trainings kept (`units`)."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mitolib import intake
 from mitolib.images import INTENSITIES, STRETCHED, CohortError
 from mitolib.progress import say
-from mitolib.settings import PROFILES
+from mitolib.settings import PROFILES, ROOT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 1 and a message where there is something to mend."""
-    parser = argparse.ArgumentParser(prog="python -m mitolib", description="Data of your own and of others.")
+    parser = argparse.ArgumentParser(prog="python -m mitolib", description="Data, and trainings that are kept.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="read all that a run would read; list every problem and what a run costs")
     convert = commands.add_parser("convert", help="write 8-bit TIFFs in the paper's layout, without other metadata")
@@ -35,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     fetch = commands.add_parser("fetch", help="bring a public file here; without a name, list them")
     fetch.add_argument("name", nargs="?", metavar="NAME")
+    kept = commands.add_parser("units", help="list the trainings that are kept, with the book and in the cache")
+    kept.add_argument("--prune", action="store_true", help="remove those of an old protocol, and files of none")
     options = parser.parse_args(arguments)
+    if options.command == "units":
+        _units(options.prune)
+        return
     if options.command == "fetch":
         _fetch(options.name)
         return
@@ -99,6 +105,40 @@ def _fetch(name: str | None) -> None:
             print(f"{known}: {file.citation}; {file.licence}\n    {where}")
     except downloads.DownloadError as error:
         sys.exit(str(error))
+
+
+def _units(prune: bool) -> None:
+    from mitolib import units  # a moment, which the other commands need not wait for
+
+    try:
+        if prune:
+            removed = units.prune()
+            print("\n".join([*(f"removed {path}" for path in removed), f"{len(removed)} files removed"]))
+            return
+        rows = [_row(path, content, units.is_current(content)) for path, content in units.every()]
+    except (units.UnitError, OSError) as error:
+        sys.exit(str(error))
+    header = ("chapter", "unit", "made", "minutes", "device", "commit", "protocol", "kept")
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if not rows:
+        print("None is kept: run a chapter.")
+
+
+def _row(path: Path, content: Mapping[str, Any], is_current: bool) -> tuple[str, ...]:
+    made = content["made"]
+    module, number = content["protocol"]
+    return (
+        content["chapter"],
+        path.stem,
+        made["created"],
+        f"{made['seconds'] / 60:.1f}",
+        f"{made['device']}, {made['cores']} cores",
+        made["commit"] or "outside git",
+        f"{module} {number}{'' if is_current else ', old'}",
+        "in the book" if path.is_relative_to(ROOT / "book") else "in the cache",
+    )
 
 
 if __name__ == "__main__":

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-import zipfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from mitolib import files
 from mitolib.progress import EVERY_S, clock, say
 from mitolib.settings import LABELS, Profile
-from mitolib.study import EXP1, EXP2
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -119,69 +112,6 @@ def as_record(history: pd.DataFrame) -> dict[str, object]:
 def p_patient(head: keras.Model, features_nhwc: np.ndarray) -> np.ndarray:
     """(N,) float32: the probability of "patient" for each row of features."""
     return head.predict_on_batch(features_nhwc.astype(np.float32))[:, LABELS.index("patient")]
-
-
-def save(head: keras.Model, path: Path) -> dict[str, str]:
-    """Write a trained head, whole or not at all; return what finds it again: file name and digest of its weights."""
-    with files.whole(path) as aside:
-        keras.Model(head.input, head.output, name=head.name).save(aside)  # without the optimiser's moments
-    return {"file": path.name, "sha256": _digest(head)}
-
-
-def load(path: Path, sha256: str) -> keras.Model:
-    """The head that `save` wrote. Raises ValueError if it is no whole file, or not the one with this digest."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: is no whole Keras file. Run its experiment again.")
-    head = keras.models.load_model(path, compile=False)
-    if (digest := _digest(head)) != sha256:
-        raise ValueError(f"{path}: weights have SHA-256 {digest}, wanted {sha256}. Run its experiment again.")
-    return head
-
-
-def saved(
-    results: Path,
-    chapter: str,
-    network: str,
-    *,
-    parameters: Mapping[str, Any],
-    data_sha256: str,
-    experiment: Mapping[str, Any],
-    split: Mapping[str, Mapping[str, int]],
-) -> dict[str, Any] | None:
-    """`path` and `sha256` of the head that a chapter trained with these very parameters and data, None if it did not.
-
-    parameters: of the profile; `n_seeds` does not matter to the first head, which is saved. experiment: the fields of a
-    `study.Experiment`; a results file that has none is of the paper's. split: patches of each set and class, since the
-    same pictures may be dealt out by patch or by person.
-    """
-    try:
-        record = json.loads((results / f"{chapter}.json").read_text())
-        head = record["models"][network]["head"]
-        recorded = record["provenance"]["parameters"]
-        pairs = [
-            *((recorded[name], value) for name, value in parameters.items() if name != "n_seeds"),
-            (record["provenance"]["data"]["sha256"], data_sha256),
-            (record["split"], split),
-            (record.get("experiment") or vars({"exp1": EXP1, "exp2": EXP2}[chapter]), experiment),
-        ]
-    except (OSError, ValueError, KeyError):
-        return None
-    same = all(_as_read(recorded) == _as_read(wanted) for recorded, wanted in pairs)
-    path = results / head["file"]
-    return {"path": path, "sha256": head["sha256"]} if same and path.exists() else None
-
-
-def _as_read(value: Any) -> Any:
-    """As JSON gives it back: tuples are lists there."""
-    return json.loads(json.dumps(value))
-
-
-def _digest(head: keras.Model) -> str:
-    """Of the weights alone: the file also holds the time of saving."""
-    total = hashlib.sha256()
-    for array in head.get_weights():
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
 
 
 class _Progress(keras.callbacks.Callback):

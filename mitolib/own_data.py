@@ -146,8 +146,12 @@ class Data:
         return {
             "name": "phantom" if self.is_phantom else self.root.name,
             "sections": len(self.sections),
-            "sha256": cohort.digest(self.sections, list(proteins)),
+            "sha256": self.digest(proteins),
         }
+
+    def digest(self, proteins: Iterable[str]) -> str:
+        """SHA-256 of the pictures of these proteins, see `cohort.digest`."""
+        return cohort.digest(self.sections, list(proteins))
 
     @property
     def note(self) -> str:

@@ -116,27 +116,35 @@ def provenance(
     data: Mapping[str, Any],
     weights: Iterable[Any] = (),
     precision: str | None = None,
+    units: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The `provenance` entry: commit, versions, time, machine, seed, and the digests of data and weights.
 
     data: name and sha256 of the pictures read. weights: `Weights` objects of mitolib.weights that were used.
-    precision: of the frozen backbones' arithmetic; None where there are none.
+    precision: of the frozen backbones' arithmetic; None where there are none. units: see `units.Units.record`.
     `seconds` counts from the import of this module, which a notebook does at its top.
     """
-    return {
-        "commit": _started_at or _commit(),
-        "mitolib": __version__,
+    return machine() | {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": round(time.monotonic() - STARTED, 1),
-        "device": _device(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
         "parameters": profile.parameters,
         "precision": precision,
         "seed": profile.seed,
         "data": dict(data),
         "weights": {w.name: w.record for w in weights},
+        "units": list(units),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Commit and versions of the software, and the device that it runs on; never the machine's name."""
+    return {
+        "commit": _started_at or _commit(),
+        "mitolib": __version__,
+        "device": _device(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
     }
 
 

@@ -142,8 +142,8 @@ PROFILES = {
             epochs=100,
             patience=30,
             batch_size=2,
-            views=4,
-            n_seeds=3,
+            views=8,
+            n_seeds=5,
             saliency=SaliencyBudget(patches=24, altered=8, samples=8, fibres=20, shares=(0.1, 0.3, 0.5)),
             people=PeopleBudget(steps=150, batch_size=4, shuffles=20, workers=-1),
             whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
@@ -201,7 +201,7 @@ def share() -> tuple[int, int] | None:
     if n == 0 or k > n:
         raise ValueError(
             f"MITOLIB_SHARE is {text!r}; wanted k/n, such as 0/8 for the first of eight shares, 7/8 for the last, 8/8 "
-            "for what comes before all of them. Correct the environment variable, or unset it to compute all here."
+            "for what comes before all of them. Correct the environment variable, or unset it to compute all."
         )
     return k, n
 

@@ -1,37 +1,46 @@
 """Transfer learning in one call: a patch table and its pixels -> frozen features -> trained heads -> their scores.
 
-    task = transfer.Task(table, patches_nhwc)
+    task = transfer.Task(table, patches_nhwc, experiment, data_sha256)
     vgg16 = transfer.train("VGG16", task, profile=run)
-    vgg16.first.scores, vgg16.record(results, "exp1")
+    vgg16.first.scores, vgg16.record
 
-`train` is made of two steps that can be taken alone. A `Frozen` network computes, once for all trainings, what does not
-change in training; `train_head` is one training: one network, one seed, one budget.
+A `Frozen` network computes, once for all trainings, what does not change in training. Each training of a head on it is
+a unit (`mitolib.units`): one network, one seed, one budget. Units that are kept need no features, and no network either
+until one is asked for a picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from mitolib import bank, heads, metrics, networks, patches, splits, weights
+from mitolib import bank, heads, metrics, networks, patches, units, weights
 from mitolib.settings import Profile
 from mitolib.study import Experiment
+from mitolib.units import Units
 from mitolib.weights import Weights
+
+PROTOCOL = 1  # of a head's training; raise it when the same unit would come out otherwise
+GRID = ["section", "y", "x", "label", "split"]  # of a patch table: what a training depends on
+BUDGET = ("epochs", "patience", "batch_size", "views", "learning_rate", "zoom", "seed")  # the same, of a profile
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to whether they are equal
 class Task:
     """Patches, their classes and their split: what a network is trained on, and where it is tested."""
 
-    table: pd.DataFrame  # one row per patch, numbered from 0; columns subject, label, split
+    table: pd.DataFrame  # one row per patch, numbered from 0; columns section, subject, y, x, label, split
     patches_nhwc: np.ndarray  # (N, 224, 224, C) uint8, in the order of the table
+    experiment: Experiment
+    data_sha256: str  # of the pictures that the patches are cut from, see `cohort.digest`
 
     @cached_property
     def classes(self) -> np.ndarray:
@@ -41,6 +50,12 @@ class Task:
     def rows(self, part: str) -> np.ndarray:
         """Row numbers of the patches of a set: train, validation or test."""
         return np.flatnonzero(self.table["split"] == part)
+
+    @cached_property
+    def depends(self) -> dict[str, Any]:
+        """What tells this task from another, as plain values: pictures, experiment, and how patches are dealt out."""
+        dealt = hashlib.sha256(self.table[GRID].to_csv(index=False).encode()).hexdigest()
+        return {"pictures": self.data_sha256, "patches": dealt, "experiment": vars(self.experiment)}
 
     def baseline(self, part: str) -> float:
         """Accuracy of always giving the answer that is most common in a set."""
@@ -58,7 +73,21 @@ class Frozen:
     def __init__(self, network: str, task: Task, *, profile: Profile, cut: str | None = None) -> None:
         self.network, self.task, self.profile, self.cut = network, task, profile, cut
         self.weights = weights.resolve(network)
-        self.backbone, _ = networks.divide(self.build(profile.seed), cut)
+
+    @cached_property
+    def backbone(self) -> keras.Model:
+        """The layers up to the cut."""
+        return networks.divide(self.build(self.profile.seed), self.cut)[0]
+
+    @property
+    def depends(self) -> dict[str, Any]:
+        """All that a training on it depends on beside the name of its unit."""
+        budget = {name: getattr(self.profile, name) for name in BUDGET}
+        return self.task.depends | budget | {"cut": self.cut, "weights": self.weights.sha256}
+
+    def prepare(self) -> None:
+        """Compute all features: before hours of training, a disk without room for them is known."""
+        _ = self.train, self.validation_nhwc, self.test_nhwc
 
     def build(self, seed: int, frozen_to: str | None = None) -> keras.Model:
         """The whole network with an untrained head. Without ImageNet weights all of it follows from the seed."""
@@ -105,12 +134,48 @@ class Frozen:
 class TrainedHead:
     """One training and its test. A patch is called a patient's above a probability of one half."""
 
-    network: str
-    task: Task
-    model: keras.Model  # the whole network; its upper layers are those of `head`
-    head: keras.Model
-    p_patient: np.ndarray  # (N,) of the test patches
-    history: pd.DataFrame | None  # as `heads.fit` gives it; None where the head was read
+    frozen: Frozen
+    fits: Units
+    place: int  # among the units
+    frozen_to: str | None = None  # the last layer that was not trained; None: all that is pre-trained
+
+    @property
+    def network(self) -> str:
+        """The name of the network."""
+        return self.frozen.network
+
+    @property
+    def task(self) -> Task:
+        """What it was trained on, and where it is tested."""
+        return self.frozen.task
+
+    @property
+    def p_patient(self) -> np.ndarray:
+        """(N,) float32 of the test patches."""
+        return self.fits[self.place]["p_patient"]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch, as `heads.fit` gives it."""
+        history = pd.DataFrame(self.fits[self.place]["history"])
+        return history.set_index(pd.RangeIndex(1, len(history) + 1, name="epoch"))
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The whole network with its trained weights; its upper layers are those of `head`."""
+        return self._halves[0]
+
+    @cached_property
+    def head(self) -> keras.Model:
+        """The layers above the cut, trained."""
+        return self._halves[1]
+
+    @cached_property
+    def _halves(self) -> tuple[keras.Model, keras.Model]:
+        model = self.frozen.build(self.frozen.profile.seed, self.frozen_to)
+        _, head = networks.divide(model, self.frozen.cut)
+        head.set_weights(self.fits.weights(self.place))
+        return model, head
 
     @cached_property
     def scores(self) -> dict[str, Any]:
@@ -126,7 +191,7 @@ class TrainedHead:
     @property
     def n_trained(self) -> int:
         """Parameters that were trained."""
-        return networks.parameter_counts(self.head)["trainable"]
+        return self.fits[self.place]["n_trained"]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -135,23 +200,37 @@ class TrainedHead:
 
     @property
     def finding(self) -> str:
-        """One or two sentences of Markdown."""
-        text = (
+        """Two sentences of Markdown."""
+        return (
             "**{network}** is right on {accuracy:.1%} of the test patches (balanced accuracy {balanced_accuracy:.1%}); "
-            "always giving the more common answer is right on {majority_baseline:.1%}."
-        ).format(network=self.network, **self.scores)
-        return text if self.history is None else f"{text} Training ran for {len(self.history)} epochs."
+            "always giving the more common answer is right on {majority_baseline:.1%}. "
+            "Training ran for {epochs} epochs."
+        ).format(network=self.network, epochs=len(self.history), **self.scores)
 
 
-def train_head(frozen: Frozen, *, seed: int, frozen_to: str | None = None) -> TrainedHead:
-    """One training with the budget of the frozen network's profile, and its test.
+def train_heads(frozen: Frozen, names: Sequence[Mapping[str, Any]], *, chapter: str) -> list[TrainedHead]:
+    """Trainings with the budget of the frozen network's profile, and their tests: a unit of the chapter for each name.
 
-    seed: of the head's first weights, the order of the patches and the dropout. frozen_to: the last layer that is not
-    trained, at or above the cut; None freezes all that is pre-trained. Raises what `heads.fit` raises.
+    names: `seed`, of the head's first weights, the order of the patches and the dropout; and, if some of what is above
+    the cut is to stay as it is, `frozen_to`: the last layer that is not trained. Raises what `heads.fit` and
+    `units.each` raise.
     """
-    task, model = frozen.task, frozen.build(seed, frozen_to)
-    _, head = networks.divide(model, frozen.cut)
-    test_nhwc = frozen.test_nhwc  # before hours of training: a disk without room for them is known now
+    fits = units.each(
+        lambda network, **name: _fit(frozen, **name),
+        [{"network": frozen.network, **name} for name in names],
+        made_by=sys.modules[__name__],
+        chapter=chapter,
+        depends=frozen.depends,
+        prepare=frozen.prepare,
+        precision=bank.precision,
+    )
+    return [TrainedHead(frozen, fits, place, name.get("frozen_to")) for place, name in enumerate(names)]
+
+
+def _fit(frozen: Frozen, *, seed: int, frozen_to: str | None = None) -> dict[str, Any]:
+    """A unit: p_patient (N,) float32 of the test patches, history, number of trained parameters, and weights."""
+    task = frozen.task
+    _, head = networks.divide(frozen.build(seed, frozen_to), frozen.cut)
     history = heads.fit(
         head,
         frozen.train,
@@ -162,44 +241,40 @@ def train_head(frozen: Frozen, *, seed: int, frozen_to: str | None = None) -> Tr
         rng=np.random.default_rng(seed),
         label=f"{frozen.network}, seed {seed}" + (f", frozen to {frozen_to}" if frozen_to else ""),
     )
-    return TrainedHead(frozen.network, task, model, head, heads.p_patient(head, test_nhwc), history)
-
-
-def saved_head(frozen: Frozen, results: Path, experiment: Experiment, *, data_sha256: str) -> TrainedHead | None:
-    """The head that an experiment's chapter saved, on this network, and its test; None where it saved no such head.
-
-    results: folder of its results file, which must name the same experiment, split, pictures (data_sha256) and
-    parameters of the profile, see `heads.saved`. Raises what `heads.load` raises.
-    """
-    saved = heads.saved(
-        results,
-        experiment.name,
-        frozen.network,
-        parameters=frozen.profile.parameters,
-        data_sha256=data_sha256,
-        experiment=vars(experiment),
-        split=splits.counts(frozen.task.table),
-    )
-    if saved is None:
-        return None
-    model = frozen.build(frozen.profile.seed)
-    _, head = networks.divide(model, frozen.cut)
-    head.set_weights(heads.load(saved["path"], saved["sha256"]).get_weights())
-    return TrainedHead(frozen.network, frozen.task, model, head, heads.p_patient(head, frozen.test_nhwc), None)
+    return {
+        "p_patient": heads.p_patient(head, frozen.test_nhwc),
+        "history": history.to_dict("list"),
+        "n_trained": networks.parameter_counts(head)["trainable"],
+        "weights": head.get_weights(),
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """The same training with one seed or several."""
+    """The same training with one seed or several. What is not asked of a training is not read of it."""
 
-    network: str
-    weights: Weights  # of its frozen layers
+    frozen: Frozen
     by_seed: Mapping[int, TrainedHead]
+
+    @property
+    def network(self) -> str:
+        """The name of the network."""
+        return self.frozen.network
+
+    @property
+    def weights(self) -> Weights:
+        """Of its frozen layers."""
+        return self.frozen.weights
 
     @property
     def first(self) -> TrainedHead:
         """Of the profile's seed: the one that figures, predictions and later chapters show."""
         return next(iter(self.by_seed.values()))
+
+    @cached_property
+    def untrained(self) -> keras.Model:
+        """The whole network before training, for its layers and the number of its parameters."""
+        return self.frozen.build(self.frozen.profile.seed)
 
     @property
     def seeds(self) -> pd.DataFrame:
@@ -208,17 +283,24 @@ class TrainedNetwork:
         scores = scores.drop(columns=["confusion", "majority_baseline"])
         return scores.assign(epochs=[len(trained.history) for trained in self.by_seed.values()]).astype(float)
 
-    def record(self, results: Path, chapter: str) -> dict[str, Any]:
-        """The `models` entry of a results file: the first training, whose head is saved beside, and scores by seed."""
-        head = heads.save(self.first.head, results / f"{chapter}-{self.network}.keras")
-        return self.first.record | {"seeds": self.seeds.T.to_dict(), "head": head}
+    @property
+    def record(self) -> dict[str, Any]:
+        """The `models` entry of a results file: the first training, and scores by seed."""
+        return self.first.record | {"seeds": self.seeds.T.to_dict()}
+
+    @property
+    def units(self) -> list[dict[str, Any]]:
+        """What the results file says of its units."""
+        return self.first.fits.record
 
 
 def train(network: str, task: Task, *, profile: Profile, n_seeds: int | None = None) -> TrainedNetwork:
     """A head on a frozen network, trained and tested with `n_seeds` seeds from the profile's on; None: its `n_seeds`.
 
-    Only chance in training differs between them: features are computed once.
+    Only chance in training differs between them: features are computed once. The units are those of the experiment's
+    chapter, whichever chapter asks.
     """
     frozen = Frozen(network, task, profile=profile)
     seeds = range(profile.seed, profile.seed + (n_seeds or profile.n_seeds))
-    return TrainedNetwork(network, frozen.weights, {seed: train_head(frozen, seed=seed) for seed in seeds})
+    trained = train_heads(frozen, [{"seed": seed} for seed in seeds], chapter=task.experiment.name)
+    return TrainedNetwork(frozen, dict(zip(seeds, trained, strict=True)))

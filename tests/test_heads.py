@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import keras
@@ -10,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from mitolib import heads, settings
-from mitolib.study import EXP1
 
 PROFILE = replace(settings.PROFILES["smoke"], epochs=12, patience=3, batch_size=4, learning_rate=0.05)
 
@@ -108,55 +106,3 @@ def test_the_fused_optimizer_is_keras_adam(rng):
     for ours, theirs in zip(*trained, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     assert np.abs(trained[0][0] - small_head().get_weights()[0]).max() > 0.1, "something was learnt at all"
-
-
-def test_a_saved_head_comes_back_with_its_weights_and_without_its_optimiser(rng, tmp_path):
-    (x, y), (vx, vy) = separable(64, rng), separable(32, rng)
-    head = small_head()
-    fit(head, x, y, vx, vy)
-    saved = heads.save(head, tmp_path / "exp1-VGG16.keras")
-    assert saved["file"] == "exp1-VGG16.keras" and [p.name for p in tmp_path.iterdir()] == [saved["file"]]
-    again = heads.load(tmp_path / saved["file"], saved["sha256"])
-    np.testing.assert_array_equal(heads.p_patient(again, vx), heads.p_patient(head, vx))
-    assert not again.compiled
-
-
-def test_another_head_or_half_a_file_is_refused(tmp_path):
-    path = tmp_path / "exp1-VGG16.keras"
-    heads.save(small_head(), path)
-    with pytest.raises(ValueError, match=r"exp1-VGG16\.keras: .*SHA-256 .* wanted 00\b"):
-        heads.load(path, "00")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is no whole Keras file"):
-        heads.load(path, "00")
-
-
-def test_the_digest_is_of_the_weights_and_not_of_the_time_of_saving(tmp_path):
-    first, second = (heads.save(small_head(), tmp_path / f"{name}.keras")["sha256"] for name in "ab")
-    assert first == second
-
-
-def test_a_saved_head_is_used_only_for_the_parameters_and_data_it_was_trained_with(tmp_path):
-    asked = {"parameters": {"seed": 1, "zoom": (0.8, 1.2)}, "data_sha256": "d", "experiment": vars(EXP1)}
-    asked["split"] = {"train": {"control": 3, "patient": 9}}
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) is None, "no results file"
-    record = {
-        "split": asked["split"],
-        "models": {"VGG16": {"head": {"file": "exp1-VGG16.keras", "sha256": "h"}}},
-        "provenance": {"parameters": asked["parameters"], "data": {"sha256": "d"}},
-    }
-    (tmp_path / "exp1.json").write_text(json.dumps(record))
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) is None, "the file itself is absent"
-    (tmp_path / "exp1-VGG16.keras").touch()
-    found = {"path": tmp_path / "exp1-VGG16.keras", "sha256": "h"}
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) == found
-    assert heads.saved(tmp_path, "exp1", "ResNet50", **asked) is None
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"data_sha256": "other"}) is None
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"parameters": {"seed": 2}}) is None
-    by_person = {"train": {"control": 4, "patient": 8}}
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"split": by_person}) is None
-    small = vars(EXP1.adapted(patch_px=128))  # a results file that says nothing of patches is of the paper's
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) is None
-    (tmp_path / "exp1.json").write_text(json.dumps(record | {"experiment": small}))
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked) is None
-    assert heads.saved(tmp_path, "exp1", "VGG16", **asked | {"experiment": small}) == found

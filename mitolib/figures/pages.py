@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mitolib.progress import clock
 from mitolib.settings import Profile
 
 
@@ -49,4 +50,34 @@ def provenance(record: Mapping[str, Any]) -> str:
         for name, w in p["weights"].items()
     }
     lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return f":::{{admonition}} Provenance\n:class: tip, dropdown\n\n| | |\n|---|---|\n{lines}\n:::"
+    box = f":::{{admonition}} Provenance\n:class: tip, dropdown\n\n| | |\n|---|---|\n{lines}\n:::"
+    return f"{box}\n\n{_units(p['units'])}" if p["units"] else box
+
+
+def _units(units: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of a closed box: each unit that the chapter was drawn from, and how it was made."""
+    header = ["unit", "of", "computed", "time", "device", "commit", "key"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for unit in units:
+        made = unit["made"]
+        name = ", ".join(f"{key} {value}" for key, value in unit["unit"].items() if value is not None)
+        precision = f", {made['precision']}" if made["precision"] else ""
+        device = f"{made['device']}, {made['cores']} cores{precision}"
+        cells = [
+            name,
+            unit["chapter"],
+            made["created"],
+            clock(made["seconds"]),
+            device,
+            made["commit"],
+            unit["key"][:12],
+        ]
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    table = "\n".join(lines)
+    return f":::{{admonition}} Units: {cost(units)}\n:class: tip, dropdown\n\n{table}\n:::"
+
+
+def cost(units: Sequence[Mapping[str, Any]]) -> str:
+    """What the units of a results file cost together: "3 trainings, 83.4 minutes of computing"."""
+    minutes = sum(unit["made"]["seconds"] for unit in units) / 60
+    return f"{len(units)} training{'' if len(units) == 1 else 's'}, {minutes:.1f} minutes of computing"

@@ -1,0 +1,320 @@
+"""Units of work: one fit each, computed once, kept as a small file, found again by every later run.
+
+    fits = units.each(train_one, [{"network": "VGG16", "seed": seed} for seed in (127, 128)], made_by=transfer,
+                      chapter="exp1", depends={"pictures": digest, "epochs": 100})
+    fits[0]["p_patient"]
+
+`each` reads the units that are there and computes the others, one after the other; a run that was killed goes on where
+it was. Units that are published with the book lie in `book/units/<chapter>/`, all others in `data/cache/units/`, or in
+the folder that the environment variable MITOLIB_UNITS names. With MITOLIB_PUBLISH=1 new ones are published, as in
+`make paper`.
+
+Key. A unit is found again where its result would mean the same: same chapter, same name, same `depends` (pictures,
+weights, the budget of the fit) and same protocol. The protocol is a number that the module of the fit declares
+(`PROTOCOL = 1`) and raises when its method changes. Neither the code nor the machine, the versions of libraries or the
+precision belong to the key: they are written down in the unit (`made`).
+
+Shares. With the environment variable MITOLIB_SHARE=2/8 a process computes every eighth unit, from the third, and ends
+quietly where it needs a result that another share owes. With 8/8 it computes none and prepares what all of them read.
+A notebook therefore asks for all its units before it uses the first.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mitolib import files, records
+from mitolib.progress import say
+from mitolib.settings import DATA, ROOT, folder_parameter, share
+
+PUBLISHED = ROOT / "book" / "units"
+CACHE = DATA / "cache" / "units"  # unless MITOLIB_UNITS names another folder
+WEIGHTS = "weights"  # the entry of a result that is never published: arrays of a trained network
+WORDS = re.compile(r"[^A-Za-z0-9.+]+")  # whatever else is in a name becomes one underscore
+
+_n_asked = 0  # units that this process has been asked for
+
+Result = Mapping[str, Any]  # name -> plain value (numbers are finite, keys are text) or array
+Fit = Callable[..., Result]
+
+
+class UnitError(ValueError):
+    """A unit that cannot be kept or read; the message says which, what was found and what helps."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit in its folder: `<words>-<key>.json`, beside it `.npz` if its result has arrays."""
+
+    chapter: str
+    name: Mapping[str, Any]  # what tells it from its siblings
+    key: str
+
+    @property
+    def stem(self) -> str:
+        """File name without ending."""
+        words = "-".join(WORDS.sub("_", str(value)) for value in self.name.values() if value is not None)
+        return f"{words}-{self.key[:12]}"
+
+    def find(self) -> Path | None:
+        """Its JSON file, whole, or None: a published one, else one of the cache."""
+        return next((path for path in self._places() if _is_whole(path)), None)
+
+    def find_weights(self) -> Path | None:
+        """The file of its trained weights, which is in the cache or nowhere."""
+        path = cache() / self.chapter / f"{self.stem}.{WEIGHTS}.npz"
+        return path if path.exists() else None
+
+    def _places(self) -> list[Path]:
+        return [folder / self.chapter / f"{self.stem}.json" for folder in (PUBLISHED, cache())]
+
+
+class Units(Sequence[dict[str, Any]]):
+    """Results in the order in which the units were asked for, each read when it is used first."""
+
+    def __init__(self, units: Sequence[Unit], compute: Callable[[Unit], None]) -> None:
+        self._units, self._compute = units, compute
+        self._read: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        """The result, without weights. In a share it ends the process, as if done, where another share owes it."""
+        place = range(len(self))[place]
+        if place not in self._read:
+            if (path := self._units[place].find()) is None:
+                if not share():
+                    raise UnitError(f"{self._units[place].stem}: removed since this run asked for it. Run it again.")
+                say(f"  {self._units[place].stem} belongs to another share: this one is done")
+                raise SystemExit(0)  # papermill takes it for an end, not for an error
+            self._read[place] = read(path)
+        return self._read[place]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[place] for place in range(len(self)))
+
+    def weights(self, place: int) -> list[np.ndarray]:
+        """The trained weights of a unit. The fit is computed once more where they are not on this machine."""
+        unit = self._units[place]
+        if unit.find_weights() is None:
+            say(f"  {unit.stem}: its weights are not on this machine, so it is computed once more")
+            self._compute(unit)
+        with np.load(unit.find_weights()) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    @property
+    def record(self) -> list[dict[str, Any]]:
+        """For the results file: of each unit its name, its key, and how it was made."""
+        paths = [unit.find() for unit in self._units]
+        return [{name: content[name] for name in ("chapter", "unit", "key", "made")} for content in map(_load, paths)]
+
+
+def each(
+    fit: Fit,
+    names: Sequence[Mapping[str, Any]],
+    *,
+    made_by: ModuleType,
+    chapter: str,
+    depends: Mapping[str, Any],
+    prepare: Callable[[], object] | None = None,
+    precision: Callable[[], str] | None = None,
+) -> Units:
+    """`fit(**name)` for each name: read where it is kept, computed where it is not.
+
+    fit: gives plain values and arrays; under "weights" it may give a list of arrays, which stay on this machine.
+    made_by: the module whose method the fit is; its PROTOCOL is part of the key. depends: all else that the result
+    depends on, as plain values. prepare: what all fits read and none should have to make, such as a bank of features;
+    called before the first fit, and by a share n/n, which computes no fit. precision: of the arithmetic, written down.
+    Raises UnitError for a result that cannot be kept, and what the fit raises; units that are done stay.
+    """
+    protocol = made_by.PROTOCOL
+    units = [Unit(chapter, dict(name), _key(chapter, name, depends, protocol)) for name in names]
+
+    def compute(unit: Unit) -> None:
+        start, cpu = time.monotonic(), _cpu_seconds()
+        result = fit(**unit.name)
+        made = {
+            "seconds": round(time.monotonic() - start, 1),
+            "cpu_seconds": round(_cpu_seconds() - cpu, 1),
+            "precision": precision() if precision else None,
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        } | records.machine()
+        about = {"protocol": [made_by.__name__, protocol], "depends": dict(depends), "made": made}
+        _keep(unit, result, about)
+
+    missing = [unit for unit in units if unit.find() is None]
+    mine = [unit for unit, is_mine in zip(units, _shared_out(len(units)), strict=True) if is_mine and unit in missing]
+    if missing and prepare and (mine or _only_prepares()):
+        prepare()
+    for done, unit in enumerate(mine):
+        say(f"  {chapter}: {unit.stem}, unit {done + 1} of {len(mine)} to compute; {len(units) - len(missing)} kept")
+        if unit.find() is None:  # another process may have been faster meanwhile
+            compute(unit)
+    if _publishes():
+        for unit in units:
+            _publish(unit)
+    return Units(units, compute)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The result in a unit's JSON file and the arrays beside it. UnitError for a file that is no unit."""
+    content = _load(path)
+    result = dict(content["result"])
+    if content["arrays"]:
+        with np.load(path.with_name(content["arrays"])) as arrays:
+            result |= {name: arrays[name] for name in arrays.files}
+    return result
+
+
+def every() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each unit of the book and of the cache: its JSON file and what stands in it, without the arrays."""
+    for folder in (PUBLISHED, cache()):
+        for path in sorted(folder.glob("*/*.json")):
+            yield path, _load(path)
+
+
+def is_current(content: Mapping[str, Any]) -> bool:
+    """Whether the module of a unit still declares the protocol that the unit was made by."""
+    module, number = content["protocol"]
+    source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if not source.exists():
+        return False
+    # Read, not imported: a list of units need not wait for TensorFlow.
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    declared = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "PROTOCOL"]
+    return [ast.literal_eval(value) for value in declared] == [number]
+
+
+def prune() -> list[Path]:
+    """Remove each unit of an old protocol, and arrays and weights that belong to none; return what was removed."""
+    removed = [path for path, content in every() if not is_current(content)]
+    for path in removed:
+        path.unlink()
+    kept = list(every())
+    stems = {(content["chapter"], path.stem) for path, content in kept}  # weights lie in the cache, their unit may not
+    arrays = {path.with_name(content["arrays"]) for path, content in kept if content["arrays"]}
+    for path in [path for folder in (PUBLISHED, cache()) for path in sorted(folder.glob("*/*.npz"))]:
+        of_unit = (path.parent.name, path.name.removesuffix(f".{WEIGHTS}.npz"))
+        if path not in arrays and of_unit not in stems:
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _key(chapter: str, name: Mapping[str, Any], depends: Mapping[str, Any], protocol: int) -> str:
+    text = json.dumps([chapter, dict(name), dict(depends), protocol], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _shared_out(n_units: int) -> list[bool]:
+    """Whether each of the next units is this share's. Units are counted through all calls of a process."""
+    global _n_asked
+    k, n = share() or (0, 1)
+    _n_asked += n_units
+    return [place % n == k for place in range(_n_asked - n_units, _n_asked)]
+
+
+def _only_prepares() -> bool:
+    k, n = share() or (0, 1)
+    return k == n
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def cache() -> Path:
+    """Where units lie that are not published. A relative MITOLIB_UNITS counts from the checkout."""
+    return ROOT / (folder_parameter("MITOLIB_UNITS", os.environ.get("MITOLIB_UNITS")) or CACHE)
+
+
+def _publishes() -> bool:
+    chosen = os.environ.get("MITOLIB_PUBLISH", "0")
+    if chosen not in ("0", "1"):
+        raise ValueError(f"MITOLIB_PUBLISH is {chosen!r}; wanted 1, or 0 as if it were not set. Correct or unset it.")
+    return chosen == "1"
+
+
+def _keep(unit: Unit, result: Result, about: Mapping[str, Any]) -> None:
+    """Write weights, arrays and, last, the JSON file that says that all is there. What another process kept stays."""
+    arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
+    plain = {name: value for name, value in result.items() if name not in arrays and name != WEIGHTS}
+    folder = (PUBLISHED if _publishes() else cache()) / unit.chapter
+    path = folder / f"{unit.stem}.json"
+    # Named by its content: of two processes each JSON file refers to its own arrays.
+    beside = f"{unit.stem}-{_digest(arrays)[:8]}.npz" if arrays else None
+    content = {"chapter": unit.chapter, "unit": dict(unit.name), "key": unit.key, **about}
+    try:
+        text = json.dumps({**content, "arrays": beside, "result": plain}, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UnitError(
+            f"{unit.stem}: its result cannot be kept ({error}). A fit gives arrays, text, finite numbers, None, and "
+            "lists and mappings of these."
+        ) from error
+    try:
+        if WEIGHTS in result:
+            numbered = {f"{place:03d}": array for place, array in enumerate(result[WEIGHTS])}
+            _save(cache() / unit.chapter / f"{unit.stem}.{WEIGHTS}.npz", numbered, np.savez)
+        if unit.find() is None:
+            if arrays:
+                _save(folder / beside, arrays, np.savez_compressed)
+            with files.whole(path) as aside:
+                aside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UnitError(f"{path}: cannot be written ({error.strerror or error}). Free the disk, run again.") from error
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray], write: Callable[..., None]) -> None:
+    with files.whole(path) as aside, aside.open("wb") as file:
+        write(file, **arrays)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _publish(unit: Unit) -> None:
+    """Copy a unit of the cache into the book, if it is in the cache alone; those of other shares come by themselves."""
+    path = unit.find()
+    if path is None or PUBLISHED in path.parents:
+        return
+    folder = PUBLISHED / unit.chapter
+    for source in filter(None, [_load(path)["arrays"], path.name]):
+        with files.whole(folder / source) as aside:
+            aside.write_bytes(path.with_name(source).read_bytes())
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.exists():
+        return False
+    arrays = _load(path)["arrays"]
+    return not arrays or path.with_name(arrays).exists()
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content | {"arrays": content["arrays"], "result": content["result"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnitError(f"{path}: is no unit ({error!r}). Delete it: it is computed again.") from error
