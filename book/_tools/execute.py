@@ -40,8 +40,8 @@ import yaml
 from PIL import Image
 from traitlets.config import Config
 
-# The package of this checkout, installed or not, and the modules beside this one, run as a script or not.
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # the modules beside this one, run as a script or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of this checkout, installed or not
 
 import side_by_side
 from chapters import CHAPTERS, NEEDS
