@@ -3,6 +3,7 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3.12 || command -v 
 PROFILE ?= quick
 BIN     := .venv/bin
 READY   := .venv/.ready
+CLUSTER := .venv-cluster
 RENDER   = $(BIN)/jupyter-book build book -W -n --keep-going -q
 # Two processes of one thread each, which take whole files. One that dies ends the run: by files, pytest-xdist waits
 # for ever for those of a process that it has replaced.
@@ -15,13 +16,13 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help book test lint unit smoke bench paper site pdf links release lock clean clean-cache
+.PHONY: help book test lint unit smoke bench paper cluster cluster-test site pdf links release lock clean clean-cache
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
 book: $(READY)  ## execute all notebooks here (PROFILE=smoke|quick|paper) and render the book into build/book
-	$(BIN)/python book/_tools/execute.py --profile $(PROFILE)
+	$(BIN)/python book/_tools/execute.py --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 test: lint unit smoke  ## lint, unit tests, every notebook in the smoke profile, the published book with warnings as errors
 
@@ -31,7 +32,7 @@ lint: $(READY)  ## ruff on code and notebooks; the gates of the published editio
 	$(BIN)/python book/_tools/gates.py
 
 unit: $(READY)  ## unit tests, and the published book with warnings as errors
-	$(PYTEST) tests
+	$(PYTEST) tests --ignore tests/cluster
 
 smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml
 	MITOLIB_PROFILE=smoke $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=900 --junitxml=build/smoke.xml notebooks
@@ -40,8 +41,15 @@ bench: $(READY)  ## the claims about speed, memory and fidelity, each as a ratio
 	set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 
 paper: PROFILE = paper
-paper: $(READY)  ## execute into the published edition, book/ (PROFILE=..., CHAPTER=exp1 for one chapter)
-	$(BIN)/python book/_tools/execute.py --profile $(PROFILE) --book book $(if $(CHAPTER),--chapter $(CHAPTER))
+paper: $(READY) $(if $(ON),$(CLUSTER)/.ready)  ## execute into the published edition, book/ (PROFILE=..., CHAPTER=exp1 for one chapter, ON=workflow/slurm for a cluster)
+	$(if $(ON),$(CLUSTER)/bin/snakemake --profile $(ON) --config profile=$(PROFILE) book=book $(CONFIG) \
+	  -- $(if $(CHAPTER),build/jobs/$(PROFILE)/$(CHAPTER)/done),\
+	  $(BIN)/python book/_tools/execute.py --profile $(PROFILE) --book book $(if $(CHAPTER),--chapter $(CHAPTER)) $(if $(JOBS),--jobs $(JOBS)))
+
+cluster: $(CLUSTER)/.ready  ## install Snakemake into an environment of its own, for make paper ON=...
+
+cluster-test: $(READY) $(CLUSTER)/.ready  ## Snakemake on a SLURM of this machine (root, Debian's slurmctld slurmd slurm-client munge); not part of make test
+	$(BIN)/python -m pytest tests/cluster tests/test_cluster.py
 
 site: $(READY)  ## render the published edition into build/site, without running a notebook
 	$(RENDER) --all --path-output build/site
@@ -92,4 +100,9 @@ $(READY): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(CLUSTER)/.ready: workflow/requirements.txt $(READY)
+	test -x $(CLUSTER)/bin/python || $(BIN)/python -m venv $(CLUSTER)
+	$(CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check -r workflow/requirements.txt
 	touch $@

@@ -5,7 +5,6 @@ Pages, tables and tests read only these files; a number on a page is never typed
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -28,7 +27,8 @@ except ImportError:  # not on Windows; two runs in one folder are then not kept 
     fcntl = None
 
 from mitolib import __version__, files
-from mitolib.settings import CPUINFO, ROOT, Profile, folder_parameter
+from mitolib.progress import say
+from mitolib.settings import CPUINFO, ROOT, Profile, folder_parameter, share
 
 STARTED = time.monotonic()
 DEFAULT = ROOT / "build" / "results"
@@ -36,19 +36,21 @@ WAIT_S = 30  # for a run that is about to end
 PACKAGES = ("numpy", "pandas", "scikit-learn", "patchify", "tifffile", "tensorflow", "keras", "torch")
 
 _started_at: str | None = None  # the commit when the run began: by its end the checkout may have moved on
-_held: dict[Path, int] = {}  # results folders of this process: path -> file descriptor that holds the lock
+_held: dict[Path, list[int]] = {}  # results folders of this process: path -> file descriptors that hold its locks
 
 
 class ResultsError(OSError):
     """A results folder or file that cannot be written or read; the message says which and what to do."""
 
 
-def folder(results: str | Path | None, profile: Profile) -> Path:
+def folder(results: str | Path | None, profile: Profile, chapter: str | None = None) -> Path:
     """The folder for result files, made if missing and tried for writing now, not after hours of training.
 
     A relative path counts from the working folder; None is the folder that the environment variable MITOLIB_RESULTS
-    names, else `build/results/<profile>` of the checkout. The folder is this process's until it has written its results
-    or ends; ResultsError if another run keeps it for half a minute, or if it cannot be written.
+    names, else `build/results/<profile>` of the checkout. chapter: whose results; None is the one that MITOLIB_CHAPTER
+    names, as `make book` does. They are this process's until it has written them or ends, those of all chapters where
+    none is named; ResultsError if another run keeps them for half a minute, or if the folder cannot be written. A share
+    (`settings.share`) writes no results and keeps none.
     """
     global _started_at
     _started_at = _commit()
@@ -63,32 +65,48 @@ def folder(results: str | Path | None, profile: Profile) -> Path:
             f"{path}: results cannot be written there ({error.strerror}). "
             "Give a folder of your own with `-p results <folder>`, or free the place."
         ) from error
-    _hold(path)
+    if fcntl is not None and path not in _held and share() is None:
+        _held[path] = _hold(path, chapter or os.environ.get("MITOLIB_CHAPTER"))
     return path
 
 
-def _hold(path: Path) -> None:
-    """Lock the folder itself, so that no file is left behind: the system lets go of it when the process ends."""
-    if fcntl is None or path in _held:
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+def _hold(path: Path, chapter: str | None) -> list[int]:
+    """File descriptors that hold the locks on a chapter's results; the system lets go of them when the process ends.
+
+    The folder itself is locked too: shared by runs that name their chapter, alone by one that does not.
+    """
+    locks = [(path, os.O_RDONLY, fcntl.LOCK_SH if chapter else fcntl.LOCK_EX)]
+    if chapter:
+        locks.append((path / f".{chapter}.lock", os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX))
+    held: list[int] = []
     until = time.monotonic() + WAIT_S
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _held[path] = descriptor
-            return
-        if time.monotonic() >= until:
-            os.close(descriptor)
-            raise ResultsError(
-                f"{path}: another run writes its results there. Wait for it, shut down its kernel, or give this one a "
-                "folder of its own with `-p results <folder>`."
-            )
-        time.sleep(0.2)
+    for locked, flags, kind in locks:
+        held.append(os.open(locked, flags, 0o666))
+        while not _is_locked(held[-1], kind, path):
+            if time.monotonic() >= until:
+                for descriptor in held:
+                    os.close(descriptor)
+                raise ResultsError(
+                    f"{path}: another run writes {f'the results of {chapter}' if chapter else 'its results'} there. "
+                    "Wait for it, shut down its kernel, or give this one another folder with `-p results <folder>`."
+                )
+            time.sleep(0.2)
+    return held
+
+
+def _is_locked(descriptor: int, kind: int, path: Path) -> bool:
+    """Try once. Where the file system has no locks, go on as if there were one, and say so."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        say(f"  {path}: has no locks ({error.strerror}). See to it that no other run writes the same chapter there.")
+    return True
 
 
 def _release(path: Path) -> None:
-    if (descriptor := _held.pop(path, None)) is not None:
+    for descriptor in _held.pop(path, []):
         os.close(descriptor)
 
 
@@ -154,7 +172,13 @@ def _device() -> str:
 
 
 def write(results: Path, record: Mapping[str, Any]) -> Path:
-    """Write `<results>/<chapter>.json` whole or not at all, let go of the folder, and return the file's path."""
+    """Write `<results>/<chapter>.json` whole or not at all, let go of the folder, and return the file's path.
+
+    In a share (`settings.share`) nothing is written and the process ends as if done: the run without a share writes.
+    """
+    if share():
+        say(f"  the results of {record['chapter']} are written by the run without a share: this one is done")
+        raise SystemExit(0)  # papermill takes it for an end, not for an error
     path = results / f"{record['chapter']}.json"
     text = json.dumps(_plain(record), indent=1, allow_nan=False) + "\n"
     try:

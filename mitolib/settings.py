@@ -165,7 +165,18 @@ def faster_in_bfloat16(passes: Mapping[str, Callable[[], object]], rounds: int =
     were a gain of seven with AMX and a loss of half with AVX-512 BF16 alone. One that lists none is not measured,
     unless the pass runs on a GPU: other work on the machine could make the clock choose what it cannot have, and with
     it other numbers.
+
+    Where the environment variable MITOLIB_PRECISION is `float32` or `bfloat16` that is taken and nothing measured: the
+    nodes of a cluster need not be alike, and their features and fits would not be either. ValueError if it is neither.
     """
+    fixed = os.environ.get("MITOLIB_PRECISION")
+    if fixed is not None:
+        if fixed not in passes:
+            raise ValueError(
+                f"MITOLIB_PRECISION is {fixed!r}; wanted float32 or bfloat16. Correct the environment variable, or "
+                "unset it to let each process measure which of the two suits its device."
+            )
+        return fixed == "bfloat16"
     if not on_gpu and not processor_has_bfloat16():
         return False
     shortest = {"float32": math.inf, "bfloat16": math.inf}

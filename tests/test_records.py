@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,26 +93,62 @@ def test_a_run_killed_in_mid_write_leaves_the_last_results_whole(tmp_path):
     assert records.read(tmp_path, "exp1")["models"]["VGG16"]["accuracy"] == 0.5
 
 
+@contextlib.contextmanager
+def another_run(results: Path, chapter: str | None = None) -> Iterator[None]:
+    """A process of its own that keeps a results folder."""
+    hold = "from mitolib import records, settings; "
+    hold += (
+        f"records.folder({str(results)!r}, settings.PROFILES['smoke'], {chapter!r}); print('held', flush=True); input()"
+    )
+    run = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert run.stdout.readline() == "held\n"
+        yield
+    finally:
+        run.kill()
+        run.wait()
+
+
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_written_or_died(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "WAIT_S", 0.1)
-    hold = f"from mitolib import records, settings; records.folder({str(tmp_path)!r}, settings.PROFILES['smoke'])"
-    first = subprocess.Popen(
-        [sys.executable, "-c", f"{hold}; print('held', flush=True); input()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert first.stdout.readline() == "held\n"
-        with pytest.raises(ResultsError, match=r"another run .*-p results"):
-            records.folder(tmp_path, SMOKE)
-    finally:
-        first.kill()
-        first.wait()
+    with another_run(tmp_path), pytest.raises(ResultsError, match=r"another run .*-p results"):
+        records.folder(tmp_path, SMOKE)
     assert records.folder(tmp_path, SMOKE) == records.folder(tmp_path, SMOKE) == tmp_path, "one's own is no other's"
     records.write(tmp_path, record())
-    assert subprocess.run([sys.executable, "-c", hold]).returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["exp1.json"]
+    with another_run(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["exp1.json"]
+
+
+def test_two_chapters_share_a_folder_and_two_runs_of_one_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "WAIT_S", 0.1)
+    with another_run(tmp_path, "exp1"):
+        with pytest.raises(ResultsError, match=r"another run writes the results of exp1 there.*-p results"):
+            records.folder(tmp_path, SMOKE, "exp1")
+        with pytest.raises(ResultsError, match="another run writes its results there"):
+            records.folder(tmp_path, SMOKE)  # of which chapter is not known: it may be the same
+        monkeypatch.setenv("MITOLIB_CHAPTER", "exp2")
+        assert records.folder(tmp_path, SMOKE) == tmp_path
+        records.write(tmp_path, record())
+
+
+def test_a_file_system_without_locks_is_named_and_used(tmp_path, monkeypatch, capsys):
+    def no_locks(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(records.fcntl, "flock", no_locks)
+    records.folder(tmp_path, SMOKE, "exp1")
+    assert records.write(tmp_path, record()).exists()
+    assert f"{tmp_path}: has no locks (No locks available)" in capsys.readouterr().err
+
+
+def test_a_share_neither_keeps_a_folder_nor_writes_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "WAIT_S", 0.1)
+    monkeypatch.setenv("MITOLIB_SHARE", "0/2")
+    with another_run(tmp_path, "exp1"):  # another share has the same variable
+        records.folder(tmp_path, SMOKE, "exp1")
+    with pytest.raises(SystemExit) as ended:
+        records.write(tmp_path, record())
+    assert ended.value.code == 0 and not list(tmp_path.iterdir())
 
 
 def test_numpys_numbers_are_written_as_numbers_and_what_is_not_finite_as_null(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,7 @@ def test_bfloat16_is_taken_where_it_is_clearly_faster_and_the_processor_has_it(m
         clock[0] += duration + (len(order) <= 2)  # the first round compiles
 
     passes = {"bfloat16": lambda: convolve("bfloat16", seconds), "float32": lambda: convolve("float32", 1.0)}
+    monkeypatch.delenv("MITOLIB_PRECISION", raising=False)
     monkeypatch.setattr(settings.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(settings, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("flags : amx_bf16\n")
@@ -173,3 +175,28 @@ def test_bfloat16_is_taken_where_it_is_clearly_faster_and_the_processor_has_it(m
     (tmp_path / "cpuinfo").write_text("flags : avx2\n")
     assert not settings.faster_in_bfloat16(passes) and len(order) == 10, "not measured"
     assert settings.faster_in_bfloat16(passes, on_gpu=True) == faster, "the GPU has it, whatever the processor lists"
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize(("fixed", "faster"), [("float32", False), ("bfloat16", True)])
+def test_a_precision_that_the_environment_fixes_is_not_measured(monkeypatch, tmp_path, fixed, faster, on_gpu):
+    monkeypatch.setenv("MITOLIB_PRECISION", fixed)
+    monkeypatch.setattr(settings, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags : avx2\n")
+    passes = dict.fromkeys(("float32", "bfloat16"), lambda: pytest.fail("measured"))
+    assert settings.faster_in_bfloat16(passes, on_gpu=on_gpu) == faster
+
+
+@pytest.mark.parametrize("text", ["", "float16", "BFLOAT16", "mixed_bfloat16"])
+def test_a_precision_that_is_neither_is_an_error_that_names_both(monkeypatch, text):
+    monkeypatch.setenv("MITOLIB_PRECISION", text)
+    with pytest.raises(ValueError, match=r"MITOLIB_PRECISION is .*wanted float32 or bfloat16\..*unset it"):
+        settings.faster_in_bfloat16(dict.fromkeys(("float32", "bfloat16"), lambda: None))
+
+
+@pytest.mark.parametrize("measured", ["mitolib.bank", "mitolib.whitening.fitting"])
+def test_both_frameworks_take_the_precision_that_the_environment_fixes(monkeypatch, measured):
+    precision = importlib.import_module(measured).precision.__wrapped__  # each process asks once
+    for fixed in ("bfloat16", "float32"):
+        monkeypatch.setenv("MITOLIB_PRECISION", fixed)
+        assert precision() == fixed

@@ -2,8 +2,15 @@
 
     python book/_tools/execute.py --profile quick --book build/book
 
-copies `book/` to the folder given, executes the notebooks into its `chapters/` (result files into its
-`results/`) and renders it. With `--book book` the published edition itself is made anew.
+draws the phantom, copies `book/` to the folder given, executes the notebooks into its `chapters/` (result files into
+its `results/`) and renders it. With `--book book` the published edition itself is made anew. Parts of this run as jobs
+of a cluster, see the page On a cluster of the book:
+
+    --only phantom                                    draw it, and nothing else
+    --only execute --chapter exp1 --share 8/8         what all shares read: banks of features
+    --only execute --chapter exp1 --share 0/8         the first of eight shares of the fits
+    --only execute --chapter exp1                     the chapter, from the fits of all shares
+    --only render                                     the book
 """
 
 from __future__ import annotations
@@ -14,66 +21,89 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TextIO
 
 import nbformat
 import papermill
 import yaml
 from PIL import Image
+from traitlets.config import Config
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # the modules beside this one, run as a script or not
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of this checkout, installed or not
 
-from mitolib import files, paper
+import side_by_side
+from chapters import CHAPTERS, NEEDS
+
+from mitolib import files, paper, phantom
 from mitolib.progress import clock, say
-from mitolib.settings import PROFILES, ROOT
+from mitolib.settings import PROFILES, ROOT, check_parameter, share
 
 NOTEBOOKS = ROOT / "notebooks"
 BOOK = ROOT / "book"
 README = ROOT / "README.md"
 README_MARKS = ("<!-- scores of the published edition, written by `make paper` -->", "<!-- end of scores -->")
 README_FIGURE = "fig-proteins"
-CHAPTERS = (  # in the order in which a book lists them
-    "data_engineering",
-    "exp1",
-    "exp2",
-    "freezing",
-    "gradcam",
-    "concept_whitening",
-    "real_concepts",
-    "patient_level",
-    "look",
-    "your_data",
-)
+STAGES = ("phantom", "execute", "render")
+LONGEST_SOCKET_FOLDER = 80  # characters; the system allows about 100 for the path of a socket
 RANDOM_NOTE = (
     " {name} started from random weights, because its ImageNet weights were out of reach where this was executed."
 )
 
 
-def execute(chapter: str, *, profile: str, book: Path) -> Path:
+def execute(
+    chapter: str, *, profile: str, book: Path, given: Mapping[str, Any] | None = None, stderr: TextIO | None = None
+) -> Path | None:
     """Run one notebook and put the tidied chapter into `book/chapters`, whole or not at all.
 
+    given: further parameters of the notebook. stderr: where its progress goes. In a share (`settings.share`) the
+    notebook computes its part of the units and no chapter is made: None.
     Raises papermill's PapermillExecutionError if a cell fails; the chapter and results already there stay.
     """
-    target = book / "chapters" / f"{chapter}.ipynb"
-    with files.whole(target) as partial:
-        papermill.execute_notebook(
-            NOTEBOOKS / f"{chapter}.ipynb",
-            partial,
-            parameters={"profile": profile, "results": "results"},  # relative: no path of a machine on a page
-            cwd=book,
-            kernel_name="python3",
-            progress_bar=False,
-            stderr_file=sys.stderr,  # where mitolib.progress speaks
-        )
-        notebook = nbformat.read(partial, 4)
-        weights = json.loads((book / "results" / f"{chapter}.json").read_text())["provenance"]["weights"]
-        nbformat.write(tidy(notebook, [name for name, w in weights.items() if w["source"] == "random"]), partial)
-    return target
+    run = partial(
+        papermill.execute_notebook,
+        NOTEBOOKS / f"{chapter}.ipynb",
+        parameters={"profile": profile, "results": "results", **(given or {})},  # relative: no machine's path on a page
+        cwd=book,
+        kernel_name="python3",
+        progress_bar=False,
+        start_timeout=300,  # seconds: on a busy machine a kernel takes longer than papermill's 60
+        stderr_file=stderr or sys.stderr,  # where mitolib.progress speaks
+    )
+    with _sockets() as config:
+        if share():
+            run(None, config=config)
+            return None
+        target = book / "chapters" / f"{chapter}.ipynb"
+        with files.whole(target) as partial_page:
+            run(partial_page, config=config)
+            notebook = nbformat.read(partial_page, 4)
+            weights = json.loads((book / "results" / f"{chapter}.json").read_text())["provenance"]["weights"]
+            random = [name for name, w in weights.items() if w["source"] == "random"]
+            nbformat.write(tidy(notebook, random), partial_page)
+        return target
+
+
+@contextmanager
+def _sockets() -> Iterator[Config]:
+    """Settings with which a kernel is spoken to through a folder of this user's, and not through ports of the machine.
+
+    Kernels that start side by side race for ports, and whoever is on the machine can try one.
+    """
+    with tempfile.TemporaryDirectory(prefix="mitolib-") as folder:
+        fits = os.name != "nt" and len(folder) <= LONGEST_SOCKET_FOLDER
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}} if fits else {})
 
 
 def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbformat.NotebookNode:
@@ -184,6 +214,14 @@ def list_executed(book: Path) -> None:
     path.write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf8")
 
 
+def draw_phantom(profile: str, given: Mapping[str, Any]) -> None:
+    """Draw the phantom that the chapters read, before two of them would; nothing where they read data of one's own."""
+    if given.get("data") is None:
+        run = PROFILES[profile]
+        scale = check_parameter("scale", given.get("scale", run.scale), "float")
+        say(f"phantom: {phantom.make_phantom(replace(run, scale=scale).phantom, scale=scale).relative_to(ROOT)}")
+
+
 def _expected_seconds(chapter: str, profile: str) -> float | None:
     """What the published run of this chapter took, if it was of the same profile."""
     path = BOOK / "results" / f"{chapter}.json"
@@ -191,35 +229,55 @@ def _expected_seconds(chapter: str, profile: str) -> float | None:
     return record["provenance"]["seconds"] if record.get("profile") == profile else None
 
 
+def attempt(chapter: str, *, profile: str, book: Path, given: Mapping[str, Any], stderr: TextIO | None = None) -> str:
+    """Execute a chapter, say when it begins and ends, and return what went wrong, "" if nothing did."""
+    stderr = stderr or sys.stderr
+    expected = _expected_seconds(chapter, profile)
+    hint = f", {clock(expected)} on the machine that published it" if expected and not share() else ""
+    print(f"{chapter}: executing in profile {profile}{hint}", file=stderr, flush=True)
+    os.environ["MITOLIB_CHAPTER"] = chapter  # whose results its kernel keeps from others, see records.folder
+    start = time.monotonic()
+    failed = ""
+    try:
+        execute(chapter, profile=profile, book=book, given=given, stderr=stderr)
+    except papermill.PapermillExecutionError as error:
+        failed = f"{NOTEBOOKS.name}/{chapter}.ipynb failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except (RuntimeError, OSError) as error:  # of a kernel that died, or of a folder that cannot be written
+        failed = f"{NOTEBOOKS.name}/{chapter}.ipynb failed: {type(error).__name__}: {error}"
+    print(f"{chapter}: {failed or f'done in {clock(time.monotonic() - start)}'}", file=stderr, flush=True)
+    return failed
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 1 and a message when a notebook or the rendering fails."""
-    parser = argparse.ArgumentParser(prog="python book/_tools/execute.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="quick", choices=list(PROFILES))
-    parser.add_argument("--book", type=Path, default=ROOT / "build" / "book", help="folder of the book to fill")
-    parser.add_argument("--chapter", choices=CHAPTERS, help="this one only")
-    options = parser.parse_args(arguments)
-    book = options.book.resolve()
+    options = _options(arguments)
+    signal.signal(signal.SIGTERM, side_by_side.end)  # as Ctrl-C: what was begun is cleared away, kernels above all
+    book, given = options.book.resolve(), dict(options.set)
     book.mkdir(parents=True, exist_ok=True)
-    if book != BOOK:
-        _copy_book(book)
     # Kernels are processes of their own, and look for the package by themselves.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter hides the progress lines
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default on some processors; quicker on the others
-    chapters = [options.chapter] if options.chapter else CHAPTERS
-    expected = {chapter: _expected_seconds(chapter, options.profile) for chapter in chapters}
-    for i, chapter in enumerate(chapters):
-        left = [expected[c] for c in chapters[i:]]
-        hint = "" if None in left else f", about {clock(sum(left))} left for all on the machine that published them"
-        say(f"[{i + 1}/{len(chapters)}] {chapter}: executing in profile {options.profile}{hint}")
-        start = time.monotonic()
+    if share() is None and book == BOOK:
+        os.environ.setdefault("MITOLIB_PUBLISH", "1")  # the units too, see mitolib.units
+    chapters = [options.chapter] if options.chapter else list(CHAPTERS)
+    if "phantom" in options.only:
+        draw_phantom(options.profile, given)
+    if "execute" in options.only:
+        if share() is None and book != BOOK:
+            _copy_book(book)
+        work = partial(attempt, profile=options.profile, book=book, given=given)
         try:
-            execute(chapter, profile=options.profile, book=book)
-        except papermill.PapermillExecutionError as error:
-            sys.exit(
-                f"{NOTEBOOKS.name}/{chapter}.ipynb failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
-            )
-        say(f"[{i + 1}/{len(chapters)}] {chapter}: done in {clock(time.monotonic() - start)}")
+            failed = side_by_side.each(work, chapters, needs=NEEDS, jobs=options.jobs)
+        except KeyboardInterrupt:
+            sys.exit("stopped. Chapters and fits that were done are kept; run the same command again to go on.")
+        if failed:
+            sys.exit("\n".join(failed))
+    if "render" in options.only and share() is None:
+        _render(book)
+
+
+def _render(book: Path) -> None:
     if book == BOOK:
         refresh_readme()
     else:
@@ -229,6 +287,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(render(book))
     except subprocess.CalledProcessError:
         sys.exit("the book was executed but not rendered: see the warnings above")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python book/_tools/execute.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="quick", choices=list(PROFILES))
+    parser.add_argument("--book", type=Path, default=ROOT / "build" / "book", help="folder of the book to fill")
+    parser.add_argument("--chapter", choices=CHAPTERS, help="this one only")
+    parser.add_argument("--jobs", type=_count, default=side_by_side.usual_jobs(), help="chapters at once")
+    parser.add_argument("--share", metavar="K/N", help="compute part K of N, from 0, of the units; N/N prepares them")
+    parser.add_argument(
+        "--only", type=_stages, default=STAGES, help=f"of {','.join(STAGES)}; all unless told otherwise"
+    )
+    parser.add_argument(
+        "--set", type=_parameter, action="append", default=[], metavar="NAME=VALUE", help="parameter of the notebooks"
+    )
+    options = parser.parse_args(arguments)
+    if options.share:
+        os.environ["MITOLIB_SHARE"] = options.share
+    try:
+        share()
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of chapters; wanted 1 or more")
+    return int(text)
+
+
+def _stages(text: str) -> tuple[str, ...]:
+    stages = tuple(text.split(","))
+    if unknown := set(stages) - set(STAGES):
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(STAGES)}")
+    return stages
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """`epochs=3` -> ("epochs", 3). What is no number, truth value or list in JSON is text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is no parameter; wanted NAME=VALUE, such as epochs=3")
+    if name in ("profile", "results"):
+        raise argparse.ArgumentTypeError(f"{name} follows from --profile and --book; set these")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 if __name__ == "__main__":

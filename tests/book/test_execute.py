@@ -3,14 +3,18 @@ from __future__ import annotations
 import base64
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
+from pathlib import Path
 
 import execute
 import nbformat
 import numpy as np
-import papermill
 import pytest
+import side_by_side
 import yaml
 from PIL import Image
 
@@ -84,19 +88,160 @@ def test_a_figure_of_a_network_with_random_weights_says_so_in_its_caption():
     assert captions[1].startswith("Curves. ResNet50 started from random weights, because its ImageNet weights")
 
 
-def test_a_notebook_that_fails_leaves_the_chapter_that_was_there(tmp_path, monkeypatch):
-    sources, book = tmp_path / "notebooks", tmp_path / "book"
-    sources.mkdir()
-    nbformat.write(
-        notebook_with(cell("profile = results = None", tags=["parameters"]), cell("1 / 0")), sources / "exp1.ipynb"
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Write the source of chapter exp1 with this code, and return the folder of a book that holds an older run."""
+
+    def write(code: str):
+        (tmp_path / "notebooks").mkdir()
+        cells = [cell("profile = results = steps = None", tags=["parameters"]), cell(code)]
+        nbformat.write(notebook_with(*cells), tmp_path / "notebooks" / "exp1.ipynb")
+        monkeypatch.setattr(execute, "NOTEBOOKS", tmp_path / "notebooks")
+        book = tmp_path / "book"
+        (book / "chapters").mkdir(parents=True)
+        (book / "chapters" / "exp1.ipynb").write_text("the last good run")
+        return book
+
+    return write
+
+
+def left_in(book) -> dict[str, str]:
+    return {path.relative_to(book).as_posix(): path.read_text() for path in book.rglob("*") if path.is_file()}
+
+
+def test_a_notebook_that_fails_leaves_the_chapter_that_was_there_and_is_named_with_its_cell(toy, capsys):
+    book = toy("1 / 0")
+    message = execute.attempt("exp1", profile="smoke", book=book, given={})
+    assert message == "notebooks/exp1.ipynb failed in cell 3: ZeroDivisionError: division by zero"
+    assert left_in(book) == {"chapters/exp1.ipynb": "the last good run"}
+    assert message in capsys.readouterr().err
+
+
+def test_a_share_runs_the_notebook_and_makes_no_chapter(toy, monkeypatch):
+    book = toy(
+        "import os; open('ran', 'w').write(f'{os.environ[\"MITOLIB_SHARE\"]} {steps} {profile}'); raise SystemExit(0)"
     )
-    monkeypatch.setattr(execute, "NOTEBOOKS", sources)
-    (book / "chapters").mkdir(parents=True)
-    (book / "chapters" / "exp1.ipynb").write_text("the last good run")
-    with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError"):
-        execute.execute("exp1", profile="smoke", book=book)
-    assert [p.name for p in (book / "chapters").iterdir()] == ["exp1.ipynb"]
-    assert (book / "chapters" / "exp1.ipynb").read_text() == "the last good run"
+    monkeypatch.setenv("MITOLIB_SHARE", "1/2")
+    assert execute.attempt("exp1", profile="smoke", book=book, given={"steps": 3}) == ""
+    assert left_in(book) == {"chapters/exp1.ipynb": "the last good run", "ran": "1/2 3 smoke"}
+
+
+def test_a_kernel_is_spoken_to_through_a_private_folder_and_ends_with_the_process_that_asked_for_it(toy):
+    code = "import os, time; from ipykernel.kernelapp import IPKernelApp as app"
+    code += (
+        "\nopen('kernel', 'w').write(f'{os.getpid()} {app.instance().transport} {app.instance().ip}'); time.sleep(90)"
+    )
+    book = toy(code)
+    work = partial(execute.attempt, profile="smoke", book=book, given={})
+    process, _ = side_by_side._begin(work, "exp1")
+    until = time.monotonic() + 60
+    while not (book / "kernel").exists() or not (book / "kernel").read_text():
+        assert process.is_alive() and time.monotonic() < until
+        time.sleep(0.1)
+    number, transport, ip = (book / "kernel").read_text().split()
+    if os.name != "nt":
+        assert transport == "ipc" and Path(ip).parent.stat().st_mode & 0o077 == 0
+    process.terminate()
+    process.join(30)
+    assert process.exitcode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(number), 0)
+    assert not Path(ip).parent.exists() and (book / "chapters" / "exp1.ipynb").read_text() == "the last good run"
+
+
+def test_a_folder_too_long_for_a_socket_is_not_used(monkeypatch, tmp_path):
+    (tmp_path / ("x" * 100)).mkdir()
+    monkeypatch.setattr(execute.tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    with execute._sockets() as config:
+        assert config == {}
+
+
+@pytest.fixture
+def called(monkeypatch, tmp_path):
+    """What the command line calls, in its order, in place of doing it."""
+    calls = []
+    monkeypatch.setattr(execute, "draw_phantom", lambda profile, given: calls.append(f"phantom {profile} {given}"))
+    monkeypatch.setattr(execute, "_copy_book", lambda book: calls.append("copy"))
+    monkeypatch.setattr(execute, "_render", lambda book: calls.append("render"))
+    monkeypatch.setattr(execute.signal, "signal", lambda number, handler: None)
+    for name in ("MITOLIB_SHARE", "MITOLIB_PUBLISH", "MITOLIB_CHAPTER", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")  # so that all are as they were after the test
+        monkeypatch.delenv(name)
+
+    def each(work, chapters, *, needs, jobs):
+        calls.append(f"{' '.join(chapters)}: {work.keywords['given']}, {jobs} at once")
+        return ["exp2 failed"] if "exp2" in chapters else []
+
+    monkeypatch.setattr(execute.side_by_side, "each", each)
+    return calls
+
+
+def test_the_stages_of_a_chapter(called, tmp_path):
+    execute.main(["--profile", "smoke", "--book", str(tmp_path), "--chapter", "exp1", "--jobs", "3"])
+    assert called == ["phantom smoke {}", "copy", "exp1: {}, 3 at once", "render"]
+
+
+@pytest.mark.parametrize(
+    ("only", "done"),
+    [("phantom", ["phantom smoke {}"]), ("render", ["render"]), ("phantom,render", ["phantom smoke {}", "render"])],
+)
+def test_some_stages_only(called, tmp_path, only, done):
+    execute.main(["--profile", "smoke", "--book", str(tmp_path), "--only", only])
+    assert called == done
+
+
+def test_a_share_of_a_chapter_copies_and_renders_nothing(called, tmp_path):
+    execute.main(
+        ["--book", str(tmp_path), "--chapter", "exp1", "--share", "1/2", "--only", "execute,render", "--jobs", "1"]
+    )
+    assert called == ["exp1: {}, 1 at once"] and os.environ["MITOLIB_SHARE"] == "1/2"
+
+
+def test_parameters_are_numbers_where_they_look_like_it(called, tmp_path):
+    given = [
+        word for text in ("steps=3", "learning_rate=1e-4", "protein=COX4", "zoom=[0.8, 1]") for word in ("--set", text)
+    ]
+    execute.main(["--book", str(tmp_path), "--chapter", "look", "--only", "execute", "--jobs", "1", *given])
+    assert called[-1] == "look: {'steps': 3, 'learning_rate': 0.0001, 'protein': 'COX4', 'zoom': [0.8, 1]}, 1 at once"
+
+
+def test_a_run_of_which_a_chapter_failed_renders_nothing_and_says_so(called, tmp_path):
+    with pytest.raises(SystemExit, match="exp2 failed"):
+        execute.main(["--book", str(tmp_path)])
+    assert called[-1].startswith("data_engineering exp1") and "render" not in called
+
+
+def test_only_a_run_into_the_published_edition_publishes_units_and_no_share_does(called, tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "BOOK", tmp_path)
+    execute.main(["--book", str(tmp_path), "--only", "execute", "--chapter", "exp1", "--share", "0/2"])
+    assert "MITOLIB_PUBLISH" not in os.environ
+    monkeypatch.delenv("MITOLIB_SHARE")
+    execute.main(["--book", str(tmp_path), "--only", "execute", "--chapter", "exp1"])
+    assert os.environ["MITOLIB_PUBLISH"] == "1" and "copy" not in called
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--share", "3"], "MITOLIB_SHARE is '3'; wanted k/n"),
+        (["--only", "draw"], "unknown: draw; known are phantom, execute, render"),
+        (["--set", "steps"], "'steps' is no parameter; wanted NAME=VALUE"),
+        (["--set", "results=here"], "results follows from --profile and --book"),
+        (["--jobs", "0"], "'0' is no number of chapters; wanted 1 or more"),
+    ],
+)
+def test_what_the_command_line_cannot_take_is_named(called, capsys, words, message):
+    with pytest.raises(SystemExit):
+        execute.main(words)
+    assert message in capsys.readouterr().err and not called
+
+
+def test_the_phantom_is_that_of_the_profile_or_of_the_scale_that_is_set(monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(execute.phantom, "make_phantom", lambda root, scale: drawn.append((root.name, scale)) or root)
+    for given in ({}, {"scale": 0.2}, {"data": "own"}):
+        execute.draw_phantom("smoke", given)
+    assert drawn == [("scale-0.1", 0.1), ("scale-0.2", 0.2)]
 
 
 def test_a_published_chapter_whose_notebook_is_gone_stays_in_the_book_that_is_made_here(tmp_path, monkeypatch):

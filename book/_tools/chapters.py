@@ -1,0 +1,29 @@
+"""Which chapters there are, and how their runs hang together. Read by the executor and by `workflow/Snakefile`."""
+
+from __future__ import annotations
+
+CHAPTERS = (  # in the order in which a book lists them
+    "data_engineering",
+    "exp1",
+    "exp2",
+    "freezing",
+    "gradcam",
+    "concept_whitening",
+    "real_concepts",
+    "patient_level",
+    "look",
+    "your_data",
+)
+
+# Chapter -> those that it waits for. It reads their trained heads or banks of features, and makes anew what is missing.
+NEEDS = {
+    "gradcam": ("exp1", "exp2"),
+    "look": ("exp1",),
+}
+
+# Chapter -> number of jobs that share its fits on a cluster. A chapter without an entry has no units to share.
+SHARES = {
+    "exp1": 2,
+    "exp2": 3,
+    "freezing": 3,
+}
