@@ -243,7 +243,8 @@ def _of_method(
     if method == "Grad-CAM":
         result["maps"] = maps_nhw
     if not explained.is_control:
-        keras.utils.set_random_seed(seed)
+        # Another seed than the network's own: what of it was never trained would come out of that one as it was.
+        keras.utils.set_random_seed(seed + 1)
         untrained = keras.models.clone_model(explained.model)
         random_nhw = compute(untrained, batch_nhwc[: budget.altered], PATIENT)
         result["alike"] = similarity(maps_nhw[: budget.altered], random_nhw)[ALIKE].to_numpy()

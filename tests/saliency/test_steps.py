@@ -232,3 +232,35 @@ def test_a_network_says_what_it_was_taught_and_shows_an_example_of_each_call(net
     maps = networks["VGG16"].class_maps(networks["VGG16"].trained.task.patches_nhwc[[i]], 32)
     np.testing.assert_allclose(shown.maps["patient"][2], maps["patient"][0], rtol=1e-4, atol=1e-7)
     assert not shown.masks_nyx.any(), "nothing is known of these fibres"
+
+
+def test_measurements_come_out_as_they_did_when_their_protocol_was_declared(networks, tested):
+    """Where they do not, a method has changed: raise `measurements.PROTOCOL`, and pin what comes out now.
+
+    Tolerance: 2e-3 of a score, or of a value, room for the rounding of another processor.
+    """
+    assert measurements.PROTOCOL == 1
+    examples, yardsticks, grad_cam, saliency_map, falling = measured(networks, tested).fits["VGG16"]
+    pinned = [
+        (examples["maps"].mean((2, 3))[0] / examples["maps"].max(), [0.1265, 0.0008]),
+        (yardsticks["at_random"][0, 0], [0.2327, 0.3972]),
+        (yardsticks["removal"][4, 0], [0.2381, 0.4129]),  # of the marker
+        (yardsticks["fibres"]["effect"][:4], [-0.0326, -0.6821, -0.0196, -0.0448]),
+        (grad_cam["removal"][0, 0], [0.3197, 0.3393]),
+        (grad_cam["localisation"][0, :, 1], [0.8050, 1.0979, 1.0342, 1.3767]),
+        (grad_cam["alike"][0], [0.0046, 0.0858]),
+        (grad_cam["others"][:, 0], [0.7265, 0.5690, 0.4054, 0.5501]),
+        (saliency_map["removal"][0, 0], [0.4482, 0.1791]),
+        (saliency_map["relevance"][0, :4], [0.0267, 0.0307, 0.0320, 0.0270]),
+        (falling["similarity"][1], [-0.0005, -0.0668]),
+    ]
+    for found, expected in pinned:
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_network_drawn_anew_shares_no_weight_with_one_that_was_never_trained(networks, tested):
+    """Both start from a seed: of the same one they would be the same network, and its maps alike for no reason."""
+    keras.utils.set_random_seed(0)  # as of the measurements
+    networks["VGG16"].trained.model = small(3)
+    (*_, grad_cam, _, _) = measured(networks, tested).fits["VGG16"]
+    assert (grad_cam["alike"] < 0.9).all()
