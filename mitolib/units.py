@@ -117,6 +117,11 @@ class Units(Sequence[dict[str, Any]]):
             return [arrays[name] for name in arrays.files]
 
     @property
+    def keys(self) -> list[str]:
+        """Of the units, computed or not: what depends on a unit's result names it by its key."""
+        return [unit.key for unit in self._units]
+
+    @property
     def record(self) -> list[dict[str, Any]]:
         """For the results file: of each unit its name, its key, and how it was made."""
         paths = [unit.find() for unit in self._units]

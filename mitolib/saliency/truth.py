@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mitolib import own_data, patches
-from mitolib.cohort import Section, read_truth
+from mitolib.cohort import Section, digest, read_truth
 from mitolib.networks import INPUT_PX
 from mitolib.saliency.maps import enlarge, shrink, unit
 from mitolib.study import Experiment
@@ -94,6 +96,7 @@ class HeldOutPatches:
     fibres_nyx: np.ndarray  # (N, size, size) uint16: fibre numbers at the resolution of the section, 0 for none
     deficient: list[np.ndarray]  # of each patch: numbers of its deficient fibres, largest first
     has_truth: bool
+    depends: Mapping[str, Any] = field(default_factory=dict)  # what tells them from others, as plain values
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -165,4 +168,18 @@ def held_out_patches(
         fibres_nyx=fibres_nyx,
         deficient=deficient,
         has_truth=data.has_truth,
+        depends={
+            "explained": hashlib.sha256(rows[["section", "y", "x", "size"]].to_csv(index=False).encode()).hexdigest(),
+            "truth": _digest([*fibres_nyx, *deficient]) if data.has_truth else None,
+            "marker": data.digest(MARKER_PROTEINS) if data.has(own_data.MARKER) else None,
+            "twins": digest(twins, experiment.proteins) if twins else None,
+        },
     )
+
+
+def _digest(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 of arrays of whole numbers."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(repr(array.shape).encode() + np.ascontiguousarray(array, np.int64).tobytes())
+    return total.hexdigest()
