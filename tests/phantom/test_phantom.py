@@ -216,15 +216,17 @@ def test_a_twins_picture_shows_its_counts_between_its_own_percentiles(root, requ
         pd.read_csv(folder / "truth" / "stretch.csv").set_index(["section", "protein"]).loc[section]
         for folder in (root, twin)
     ]
+    compared = 0
     for protein in settings.PROTEINS:
         (low, high), (own_low, own_high) = (table.loc[protein] for table in limits)
-        before, after = grey(in_original_stretch(twin), section, protein), grey(twin, section, protein)
-        seen = (before > 0) & (before < 255)
+        before = grey(in_original_stretch(twin), section, protein).astype(int)
+        after = grey(twin, section, protein)
+        seen = (before > 0) & (before < 255)  # of none where the original's limits are 0 and 1
         counts = low + np.ceil(before[seen] * (high - low) / 255)
         wanted = np.clip((counts - own_low) / (own_high - own_low) * 255, 0, 255).astype(np.uint8)
-        assert seen.any()
+        compared += seen.any()
         np.testing.assert_array_equal(after[seen], wanted)
-    assert (limits[0].loc["NDUFB8", "high"] != limits[1].loc["NDUFB8", "high"]) or section == "P05"
+    assert compared > 5 and (limits[0] != limits[1]).to_numpy().any()
     assert limits[0].loc["Dystrophin"].equals(limits[1].loc["Dystrophin"]), "membranes do not change"
 
 
