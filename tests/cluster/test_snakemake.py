@@ -26,6 +26,7 @@ SNAKEMAKE = ROOT / ".venv-cluster" / "bin" / "snakemake"
 SLURM_HERE = ROOT / "tests" / "slurm-here"
 SYSTEM_CONF = Path("/etc/slurm/slurm.conf")  # where SLURM looks by itself: the plug-in drops the variable SLURM_CONF
 N_JOBS = 2 + len(CHAPTERS) + len(SHARES) + sum(SHARES.values())
+WAIT_S = 600  # on a busy machine each of its jobs may take a minute
 ON_SLURM = """
 executor: slurm
 jobs: 8
@@ -81,7 +82,7 @@ def asked(checkout: Path) -> list[str]:
     return [line.removeprefix("--profile smoke --book book --only ") for line in lines]
 
 
-def until(true: Callable[[], bool], seconds: float = 120) -> None:
+def until(true: Callable[[], bool], seconds: float = WAIT_S) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come to that"
@@ -134,12 +135,15 @@ def test_what_was_interrupted_goes_on(checkout, slurm, ended):
     (checkout / "wait").touch()
     words = snakemake("build/jobs/smoke/exp2/done", "--profile", "workflow/here")
     run = subprocess.Popen(words, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until((checkout / "waiting").exists)
-    if ended == "the command is killed":
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-    subprocess.run("squeue -h -t running -o %A | xargs -r scancel", shell=True, check=True)
-    assert run.wait(120) != 0
+    try:
+        until((checkout / "waiting").exists)
+        if ended == "the command is killed":
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+        subprocess.run("squeue -h -t running -o %A | xargs -r scancel", shell=True, check=True)
+        assert run.wait(WAIT_S) != 0
+    finally:
+        run.kill()
     until(lambda: not subprocess.run(["squeue", "-h", "-t", "pending,running"], capture_output=True).stdout)
     (checkout / "wait").unlink()
     subprocess.run(snakemake("--unlock", "--profile", "workflow/here"), cwd=checkout, check=True, capture_output=True)
