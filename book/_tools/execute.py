@@ -4,7 +4,7 @@
 
 draws the phantom, copies `book/` to the folder given, executes the notebooks into its `chapters/` (result files into
 its `results/`) and renders it. With `--book book` the published edition itself is made anew. Parts of this run as jobs
-of a cluster, see the page On a cluster of the book:
+of a cluster, see the page On a cluster of the book::
 
     --only phantom                                    draw it, and nothing else
     --only execute --chapter exp1 --share 8/8         what all shares read: banks of features
