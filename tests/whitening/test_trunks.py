@@ -14,7 +14,7 @@ from toy_arms import BUDGET, LABELS, Tiny
 from mitolib import units
 from mitolib.study import EXP1
 from mitolib.weights import Weights
-from mitolib.whitening import fitting, resnet, trunks
+from mitolib.whitening import arms, fitting, resnet, trials, trunks
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 N = 40
@@ -125,3 +125,29 @@ def test_a_trunk_comes_out_as_it_did_when_its_protocol_was_declared(shown):
     trunk = a_trunk(shown)
     assert_allclose(trunk.loss, [1.5622, 2.0287, 1.7593, 1.8159], atol=2e-3)
     assert_allclose(trunk.network.maps_nchw[0, :, 0, 0], [0.6151, 0.0, 0.3307, 1.7218], atol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore:the whitened means")
+def test_layers_at_each_depth_come_out_as_they_did_when_their_protocol_was_declared(shown, monkeypatch):
+    """Where they do not, the method has changed: raise `arms.PROTOCOL`, and pin what comes out now.
+
+    Tolerance: 1e-2 of a score, ten times what two processors differ by here.
+    """
+    assert arms.PROTOCOL == 1
+    monkeypatch.setattr(arms, "PLACES", ("layer1.0.bn1", "layer3.0.bn2"))
+    early, late = arms.place_layers(a_trunk(shown), seed=0, budget=RECIPE.budget)
+    assert early["scores"].shape == late["scores"].shape == (8, 2)
+    assert_allclose(early["scores"][0], [0.4302, 0.3706], atol=1e-2)
+    assert_allclose(late["scores"][0], [0.5338, -0.1790], atol=1e-2)
+
+
+def test_axes_of_a_readers_concepts_come_out_as_they_did_when_their_protocol_was_declared(shown):
+    """Where they do not, the method has changed: raise `trials.PROTOCOL`, and pin what comes out now.
+
+    Tolerance: one pair of a picture and a test patch, of sixteen.
+    """
+    assert trials.PROTOCOL == 1
+    own = {"dark": np.zeros((6, 16, 16, 1), np.uint8), "bright": np.full((6, 16, 16, 1), 240, np.uint8)}
+    own = {name: pictures + np.arange(6, dtype=np.uint8)[:, None, None, None] for name, pictures in own.items()}
+    (found,) = trials.train_own_axes(a_trunk(shown), own, seed=0, budget=RECIPE.budget)
+    assert found["aucs"] == pytest.approx({"dark": 0.0, "bright": 0.125}, abs=0.07)
