@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import keras
@@ -63,23 +63,27 @@ def _convolution(policy: str, maps_nhwc: tf.Tensor) -> Callable[[], np.ndarray]:
 def compiled(backbone: keras.Model) -> Prepare:
     """The forward pass in `precision()`, for batches of any length: float32 (N, H, W, C) -> float32 (N, h, w, c).
 
-    One graph, where Keras' `predict_on_batch` makes one for every length.
+    One graph, where Keras' `predict_on_batch` makes one for every length. In bfloat16 the weights are those of now.
     """
-    if precision() == "bfloat16":
-        backbone = _in_bfloat16(backbone)
-    forward = tf.function(
-        partial(backbone, training=False), input_signature=[tf.TensorSpec(backbone.input_shape, tf.float32)]
-    )
+    computing, forward = _graph(backbone, precision())
+    if computing is not backbone:
+        computing.set_weights(backbone.get_weights())
     return lambda batch_nhwc: forward(batch_nhwc).numpy().astype(np.float32, copy=False)
 
 
+@lru_cache(maxsize=1)  # the sets of a task go through one network in turn; to trace ResNet-50 takes a second
+def _graph(backbone: keras.Model, dtype: str) -> tuple[keras.Model, Prepare]:
+    """The model that computes in this precision, and its forward pass, compiled when first called."""
+    computing = _in_bfloat16(backbone) if dtype == "bfloat16" else backbone
+    signature = [tf.TensorSpec(backbone.input_shape, tf.float32)]
+    return computing, tf.function(partial(computing, training=False), input_signature=signature)
+
+
 def _in_bfloat16(backbone: keras.Model) -> keras.Model:
-    """A copy that keeps its weights in float32 and computes in bfloat16."""
-    low = keras.models.clone_model(
+    """A network of the same layers that keeps its weights, which are its own, in float32 and computes in bfloat16."""
+    return keras.models.clone_model(
         backbone, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "mixed_bfloat16"})
     )
-    low.set_weights(backbone.get_weights())
-    return low
 
 
 class Bank:

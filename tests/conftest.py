@@ -88,13 +88,13 @@ def render(tmp_path: Path) -> Callable[..., tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    """The published edition, rendered with warnings as errors; nothing is written beside the sources."""
+    """The published edition, rendered with warnings as errors; nothing but bytecode is written beside the sources."""
     book, out = ROOT / "book", tmp_path_factory.mktemp("book")
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # of this very Python
     done = subprocess.run(
         [*jupyter_book, "build", str(book), "-W", "-n", "--keep-going", "--path-output", str(out)],
         cwd=out,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )

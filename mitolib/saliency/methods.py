@@ -5,7 +5,7 @@ two maps can be compared. A score is a class's value *before* the softmax: behin
 `mitolib.saliency.logits` finds it, also where one output stands for two classes.
 Whether maps mean anything is tested in the other modules of this wing.
 
-Grad-CAM here is one compiled pass: the network up to a layer, then the gradient through the few layers above it.
+Grad-CAM here is two compiled passes: the network up to a layer, and the gradient through the few layers above it.
 Everything else is tf-keras-vis, which needs a flat model with the layer named: on a nested model some of its methods
 give wrong maps without a word. METHODS is the list; a new method is a line in it.
 """
@@ -63,8 +63,7 @@ def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) ->
     )
 
     def evidence(patches_nhwc: np.ndarray) -> np.ndarray:
-        parts = [patches_nhwc[i : i + BATCH] for i in range(0, len(patches_nhwc), BATCH)]
-        scores = np.concatenate([forward(prepare(part)).numpy() for part in parts])
+        scores = np.concatenate([forward(prepare(part)).numpy() for part in _in_batches(patches_nhwc)])
         patient, control = scores[:, LABELS.index("patient")], scores[:, LABELS.index("control")]
         return patient if head.n_outputs == 1 else patient - control
 
@@ -90,6 +89,7 @@ class GradCAM:
             )
         self.input_shape, self.n_classes = model.inputs[0].shape, max(2, head.n_outputs)
         below, above = keras.Model(model.inputs[0], cut), keras.Model(cut, head.reads)
+        self.below = frozenset(each.name for each in below.layers)  # layers that the features depend on
 
         def weigh(features: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
             features = tf.cast(features, tf.float32)
@@ -104,24 +104,26 @@ class GradCAM:
 
         index = tf.TensorSpec((), tf.int32)
         self._from_features = tf.function(weigh, input_signature=[tf.TensorSpec(cut.shape, tf.float32), index])
-        self._from_patches = tf.function(
-            lambda batch, class_index: weigh(below(batch, training=False), class_index),
-            input_signature=[tf.TensorSpec(self.input_shape, tf.float32), index],
+        self._features = tf.function(
+            lambda batch: below(batch, training=False),
+            input_signature=[tf.TensorSpec(self.input_shape, tf.float32)],
         )
 
     def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """(N, h, w) maps of network input (N, H, W, C), float32; may be all zero where nothing speaks for the class."""
         _check(patches_nhwc, self.input_shape, class_index, self.n_classes)
-        return self._in_batches(self._from_patches, patches_nhwc, class_index)
+        return self.from_features(self.features(patches_nhwc), class_index)
+
+    def features(self, patches_nhwc: np.ndarray) -> np.ndarray:
+        """(N, h, w, C): what the layer gives; maps of several classes, or heads, need it only once."""
+        return np.concatenate([self._features(batch).numpy() for batch in _in_batches(patches_nhwc)])
 
     def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """The same from the layer's output, for instance out of a `bank.Bank`: no frozen pass at all."""
         _check_class(class_index, self.n_classes)
-        return self._in_batches(self._from_features, np.asarray(features_nhwc, np.float32), class_index)
-
-    def _in_batches(self, compiled: Callable, array: np.ndarray, class_index: int) -> np.ndarray:
-        parts = [compiled(array[i : i + BATCH], class_index).numpy() for i in range(0, len(array), BATCH)]
-        return _finite(np.concatenate(parts), "Grad-CAM")
+        batches = _in_batches(np.asarray(features_nhwc, np.float32))
+        maps_nhw = np.concatenate([self._from_features(batch, class_index).numpy() for batch in batches])
+        return _finite(maps_nhw, "Grad-CAM")
 
 
 def _grad_cam(
@@ -140,14 +142,14 @@ def _grad_cam_pp(
         score = outputs[:, class_index]
         return score - tf.stop_gradient(score)
 
-    return _by_library(GradcamPlusPlus, model, patches_nhwc, class_index, shifted, **_cam(model, layer))
+    return _by_gradient(GradcamPlusPlus, model, patches_nhwc, class_index, shifted, layer=layer)
 
 
 def _layer_cam(
     model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
 ) -> np.ndarray:
     """Jiang et al. 2021, doi:10.1109/TIP.2021.3089943."""
-    return _by_library(Layercam, model, patches_nhwc, class_index, **_cam(model, layer))
+    return _by_gradient(Layercam, model, patches_nhwc, class_index, layer=layer)
 
 
 def _score_cam(
@@ -219,6 +221,27 @@ def _cam(model: keras.Model, layer: str) -> dict[str, Any]:
     }
 
 
+def _by_gradient(
+    method: type[ModelVisualization],
+    model: keras.Model,
+    patches_nhwc: np.ndarray,
+    class_index: int,
+    score: Callable | None = None,
+    *,
+    layer: str,
+) -> np.ndarray:
+    """A CAM method of tf-keras-vis that reads the gradient at the layer.
+
+    The library would follow it down to the pictures, four times the work, and drop all of that. So it gets the network
+    above the layer, with features for pictures, unless a shortcut passes the layer.
+    """
+    options, cut = _cam(model, layer), map_of(model, layer)
+    if passed(cut, head_of(model).reads):
+        return _by_library(method, model, patches_nhwc, class_index, score, **options)
+    options["penultimate_layer"] = 0  # the features are the input
+    return _by_library(method, model, patches_nhwc, class_index, score, cut=cut, **options)
+
+
 def _by_library(
     method: type[ModelVisualization],
     model: keras.Model,
@@ -227,19 +250,27 @@ def _by_library(
     score: Callable | None = None,
     batch: int = BATCH,
     change: Callable[[keras.KerasTensor], keras.KerasTensor] = lambda scores: scores,
+    cut: keras.KerasTensor | None = None,
     **options: Any,
 ) -> np.ndarray:
+    """Maps of one of the library's methods. change: of the scores. cut: the map of the model that it starts from."""
     logits = with_logits(model)
     check_weights(model)
     _check(patches_nhwc, logits.input_shape, class_index, logits.output_shape[-1])
-    explain = method(keras.Model([logits.input], change(logits.output)))  # a list, as tf-keras-vis calls it with one
+    start = logits.input if cut is None else cut
+    explain = method(keras.Model([start], change(logits.output)))  # a list, as tf-keras-vis calls it with one
+    below = None if cut is None else keras.Model(logits.input, cut)
     score = score or CategoricalScore(class_index)
+    parts = []
     with contextlib.redirect_stdout(io.StringIO()):  # Score-CAM lets Keras draw a progress bar for every patch
-        parts = [
-            np.asarray(explain(score, patches_nhwc[i : i + batch], **options))
-            for i in range(0, len(patches_nhwc), batch)
-        ]
+        for part in _in_batches(patches_nhwc, batch):
+            seen = part if below is None else below(part, training=False)
+            parts.append(np.asarray(explain(score, seen, **options)))
     return _finite(np.concatenate(parts), method.__name__)
+
+
+def _in_batches(array: np.ndarray, size: int = BATCH) -> list[np.ndarray]:
+    return [array[start : start + size] for start in range(0, len(array), size)]
 
 
 def cascade(
@@ -254,7 +285,9 @@ def cascade(
     working, fresh = (keras.models.clone_model(model, clone_function=_anew) for _ in range(2))
     working.set_weights(model.get_weights())
     camera = GradCAM(working, layer)
-    yield "trained", camera(patches_nhwc, class_index)
+    _check(patches_nhwc, camera.input_shape, class_index, camera.n_classes)
+    features_nhwc = camera.features(patches_nhwc)
+    yield "trained", camera.from_features(features_nhwc, class_index)
     stages: dict[str, list[str]] = {}
     for layer_name in reversed([each.name for each in model.layers if each.weights]):
         block = re.match(r"(block|conv)\d", layer_name)
@@ -262,7 +295,9 @@ def cascade(
     for stage, layer_names in stages.items():
         for name in layer_names:
             working.get_layer(name).set_weights(fresh.get_layer(name).get_weights())
-        yield stage, camera(patches_nhwc, class_index)
+        if not camera.below.isdisjoint(layer_names):  # above the layer its features stay as they are
+            features_nhwc = camera.features(patches_nhwc)
+        yield stage, camera.from_features(features_nhwc, class_index)
 
 
 def check_weights(model: keras.Model) -> None:

@@ -88,5 +88,5 @@ class Network:
 
     def class_maps(self, patches_nhwc: np.ndarray, size_px: int = networks.INPUT_PX) -> dict[str, np.ndarray]:
         """Grad-CAM for each class, (N, size_px, size_px), raw, of patches uint8 (N, H, W, C)."""
-        batch_nhwc = patches.as_input(patches_nhwc)
-        return {label: enlarge(self.camera(batch_nhwc, i), size_px) for i, label in enumerate(LABELS)}
+        features_nhwc = self.camera.features(patches.as_input(patches_nhwc))
+        return {label: enlarge(self.camera.from_features(features_nhwc, i), size_px) for i, label in enumerate(LABELS)}

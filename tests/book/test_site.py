@@ -129,10 +129,15 @@ def of_kind(visits: dict, kind: str) -> dict[str, list]:
 
 
 @pytest.fixture(scope="session")
-def articles(site) -> dict[str, BeautifulSoup]:
+def soups(site) -> dict[str, BeautifulSoup]:
+    """Each page, parsed once for all tests, which only read."""
+    return {name: BeautifulSoup((site / name).read_text(), "html.parser") for name in html_pages(site)}
+
+
+@pytest.fixture(scope="session")
+def articles(soups) -> dict[str, BeautifulSoup]:
     """The text of each page, without the theme around it."""
-    pages = {name: BeautifulSoup((site / f"{name}.html").read_text(), "html.parser") for name in toc_files()}
-    return {name: page.find("article") for name, page in pages.items()}
+    return {name: soups[f"{name}.html"].find("article") for name in toc_files()}
 
 
 def test_every_figure_has_words_for_those_who_cannot_see_it(articles):
@@ -209,8 +214,7 @@ def test_no_page_has_to_be_scrolled_sideways_on_a_phone(visits):
     assert of_kind(visits, "too wide") == {}
 
 
-def test_every_link_inside_the_book_leads_somewhere(site):
-    soups = {name: BeautifulSoup((site / name).read_text(), "html.parser") for name in html_pages(site)}
+def test_every_link_inside_the_book_leads_somewhere(site, soups):
     anchors = {
         n: {tag[key] for key in ("id", "name") for tag in s.find_all(attrs={key: True})} for n, s in soups.items()
     }
@@ -227,17 +231,15 @@ def test_every_link_inside_the_book_leads_somewhere(site):
     assert broken == []
 
 
-def test_no_page_is_heavy(site):
-    for name in html_pages(site):
-        soup = BeautifulSoup((site / name).read_text(), "html.parser")
+def test_no_page_is_heavy(site, soups):
+    for name, soup in soups.items():
         sources = {img["src"] for img in soup.find_all("img") if not img["src"].startswith("data:")}
         pictures = {((site / name).parent / source).resolve() for source in sources}
         size = (site / name).stat().st_size + sum(path.stat().st_size for path in pictures)
         assert size < MOST_BYTES, f"{name}: {size:,} bytes"
 
 
-def test_pictures_keep_their_place_and_wait_until_they_are_seen(site):
-    soups = {name: BeautifulSoup((site / name).read_text(), "html.parser") for name in html_pages(site)}
+def test_pictures_keep_their_place_and_wait_until_they_are_seen(soups):
     images = [(name, img) for name, soup in soups.items() for img in soup.select("article img:not(.toggler)")]
     assert len(images) > 50
     for name, img in images:

@@ -502,29 +502,33 @@ def test_after_a_kill_nothing_half_is_taken_for_whole(tmp_path, calibration):
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["no folder", "an empty folder"])
-def test_of_two_runs_at_once_the_slower_takes_what_the_faster_drew(tmp_path, root, calibration, monkeypatch, empty):
+def test_of_two_runs_at_once_the_slower_takes_what_the_faster_drew(tmp_path, tiny, monkeypatch, empty):
     """The faster one appears, whole, while the slower still writes its last tables."""
-    late = tmp_path / "phantom"
+    early, late = make_phantom(tmp_path / "early" / "phantom", calibration=tiny), tmp_path / "late" / "phantom"
     if empty:
-        late.mkdir()
+        late.mkdir(parents=True)
     write_tables = draw._write_tables
 
     def overtaken(*arguments: object) -> None:
         write_tables(*arguments)
-        shutil.copytree(root, late, dirs_exist_ok=True)
+        shutil.copytree(early, late, dirs_exist_ok=True)
 
     monkeypatch.setattr(draw, "_write_tables", overtaken)
-    assert make_phantom(late, calibration=calibration) == late
-    assert digests(late) == digests(root)
-    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
+    assert make_phantom(late, calibration=tiny) == late
+    assert digests(late) == digests(early)
+    assert [path.name for path in late.parent.iterdir()] == ["phantom"]
 
 
-def test_a_folder_that_something_else_fills_meanwhile_is_kept(tmp_path, calibration, monkeypatch):
-    monkeypatch.setattr(draw, "_write_tables", lambda *_: (tmp_path / "phantom/notes.txt").write_text("mine"))
-    (tmp_path / "phantom").mkdir()
+def test_a_folder_that_something_else_fills_meanwhile_is_kept(tmp_path, tiny, monkeypatch):
+    filled = tmp_path / "beside" / "phantom"
+    filled.mkdir(parents=True)
+    monkeypatch.setattr(draw, "_write_tables", lambda *_: (filled / "notes.txt").write_text("mine"))
     with pytest.raises(PhantomError, match="no phantom"):
-        make_phantom(tmp_path / "phantom", calibration=calibration)
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["phantom", "phantom/notes.txt"]
+        make_phantom(filled, calibration=tiny)
+    assert [str(path.relative_to(filled.parent)) for path in filled.parent.rglob("*")] == [
+        "phantom",
+        "phantom/notes.txt",
+    ]
 
 
 def test_sections_shrink_but_keep_room_for_a_grid_of_patches():
