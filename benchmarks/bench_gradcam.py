@@ -1,9 +1,9 @@
 """Is our Grad-CAM the library's, and how much faster?
 
-    python benchmarks/bench_gradcam.py [book/results/exp1-VGG16.keras]        (or `make bench`)
+    python benchmarks/bench_gradcam.py        (or `make bench`)
 
-VGG16 of experiment 1 at block5_conv3, ImageNet weights, the trained head in the file given, else an untrained one, and
-the test patches of experiment 1 on the phantom of the profile named by MITOLIB_PROFILE (quick where it is unset).
+VGG16 of experiment 1 at block5_conv3, its head read where it is kept, else trained, and the test patches of experiment
+1, all in the profile named by MITOLIB_PROFILE (quick where it is unset).
 
 Claim 1. Equal to tf-keras-vis (softmax replaced, its map before the resize, not stretched) within 1e-4 of the
 map's greatest value, on every test patch and for both classes. A map is a sum over 512 channels, of either sign;
@@ -17,11 +17,9 @@ All in float32. The timed calls alternate, so that a busy machine slows them ali
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from statistics import median
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tf_keras_vis.gradcam import Gradcam
@@ -29,7 +27,7 @@ from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 from tf_keras_vis.utils.scores import CategoricalScore
 from timing import in_turns, load_average
 
-from mitolib import cohort, networks, patches, settings, splits, weights
+from mitolib import networks, own_data, patches, settings, transfer
 from mitolib.phantom import draw
 from mitolib.saliency import methods
 
@@ -41,15 +39,12 @@ def main() -> None:
     """Print the error over all test patches, then the two ratios."""
     run = settings.read_parameters({})
     root = draw.make_phantom(run.phantom, scale=run.scale)
-    sections = cohort.read_cohort(root, ["SDHA"])
-    table = patches.grid(sections, stride_px=224)
-    test = table[splits.published(table, "exp1") == "test"]
-    pixels = patches.as_input(patches.load(test, sections, ["SDHA"], stride_px=224))
-
-    keras.utils.set_random_seed(run.seed)
-    model = networks.build("VGG16", arrays=weights.resolve("VGG16").arrays)
-    if len(sys.argv) > 1:
-        networks.divide(model)[1].set_weights(keras.models.load_model(sys.argv[1], compile=False).get_weights())
+    used = own_data.read("exp1", root, own=False)
+    table, proteins = used.table(used.one), used.one.proteins
+    patches_nhwc = patches.load(table, used.sections, proteins, stride_px=used.one.stride_px)
+    task = transfer.Task(table, patches_nhwc, used.one, used.digest(proteins))
+    model = transfer.train("VGG16", task, profile=run, n_seeds=1).first.model
+    pixels = patches.as_input(patches_nhwc[task.rows("test")])
     camera, library = methods.GradCAM(model, LAYER), Gradcam(model, ReplaceToLinear())
     raw = {"penultimate_layer": LAYER, "expand_cam": False, "normalize_cam": False}
 

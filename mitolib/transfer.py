@@ -150,6 +150,11 @@ class TrainedHead:
         return self.frozen.task
 
     @property
+    def key(self) -> str:
+        """Of its unit."""
+        return self.fits.keys[self.place]
+
+    @property
     def p_patient(self) -> np.ndarray:
         """(N,) float32 of the test patches."""
         return self.fits[self.place]["p_patient"]

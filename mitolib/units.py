@@ -117,6 +117,11 @@ class Units(Sequence[dict[str, Any]]):
             return [arrays[name] for name in arrays.files]
 
     @property
+    def keys(self) -> list[str]:
+        """Of the units, computed or not: what depends on a unit's result names it by its key."""
+        return [unit.key for unit in self._units]
+
+    @property
     def record(self) -> list[dict[str, Any]]:
         """For the results file: of each unit its name, its key, and how it was made."""
         paths = [unit.find() for unit in self._units]
@@ -196,7 +201,8 @@ def is_current(content: Mapping[str, Any]) -> bool:
         return False
     # Read, not imported: a list of units need not wait for TensorFlow.
     tree = ast.parse(source.read_text(encoding="utf-8"))
-    declared = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "PROTOCOL"]
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    declared = [node.value for node in assigned if getattr(node.targets[0], "id", None) == "PROTOCOL"]
     return [ast.literal_eval(value) for value in declared] == [number]
 
 

@@ -313,6 +313,20 @@ def test_a_unit_whose_module_is_gone_is_old():
     assert not units.is_current({"protocol": ["mitolib.nowhere", 1]})
 
 
+def test_the_protocol_is_found_in_a_module_that_assigns_several_names_at_once(tmp_path, monkeypatch):
+    (tmp_path / "toy.py").write_text("FIRST, LAST = 1, 2\nPROTOCOL = 3\n")
+    monkeypatch.setattr(units, "ROOT", tmp_path)
+    assert units.is_current({"protocol": ["toy", 3]}) and not units.is_current({"protocol": ["toy", 2]})
+
+
+def test_what_reads_the_weights_of_a_unit_can_depend_on_its_key(method, monkeypatch):
+    """In a share too, to which neither the unit nor its result belongs."""
+    keys = [unit["key"] for unit in asked(Fit(), method).record]
+    next(units.CACHE.rglob("*1-*.json")).unlink()
+    monkeypatch.setenv("MITOLIB_SHARE", "1/1")
+    assert asked(Fit(), method).keys == keys
+
+
 def test_a_unit_is_read_by_people_too(method):
     asked(Fit(), method)
     content = json.loads(next(units.cache().rglob("*3-*.json")).read_text())

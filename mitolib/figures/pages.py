@@ -74,10 +74,13 @@ def _units(units: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     table = "\n".join(lines)
-    return f":::{{admonition}} Units: {cost(units)}\n:class: tip, dropdown\n\n{table}\n:::"
+    return f":::{{admonition}} Units: {len(units)}, {_minutes(units)}\n:class: tip, dropdown\n\n{table}\n:::"
 
 
 def cost(units: Sequence[Mapping[str, Any]]) -> str:
-    """What the units of a results file cost together: "3 trainings, 83.4 minutes of computing"."""
-    minutes = sum(unit["made"]["seconds"] for unit in units) / 60
-    return f"{len(units)} training{'' if len(units) == 1 else 's'}, {minutes:.1f} minutes of computing"
+    """What trainings cost together: "3 trainings, 83.4 minutes of computing"."""
+    return f"{len(units)} training{'' if len(units) == 1 else 's'}, {_minutes(units)}"
+
+
+def _minutes(units: Sequence[Mapping[str, Any]]) -> str:
+    return f"{sum(unit['made']['seconds'] for unit in units) / 60:.1f} minutes of computing"

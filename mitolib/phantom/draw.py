@@ -18,22 +18,27 @@ Pixels. `geometry` packs the section, `pixels` turns levels into counts. Where a
 holds more SDHA than it would without the defect, the excess lies in a thin clumpy rim (ragged-red fibres). As
 mitocyto does, each image is stretched from the 5th to the 95th percentile of its counts.
 
-Cured twin. Same geometry, texture, noise and stretch limits, but every deficient fibre has normal levels of its own
-subject: the same latent deviate around the mean of class "none". Subjects without a normal fibre (P01, P02)
-get as normal their own VDAC1 and, for the other proteins, the controls' mean log-ratio to VDAC1. Pixels outside
-the deficient fibres are the same, byte for byte.
+C04 was never measured: its levels were drawn once, as `between_people` says. It is no measured control.
 
-Afflicted twin. The reverse, with the controls: geometry, texture, noise, stretch limits and normal levels of the
-control, and a patient's deficiency laid over them: the patient's classes in their shares, each fibre's levels
-multiplied by the ratio that the patient's deficient fibres bear to its normal ones.
+Cured twin. Same geometry, texture and noise, but every deficient fibre has normal levels of its own subject: the same
+latent deviate around the mean of class "none". Subjects without a normal fibre (P01, P02) get as normal their own VDAC1
+and, for the other proteins, the measured controls' mean log-ratio to VDAC1. Counts outside the deficient fibres are the
+same. The pictures are not, since a laboratory stretches what it sees: each is stretched by its own percentiles.
+
+Afflicted twin. The reverse, with the controls: geometry, texture, noise and normal levels of the control, and a
+patient's deficiency laid over them: the patient's classes in their shares, each fibre's levels multiplied by the ratio
+that the patient's deficient fibres bear to its normal ones.
+
+A twin's altered sections are also written in the stretch of their originals (`in_original_stretch`). There pixels
+outside the deficient fibres are the same, byte for byte, so that single fibres can be pasted into the original.
+
+The same bytes on every processor: the arithmetic is that of `exact`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,11 +54,12 @@ from PIL import Image
 from scipy import ndimage as ndi
 
 from mitolib import files, settings
-from mitolib.phantom import geometry
+from mitolib.phantom import exact, geometry
+from mitolib.phantom.calibration import MASS_MARKER, PhantomError, donors_among, is_measured_control, read_calibration
 from mitolib.phantom.pixels import GREATEST_RATE, Stain, quantiles
 from mitolib.progress import track
 
-RECIPE_VERSION = 2  # raise it whenever the same seed gives other bytes
+RECIPE_VERSION = 3  # raise it whenever the same seed gives other bytes
 LEAST_SIDE_PX = 768  # a section keeps a grid of several 512 px patches at any scale
 STAINING = 0.25  # share of the fibres' variance that varies slowly over the section
 STAINING_PX = 600.0
@@ -61,12 +67,7 @@ MEMBRANE = 9.0  # dystrophin counts at the membrane, median fibre
 BORDER = 0.11  # by which a cell is wider than its fibre
 FILL = (0.65, 0.83)  # share of the tissue that is fibre: torn and intact sections
 MOST_WORKERS = 4
-DEFICIENT = ("CI", "CIV", "CI+CIV")
-MASS_MARKER = "VDAC1"
-
-
-class PhantomError(ValueError):
-    """The phantom cannot be made or reused as asked; the message names what was found and the remedy."""
+ORIGINAL_STRETCH = Path("truth", "original-stretch")  # below a twin
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,22 @@ class _Task:
 
     subject: dict[str, Any]
     calibrated: tuple[str, ...]  # order of the columns of log_mean and log_cov
-    normal: list[float]  # log(level + 1) that counts as normal for this subject
+    normal: np.ndarray  # levels, in counts per pixel, that are normal for this subject
     donor: dict[str, Any] | None  # the patient whose deficiency this control is given
     seed: int
     scale: float
     cured: bool
     folder: Path
+
+    @property
+    def is_twin(self) -> bool:
+        """Whether this section has another deficiency than its original."""
+        return self.donor is not None or (self.cured and self.subject["label"] == "patient")
+
+    @property
+    def place(self) -> Path:
+        """Where the pictures lie, below the phantom's folder."""
+        return Path(self.subject["label"].title(), self.subject["subject"])
 
 
 def section_size(width: int, height: int, scale: float) -> tuple[int, int]:
@@ -101,15 +112,16 @@ def make_phantom(
 ) -> Path:
     """Draw the cohort below `root`, or return at once if it is there already.
 
-    The same seed gives the same bytes (with the same numpy and scipy), however many threads draw.
+    The same seed gives the same bytes (with the same packages), on every processor, however many threads draw.
     scale: linear size of the sections (0 < scale <= 1); fibres keep their size in px, so there are fewer of them.
     cured: draw the twin in which every deficient fibre has normal levels.
     afflicted: draw the twin in which every control has the deficiency of a patient (`donors`).
     workers: threads; by default one per core, at most 4 (each needs about 1 GB at scale 1).
 
     Writes `<Label>/<subject>/<protein>.tif` and `.jpg` (8 bit), `cohort.csv`, `truth/<section>.tif` (uint16 fibre
-    labels), `truth/fibres.csv`, `truth/stretch.csv` and, last, `recipe.json`. All appear at once: a run that is
-    killed leaves at most a folder beside `root`, which the next run removes (`files.whole`).
+    labels), `truth/fibres.csv`, `truth/stretch.csv`, of a twin the pictures of `in_original_stretch` and, last,
+    `recipe.json`. All appear at once: a run that is killed leaves at most a folder beside `root`, which the next run
+    removes (`files.whole`).
 
     Raises PhantomError for a bad scale or calibration, a calibration without a patient to afflict controls with, or a
     folder that holds something else.
@@ -117,7 +129,7 @@ def make_phantom(
     root = Path(root).absolute()
     if not 0 < scale <= 1:
         raise PhantomError(f"scale={scale} is not in (0, 1]. Use 1 for the published sizes, 0.1 for a quick look.")
-    cohort, digest = _read_calibration(Path(calibration))
+    cohort, digest = read_calibration(Path(calibration))
     recipe = {
         "version": RECIPE_VERSION,
         "seed": int(seed),
@@ -126,7 +138,7 @@ def make_phantom(
         "calibration_sha256": digest,
         "files": 2 * len(settings.PROTEINS) * len(cohort["subjects"]),
     } | ({"afflicted": True} if afflicted else {})  # phantoms drawn before there was this twin have no such entry
-    donor_of = _donors(cohort["subjects"]) if afflicted else {}
+    donor_of = donors_among(cohort["subjects"]) if afflicted else {}
     if afflicted and not donor_of:
         raise PhantomError(
             f"{calibration}: no patient has both deficient and normal fibres, wanted one to afflict the controls with. "
@@ -142,7 +154,7 @@ def make_phantom(
                 for subject in cohort["subjects"]
             ]
             drawn = _draw_all(tasks, workers or min(_cores(), MOST_WORKERS))
-            _write_tables(draft, cohort["subjects"], drawn)
+            _write_tables(draft, tasks, drawn)
             (draft / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         if not _is_there(root, recipe):  # else another process was faster, and has drawn the same
@@ -153,72 +165,20 @@ def make_phantom(
     return root
 
 
-def donors(calibration: str | os.PathLike[str] = settings.CALIBRATION) -> dict[str, str]:
-    """Control -> the patient whose deficiency it has in the afflicted twin."""
-    cohort, _ = _read_calibration(Path(calibration))
-    return {name: donor["subject"] for name, donor in _donors(cohort["subjects"]).items()}
+def in_original_stretch(twin: str | os.PathLike[str]) -> Path:
+    """Folder of a twin's altered sections in the stretch of their originals: a cohort of TIFFs, without JPEGs.
 
-
-def _donors(subjects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The controls take turns through the patients that have normal fibres to compare with, most deficient first."""
-    patients = [s for s in subjects if s["label"] == "patient" and {"none"} < set(s["classes"])]
-    patients.sort(key=lambda s: s["classes"]["none"]["fraction"])
-    controls = [s["subject"] for s in subjects if s["label"] == "control"]
-    return {name: patients[i % len(patients)] for i, name in enumerate(controls) if patients}
-
-
-def _read_calibration(path: Path) -> tuple[dict[str, Any], str]:
-    """The checked calibration and the SHA-256 of its file."""
-    remedy = "Restore data/cohort.json from the repository, or pass calibration=."
-    try:
-        raw = path.read_bytes()
-        cohort = json.loads(raw)
-    except OSError as error:
-        raise PhantomError(f"{path}: calibration not readable ({error.strerror}). {remedy}") from error
-    except ValueError as error:
-        raise PhantomError(f"{path}: calibration is not JSON ({error}). {remedy}") from error
-    try:
-        fault = _fault(cohort)
-    except (KeyError, TypeError, AttributeError) as error:
-        fault = f"an entry is missing or of another type ({error!r})"
-    if fault:
-        raise PhantomError(f"{path}: calibration is malformed: {fault}. {remedy}")
-    return cohort, hashlib.sha256(raw).hexdigest()
-
-
-def _fault(cohort: dict[str, Any]) -> str | None:
-    """What is wrong with a calibration, None if it can be drawn; may raise KeyError, TypeError or AttributeError."""
-    proteins, subjects = cohort["proteins"], cohort["subjects"]
-    if MASS_MARKER not in proteins or not set(proteins) <= set(settings.PROTEINS):
-        return f"proteins {proteins} must hold {MASS_MARKER} and be among {list(settings.PROTEINS)}"
-    names = [subject["subject"] for subject in subjects]
-    if not names or len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
-        return f"subjects {names} must be different words, at least one: they name folders"
-    for name, subject in zip(names, subjects, strict=True):
-        if subject["label"] not in settings.LABELS or not isinstance(subject["genotype"], str):
-            return f"{name} has label {subject['label']!r}, wanted one of {settings.LABELS}"
-        if unknown := set(subject["classes"]) - {"none", *DEFICIENT} or not subject["classes"]:
-            return f"{name} has unknown classes or none: {unknown}"
-        shapes = {np.shape(group["log_mean"]) for group in subject["classes"].values()}
-        if shapes != {(len(proteins),)} or np.shape(subject["log_cov"]) != (len(proteins),) * 2:
-            return f"{name} has levels for other than the {len(proteins)} proteins"
-        if not all(0 < group["fraction"] <= 1 for group in subject["classes"].values()):
-            return f"{name} has a class whose fraction is not in (0, 1]"
-        if len(set(map(len, subject["tissue"]))) != 1 or "#" not in "".join(subject["tissue"]):
-            return f"{name} has a tissue outline that is ragged or empty"
-        sizes = [subject[key] for key in ("width", "height", "tissue_cell_px", "aspect_ratio_median")]
-        if not min(*sizes, *subject["fibre_area_px"].values(), subject["fibres_measured"] + 1) > 0:
-            return f"{name} has a size that is not positive"
-        if not {"log_mean", "log_sd"} <= set(subject["fibre_area_px"]):
-            return f"{name} has no log_mean or log_sd of fibre_area_px"
-        if "none" not in subject["classes"] and not any(_is_measured_control(other) for other in subjects):
-            return f"{name} has no normal fibre, and there is no measured control to derive it from"
-    return None
-
-
-def _is_measured_control(subject: dict[str, Any]) -> bool:
-    """C04's levels are a copy of C03's and would count twice."""
-    return subject["label"] == "control" and subject["fibres_measured"] > 0 and "none" in subject["classes"]
+    A pixel outside the deficient fibres is there what it is in the original, so that single fibres can be compared and
+    pasted. No laboratory would stretch the twin like that: classify the twin's own pictures.
+    twin: folder of a twin that `make_phantom` has drawn. Raises PhantomError where there are no such pictures.
+    """
+    folder = Path(twin) / ORIGINAL_STRETCH
+    if not folder.is_dir():
+        raise PhantomError(
+            f"{folder}: not found, wanted pictures of a twin. Draw one with make_phantom(..., cured=True), and "
+            "give the folder that it returns."
+        )
+    return folder
 
 
 def _is_there(root: Path, recipe: dict[str, Any]) -> bool:
@@ -255,21 +215,21 @@ def _task(
 ) -> _Task:
     proteins = cohort["proteins"]
     if "none" in subject["classes"]:
-        normal = subject["classes"]["none"]["log_mean"]
+        normal = _rate(subject["classes"]["none"]["log_mean"])
     else:  # the controls' ratio to the mass marker, on this subject's own mass
         mass = proteins.index(MASS_MARKER)
-        controls = [other for other in cohort["subjects"] if _is_measured_control(other)]
-        rates = np.log(_rate([control["classes"]["none"]["log_mean"] for control in controls]))
+        controls = [other for other in cohort["subjects"] if is_measured_control(other)]
+        rates = exact.log(_rate([control["classes"]["none"]["log_mean"] for control in controls]))
         ratio = (rates - rates[:, [mass]]).mean(axis=0)
         shares = [group["fraction"] for group in subject["classes"].values()]
         own_mass = np.average([group["log_mean"][mass] for group in subject["classes"].values()], weights=shares)
-        normal = np.log1p(_rate(own_mass) * np.exp(ratio)).tolist()
+        normal = _rate(own_mass) * exact.exp(ratio).astype(float)
     return _Task(subject, tuple(proteins), normal, donor, seed, scale, cured, folder)
 
 
 def _rate(log_mean: Any) -> np.ndarray:
     """Mean count of a tabulated log mean; the table holds counts + 1."""
-    return np.maximum(np.expm1(np.asarray(log_mean, float)), 0.01)
+    return np.maximum(exact.exp(np.asarray(log_mean, float)).astype(float) - 1, 0.01)
 
 
 def _stream(task: _Task, purpose: str) -> Generator:
@@ -310,25 +270,28 @@ def _draw(task: _Task) -> tuple[pd.DataFrame, list[dict]]:
     table = pd.DataFrame({"section": name, "fibre": number, "y": centre[:, 0].round(2), "x": centre[:, 1].round(2)})
     table["area_px"], table["deficiency"] = paint.area_px, deficiency
 
-    folder = task.folder / subject["label"].title() / name
-    folder.mkdir(parents=True)
+    folder, beside = task.folder / task.place, task.folder / ORIGINAL_STRETCH / task.place
+    for pictures in (folder, beside) if task.is_twin else (folder,):
+        pictures.mkdir(parents=True)
     stretch = []
     for column, protein in enumerate(settings.PROTEINS):
-        counts, painted = paint.counts(protein, original[:, column], original[:, column], healthy[:, column])
-        low, high = _limits(counts)  # a twin keeps its original's
-        if drawn is not original:
-            counts, painted = paint.counts(protein, drawn[:, column], original[:, column], healthy[:, column])
-        table[protein] = painted.round(4)
-        grey = np.clip((np.arange(256.0) - low) / (high - low) * 255, 0, 255).astype(np.uint8)[counts]
+        uncured, normal = original[:, column], healthy[:, column]
+        counts, painted = paint.counts(protein, drawn[:, column], uncured, normal)
+        low, high = _limits(counts)
+        grey = _stretched(counts, low, high)
         tifffile.imwrite(folder / f"{protein}.tif", grey, compression="zlib")
         Image.fromarray(grey).save(folder / f"{protein}.jpg", quality=95)
+        if task.is_twin:
+            limits = _limits(paint.counts(protein, uncured, uncured, normal)[0])
+            tifffile.imwrite(beside / f"{protein}.tif", _stretched(counts, *limits), compression="zlib")
+        table[protein] = painted.round(4)
         stretch.append({"section": name, "protein": protein, "low": low, "high": high})
     return table, stretch
 
 
 def _geometry(task: _Task, shape: tuple[int, int]) -> geometry.Geometry:
     area, rng = task.subject["fibre_area_px"], _stream(task, "geometry")
-    side = float(np.exp(area["log_mean"] / 2))
+    side = float(exact.exp(area["log_mean"] / 2))
     step = max(2, int(side / 12))
     pad = 2 * int(side) // step * step
     tissue = geometry.draw_tissue(task.subject["tissue"], shape, step, pad, _stream(task, "tissue"))
@@ -336,7 +299,7 @@ def _geometry(task: _Task, shape: tuple[int, int]) -> geometry.Geometry:
     cells = geometry.pack_cells(
         tissue,
         step,
-        log_mean=area["log_mean"] + 2 * np.log1p(BORDER),  # a cell is its fibre plus half of each gap
+        log_mean=area["log_mean"] + 2 * float(exact.log(1 + BORDER)),  # a cell is its fibre plus half of each gap
         log_sd=0.79 * area["log_sd"],  # relaxation adds the rest
         aspect=1.5 + 1.2 * max(elongation - 1.31, -0.3),
         turn=float(np.clip(0.6 - 1.2 * (elongation - 1.31), 0.1, 0.7)),
@@ -352,7 +315,7 @@ def _fill(subject: dict[str, Any]) -> float:
     """
     area, cell = subject["fibre_area_px"], subject["tissue_cell_px"]
     tissue = sum(row.count("#") for row in subject["tissue"]) * cell**2
-    measured = subject["fibres_measured"] * np.exp(area["log_mean"] + area["log_sd"] ** 2 / 2) / tissue
+    measured = subject["fibres_measured"] * float(exact.exp(area["log_mean"] + area["log_sd"] ** 2 / 2)) / tissue
     return float(np.clip(1.25 * measured, *FILL)) if measured else float(np.mean(FILL))
 
 
@@ -366,27 +329,26 @@ def _levels(task: _Task, centre_yx: np.ndarray, shape: tuple[int, int]) -> tuple
     kind = _kind(share, quantile)
     deficiency = np.array(list(classes))[kind]
 
-    deviate = rng.standard_normal((n, len(settings.PROTEINS)))
+    deviate = exact.normal(rng, (n, len(settings.PROTEINS))).astype(float)
     for column in range(deviate.shape[1]):
         field = geometry.smooth_noise(shape, STAINING_PX, rng)
-        slow = field[tuple(np.minimum(centre_yx.round().astype(int), np.array(shape) - 1).T)]
-        slow = (slow - slow.mean()) / (slow.std() + 1e-6)
-        deviate[:, column] = np.sqrt(1 - STAINING) * deviate[:, column] + np.sqrt(STAINING) * slow
+        slow = field[tuple(np.minimum(centre_yx.round().astype(int), np.array(shape) - 1).T)].astype(float)
+        staining = np.sqrt(STAINING) * exact.standardised(slow)
+        deviate[:, column] = np.sqrt(1 - STAINING) * deviate[:, column] + staining
 
     log_mean = np.array([group["log_mean"] for group in classes.values()])
-    pooled = np.exp(np.average(log_mean, axis=0, weights=share))
-    values, vectors = np.linalg.eigh(np.array(task.subject["log_cov"]))
-    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-    scatter = deviate[:, : len(task.calibrated)] @ root * (pooled / (pooled - 1))  # d log(rate) = m / (m - 1) d log(m)
+    pooled = exact.exp(np.average(log_mean, axis=0, weights=share)).astype(float)
+    scatter = exact.correlated(deviate[:, : len(task.calibrated)], task.subject["log_cov"])
+    scatter *= pooled / (pooled - 1)  # d log(rate) = m / (m - 1) d log(m)
 
     level, healthy = np.empty((n, len(settings.PROTEINS))), np.empty((n, len(settings.PROTEINS)))
     for table, centre in (
         (level, _rate(log_mean)[kind]),
-        (healthy, np.broadcast_to(_rate(task.normal), scatter.shape)),
+        (healthy, np.broadcast_to(task.normal, scatter.shape)),
     ):
-        rate = dict(zip(task.calibrated, (centre * np.exp(scatter)).T, strict=True))
-        rate["TOM22"] = 0.9 * rate[MASS_MARKER] * np.exp(0.15 * deviate[:, -2])
-        rate["Dystrophin"] = MEMBRANE * np.exp(0.2 * deviate[:, -1])
+        rate = dict(zip(task.calibrated, (centre * exact.exp(scatter)).T, strict=True))
+        rate["TOM22"] = 0.9 * rate[MASS_MARKER] * exact.exp(0.15 * deviate[:, -2])
+        rate["Dystrophin"] = MEMBRANE * exact.exp(0.2 * deviate[:, -1])
         table[:] = np.clip(np.stack([rate[protein] for protein in settings.PROTEINS], axis=1), 0.01, GREATEST_RATE / 2)
     healthy[deficiency == "none"] = level[deficiency == "none"]
     if task.donor:
@@ -417,11 +379,18 @@ def _limits(counts: np.ndarray) -> tuple[int, int]:
     return low, max(high, low + 1)
 
 
-def _write_tables(folder: Path, subjects: list[dict], drawn: dict[str, tuple[pd.DataFrame, list[dict]]]) -> None:
-    names = [subject["subject"] for subject in subjects]
-    cohort = pd.DataFrame(subjects)[["subject", "label", "genotype"]]
-    cohort.insert(0, "section", names)
+def _stretched(counts: np.ndarray, low: int, high: int) -> np.ndarray:
+    """uint8: counts from `low` to `high` as grey from 0 to 255."""
+    return np.clip((np.arange(256.0) - low) / (high - low) * 255, 0, 255).astype(np.uint8)[counts]
+
+
+def _write_tables(folder: Path, tasks: list[_Task], drawn: dict[str, tuple[pd.DataFrame, list[dict]]]) -> None:
+    cohort = pd.DataFrame([task.subject for task in tasks])[["subject", "label", "genotype"]]
+    cohort.insert(0, "section", cohort["subject"])
     cohort.to_csv(folder / "cohort.csv", index=False)
-    pd.concat([drawn[name][0] for name in names]).to_csv(folder / "truth" / "fibres.csv", index=False)
-    stretch = [row for name in names for row in drawn[name][1]]
+    twins = cohort[[task.is_twin for task in tasks]]
+    if len(twins):
+        twins.to_csv(folder / ORIGINAL_STRETCH / "cohort.csv", index=False)
+    pd.concat([drawn[name][0] for name in cohort["section"]]).to_csv(folder / "truth" / "fibres.csv", index=False)
+    stretch = [row for name in cohort["section"] for row in drawn[name][1]]
     pd.DataFrame(stretch).to_csv(folder / "truth" / "stretch.csv", index=False)

@@ -6,11 +6,12 @@ direction, its weight w_i sets its size (Aurenhammer 1987, doi:10.1137/0216006).
 outside the tissue, and a few inside, are drawn as neighbours and then left empty: that gives whole,
 rounded fibres along an irregular tissue edge instead of fibres cut by a line.
 
-Lengths are pixels (about 1 um), points are (y, x), fields are float32.
+Lengths are pixels (about 1 um), points are (y, x), fields are float32. All arithmetic is that of `exact`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
+
+from mitolib.phantom import exact
 
 CORNER_PX = 3.6  # how far a corner retreats from the point where three fibres would meet
 FREE_CORNER_PX = 9.0  # the same where a neighbour is missing
@@ -74,11 +77,11 @@ def upsample(coarse_yx: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def smooth_noise(shape: tuple[int, int], length_px: float, rng: Generator) -> np.ndarray:
-    """Gaussian random field of mean 0, variance 1 and correlation length `length_px`; float32."""
+    """Gaussian random field of correlation length `length_px`, float32, standardised over its coarse points."""
     step = max(1.0, length_px / 3)
     coarse = [int(np.ceil(side / step)) + 2 for side in shape]
-    field = ndi.gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), length_px / step / 1.5, mode="wrap")
-    return upsample(field / field.std(), shape)
+    field = exact.smooth(exact.normal(rng, coarse), length_px / step / 1.5, "wrap")
+    return upsample(exact.standardised(field), shape)
 
 
 def draw_tissue(
@@ -89,9 +92,9 @@ def draw_tissue(
     outline: rows of '#' (tissue) and '.', stretched over `shape`. Returns bool; its element (0, 0) is the
     point (-pad_px, -pad_px) of the section.
     """
-    cells = np.array([[character == "#" for character in row] for row in outline], dtype=np.float32)
+    cells = np.array([[character == "#" for character in row] for row in outline], dtype=float)
     inner = [int(np.ceil(side / step_px)) for side in shape]
-    smooth = upsample(ndi.gaussian_filter(cells, 0.6, mode="nearest"), (inner[0], inner[1]))
+    smooth = upsample(exact.smooth(cells, 0.6, "nearest"), (inner[0], inner[1]))
     cell_px = max(shape[0] / cells.shape[0], shape[1] / cells.shape[1])
     ragged = smooth_noise((inner[0], inner[1]), max(1.5 * cell_px / step_px, 3.0), rng)
     pad = int(np.ceil(pad_px / step_px))
@@ -148,24 +151,24 @@ def pack_cells(
     tissue: bool (h, w) on a grid of step_px. aspect: long over short axis of a cell. turn: radians by which
     the direction of the fibres wanders about the horizontal. Centres are in pixels of the mask's own origin.
     """
-    mean = np.exp(log_mean + log_sd**2 / 2)
+    mean = float(exact.exp(log_mean + log_sd**2 / 2))
     reach = np.sqrt(mean) * 1.6
     domain = ndi.distance_transform_edt(~tissue) * step_px < reach  # a belt of empty neighbours around the tissue
     room = domain.sum() * step_px**2
-    area = np.exp(rng.normal(log_mean, log_sd, max(4, round(room / mean))))
-    area *= room / area.sum()
+    area = exact.exp(log_mean + log_sd * exact.normal(rng, max(4, round(room / mean)))).astype(float)
+    area *= room / math.fsum(area)
     spots = np.argwhere(domain)
     chosen = rng.choice(len(spots), len(area), replace=len(spots) < len(area))
     centre = spots[chosen] + rng.uniform(0, 1, (len(area), 2))
     direction = turn * smooth_noise((domain.shape[0], domain.shape[1]), 12 * np.sqrt(mean) / step_px, rng)
-    spin = rng.normal(0, 0.22, len(area))
-    stretch = aspect * np.exp(rng.normal(0, 0.12, len(area)))
+    spin = 0.22 * exact.normal(rng, len(area)).astype(float)
+    stretch = aspect * exact.exp(0.12 * exact.normal(rng, len(area))).astype(float)
     radius = np.sqrt(area / np.pi) / step_px
     weight = radius**2
     for _ in range(ROUNDS):
         inside = np.clip(centre.round().astype(int), 0, np.array(domain.shape) - 1)
         angle = direction[inside[:, 0], inside[:, 1]] + spin
-        sine, cosine = np.sin(angle), np.cos(angle)
+        sine, cosine = exact.sine(angle), exact.cosine(angle)
         metric = np.stack(
             [
                 sine**2 / stretch + cosine**2 * stretch,
@@ -208,9 +211,10 @@ def grow(
     muscle has in excess of it is left out as tears.
     """
     centre = cells.centre_yx - pad_px
+    radius_px = math.fsum(cells.radius_px) / len(cells.radius_px)
     at = np.clip((cells.centre_yx / step_px).round().astype(int), 0, np.array(tissue.shape) - 1)
-    torn = smooth_noise((tissue.shape[0], tissue.shape[1]), TEAR_CELLS * cells.radius_px.mean() / step_px, rng)
-    frayed = ndi.distance_transform_edt(tissue) * step_px / (5 * cells.radius_px.mean())
+    torn = smooth_noise((tissue.shape[0], tissue.shape[1]), TEAR_CELLS * radius_px / step_px, rng)
+    frayed = ndi.distance_transform_edt(tissue) * step_px / (5 * radius_px)
     torn += np.minimum(frayed, 2)  # fibres are lost at edges first
     torn = torn[at[:, 0], at[:, 1]]
     inside = tissue[at[:, 0], at[:, 1]]
@@ -223,8 +227,8 @@ def grow(
     warp_yx = np.stack([2.2 * smooth_noise(shape, 45, rng) + 1.2 * smooth_noise(shape, 10, rng) for _ in range(2)])
     value, index = _sweep(placed, shape, warp_yx, 3)
     roughness = 0.75 * smooth_noise(shape, 12, rng) + 0.25 * smooth_noise(shape, 120, rng)
-    gap = np.float32(GAP * cells.radius_px.mean()) * np.exp(roughness)
-    cleft = CLEFT_PX * np.exp(1.1 * smooth_noise(shape, 160, rng))
+    gap = np.float32(GAP * radius_px) * exact.exp(roughness)
+    cleft = CLEFT_PX * exact.exp(1.1 * smooth_noise(shape, 160, rng))
     depth = np.full(shape, -1e3, np.float32)
     hollow = np.append(True, empty)  # by name of a cell, 0 = none
     bundle = np.append(-1, fascicle)
@@ -236,9 +240,9 @@ def grow(
         x = np.arange(shape[1], dtype=np.float32)[None, :] + warp_yx[1, rows]
         to_second = _border_distance(placed, value[:, rows], index[:, rows], 1, (y, x))
         to_third = _border_distance(placed, value[:, rows], index[:, rows], 2, (y, x))
-        # A corner is rounder where no fibre presses against it; log1p makes the two borders one smooth curve.
+        # A corner is rounder where no fibre presses against it; softplus makes the two borders one smooth curve.
         bend = np.where(hollow[second] | hollow[third], FREE_CORNER_PX, CORNER_PX).astype(np.float32)
-        strip = to_second - bend * np.log1p(np.exp(-np.maximum(to_third - to_second, 0) / bend)) - gap[rows]
+        strip = to_second - bend * exact.softplus(np.maximum(to_third - to_second, 0) / bend) - gap[rows]
         for near, distance in ((second, to_second), (third, to_third)):
             parted = bundle[near] != bundle[nearest]
             strip = np.where(parted, np.minimum(strip, distance - gap[rows] - cleft[rows]), strip)

@@ -19,6 +19,7 @@ from numpy.random import Generator
 from scipy import ndimage as ndi
 from scipy import stats
 
+from mitolib.phantom import exact
 from mitolib.phantom.geometry import Geometry, smooth_noise
 
 FLICKER = 0.33  # coefficient of variation of the rate from pixel to pixel, beyond Poisson
@@ -50,25 +51,24 @@ class Stain:
         self.area_px = np.bincount(self.cell[self.inside], minlength=int(self.cell.max()) + 1)[1:]
         rng, shape, n = stream("texture"), self.cell.shape, len(self.area_px) + 1
 
-        grain = ndi.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (0.8, 1.2))
-        log_rate = TEXTURE / grain.std() * grain + MOTTLE * smooth_noise(shape, 6, rng)
+        log_rate = TEXTURE * _oblong_noise(shape, (0.8, 1.2), rng) + MOTTLE * smooth_noise(shape, 6, rng)
         log_rate += SHADE * smooth_noise(shape, 30, rng)
         within = np.maximum(self.depth, 0)
         # Dark streaks along some fibres' cores, where the plane of section cuts the myofibrils obliquely.
-        streaks = ndi.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (1.5, 7))
-        streaked = STREAKS * np.maximum(rng.standard_normal(n) - 0.5, 0).astype(np.float32)
-        log_rate -= streaked[self.cell] * np.maximum(streaks / streaks.std(), 0) * (1 - np.exp(-within / 10))
+        streaks = np.maximum(_oblong_noise(shape, (1.5, 7.0), rng), 0)
+        streaked = STREAKS * np.maximum(exact.normal(rng, n) - np.float32(0.5), 0)
+        log_rate -= streaked[self.cell] * streaks * (1 - exact.exp(-within / 10))
 
-        crust = np.maximum(1 + smooth_noise(shape, 8, rng), 0) * np.exp(-within / np.float32(CLUMP_PX))
-        rim_gain = RIM_GAIN * np.exp(0.4 * rng.standard_normal(n)).astype(np.float32)
-        rim = np.exp(-within / np.float32(RIM_PX)) + CLUMP_GAIN * crust
-        self.modulation = np.exp(log_rate) * (1 + rim_gain[self.cell] * rim)
-        self.modulation /= 1 + np.exp(-(self.depth + 0.4) / np.float32(0.45))  # an edge about 1 px soft
+        crust = np.maximum(1 + smooth_noise(shape, 8, rng), 0) * exact.exp(-within / np.float32(CLUMP_PX))
+        rim_gain = RIM_GAIN * exact.exp(0.4 * exact.normal(rng, n))
+        rim = exact.exp(-within / np.float32(RIM_PX)) + CLUMP_GAIN * crust
+        self.modulation = exact.exp(log_rate) * (1 + rim_gain[self.cell] * rim)
+        self.modulation /= 1 + exact.exp(-(self.depth + 0.4) / np.float32(0.45))  # an edge about 1 px soft
         self.crust = crust * self.modulation
         self.plain = self._per_fibre(self.modulation)
 
         near = ndi.uniform_filter(self.inside.astype(np.float32), 41)
-        stroma = STROMA * np.exp(0.5 * smooth_noise(shape, 20, rng)) * np.minimum(1.5 * near, 1)
+        stroma = STROMA * exact.exp(0.5 * smooth_noise(shape, 20, rng)) * np.minimum(1.5 * near, 1)
         self.background = OUTSIDE + stroma * (self.depth < 0)
 
     def counts(
@@ -80,12 +80,12 @@ class Stain:
         twins; healthy: what it would be without the deficiency, which says how much of its SDHA is excess.
         """
         if protein == "Dystrophin":
-            field = MEMBRANE_FLOOR + np.exp(-np.square((self.depth + 0.3) / np.float32(MEMBRANE_PX)))
+            field = MEMBRANE_FLOOR + exact.exp(-np.square((self.depth + 0.3) / np.float32(MEMBRANE_PX)))
             rate, mean = self._spread(level) * field, level * self._per_fibre(field)
         else:
             field, mean = self.modulation, level
             if protein == "SDHA":
-                excess = np.clip(np.log(level / healthy), 0, 1.5)
+                excess = np.clip(exact.log(level / healthy), 0, 1.5)
                 field = field + self._spread(EXCESS_GAIN * excess / (1 + excess)) * self.crust
             inside = self._spread(level / self._per_fibre(field)) * field
             rate = np.where(self.inside, inside, self._spread(uncured / self.plain) * self.modulation)
@@ -103,6 +103,12 @@ class Stain:
     def _spread(self, value: np.ndarray) -> np.ndarray:
         """A value per fibre (N,) as a field, 0 where no fibre is near."""
         return np.append(0, value).astype(np.float32)[self.cell]
+
+
+def _oblong_noise(shape: tuple[int, int], sigma: tuple[float, float], rng: Generator) -> np.ndarray:
+    """Gaussian random field of mean 0 and variance 1, float32: white noise blurred by sigma (y, x) px."""
+    field = exact.smooth(exact.normal(rng, shape), sigma, "reflect")
+    return (field / exact.deviation_after(sigma)).astype(np.float32)
 
 
 @cache

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from mitolib.saliency.maps import enlarge, shrink
-from mitolib.saliency.network import Maps, Network, by_patch
+from mitolib.saliency.network import Network, by_patch
 from mitolib.saliency.truth import HeldOutPatches
 
 TOP = 0.05  # of the pixels; IAIA-BL's activation precision
@@ -50,18 +50,16 @@ class Localisation:
         return record
 
 
-def localise(maps: Maps, networks: Mapping[str, Network], tested: Mapping[str, HeldOutPatches]) -> Localisation:
-    """Score the maps of all networks and methods against the deficient fibres of the patches.
+def localise(
+    tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    networks: Mapping[str, Network],
+    tested: Mapping[str, HeldOutPatches],
+) -> Localisation:
+    """Bring together how well the maps of all networks and methods find the deficient fibres.
 
-    tested: by the name of the experiment. On data without truth there is nothing to score against.
+    tables: model -> method -> what `score` gives, or on data without truth a table without columns. tested: by the name
+    of the experiment.
     """
-    tables: dict[str, dict[str, pd.DataFrame]] = {}
-    for name, by_method in maps.items():
-        patches = tested[networks[name].experiment.name]
-        tables[name] = {
-            method: score(stack, patches.masks_nyx) if patches.has_truth else pd.DataFrame(index=range(len(stack)))
-            for method, stack in by_method.items()
-        }
     scores = by_patch(tables)
     if scores.columns.empty:
         return Localisation(scores, None)

@@ -20,9 +20,7 @@ from skimage.transform import resize
 
 from mitolib.saliency.maps import area_inside, enlarge
 from mitolib.saliency.methods import Evidence
-from mitolib.saliency.network import Maps, Network
 from mitolib.saliency.truth import HeldOutPatches
-from mitolib.settings import SaliencyBudget
 
 CELL = 4  # px of the 224: patches are altered in cells, one solves for 56 x 56 unknowns instead of 224 x 224
 NOISE = 0.01  # of the range 0-255, on imputed pixels, as in ROAD
@@ -44,7 +42,7 @@ class Perturbation:
     """What happened to the networks' answers when patches were altered where maps say."""
 
     removal: Mapping[str, Mapping[str, pd.DataFrame]]  # model -> method -> deletion and insertion, minus a random map's
-    effects: Mapping[str, pd.DataFrame]  # model -> see `restore`; empty without twins
+    effects: Mapping[str, pd.DataFrame]  # model -> of `restore`, and relevance: Grad-CAM's mean; empty without twins
     ranks: Mapping[str, Mapping[str, pd.Series]]  # model -> method -> see `causal_rank`; empty without twins
 
     @property
@@ -53,63 +51,13 @@ class Perturbation:
         counts = [f"{len(effects)} for {model}" for model, effects in self.effects.items()]
         return f"Fibres restored: {', '.join(counts)}." if counts else NO_TWIN
 
-    def restored_patch(self, network: Network, maps: Maps, held_out: HeldOutPatches) -> RestoredPatch:
+    def restored_patch(self, model: str, held_out: HeldOutPatches) -> RestoredPatch:
         """The patch of which most fibres were restored, the first of several, with Grad-CAM of the network."""
-        effects = self.effects[network.name]
+        effects = self.effects[model]
         i = int(effects["patch"].mode().min())
-        effects = effects[effects["patch"] == i].assign(patch=0)
-        fibres_nyx = held_out.fibres_nyx[[i]]
-        effects["relevance"] = mean_over_fibres(maps[network.name]["Grad-CAM"][[i]], fibres_nyx, effects)
-        return RestoredPatch(held_out.ndufb8_vdac1[i, ..., 0], fibres_nyx[0], effects)
-
-
-def perturb(
-    networks: Mapping[str, Network],
-    maps: Maps,
-    tested: Mapping[str, HeldOutPatches],
-    *,
-    budget: SaliencyBudget,
-    rng: Generator,
-) -> Perturbation:
-    """Remove what maps mark and, where the patches have twins, restore fibre by fibre; see `remove` and `restore`.
-
-    tested: by the name of the experiment. Removal is held against that by a map of random numbers of the same
-    resolution, one for each network, since blobs and scattered pixels do not take away the same.
-    """
-    altered = {name: held_out.first(budget.altered) for name, held_out in tested.items()}
-    removal: dict[str, dict[str, pd.DataFrame]] = {}
-    for name, by_method in maps.items():
-        network = networks[name]
-        patches_nhwc = altered[network.experiment.name].patches_nhwc
-        removal[name], at_random = {}, {}
-        for method, stack in by_method.items():
-            stack = stack[: budget.altered]
-            if stack.shape[1] not in at_random:
-                random = rng.random(stack.shape)
-                at_random[stack.shape[1]] = remove(
-                    network.log_odds, patches_nhwc, random, shares=budget.shares, rng=rng
-                )
-            by_map = remove(network.log_odds, patches_nhwc, stack, shares=budget.shares, rng=rng)
-            removal[name][method] = by_map - at_random[stack.shape[1]]
-    if any(held_out.twins_nhwc is None for held_out in tested.values()):
-        return Perturbation(removal, {}, {})
-    effects: dict[str, pd.DataFrame] = {}
-    ranks: dict[str, dict[str, pd.Series]] = {}
-    for name, network in networks.items():
-        held_out = altered[network.experiment.name]
-        effects[name] = restore(
-            network.log_odds,
-            held_out.patches_nhwc,
-            held_out.twins_nhwc,
-            held_out.fibres_nyx,
-            held_out.deficient,
-            most=budget.fibres,
+        return RestoredPatch(
+            held_out.ndufb8_vdac1[i, ..., 0], held_out.fibres_nyx[i], effects[effects["patch"] == i].assign(patch=0)
         )
-        ranks[name] = {
-            method: pd.Series(causal_rank(stack[: budget.altered], held_out.fibres_nyx, effects[name]))
-            for method, stack in maps[name].items()
-        }
-    return Perturbation(removal, effects, ranks)
 
 
 def impute(patch_yxc: np.ndarray, missing_yx: np.ndarray, *, rng: Generator) -> np.ndarray:
@@ -190,7 +138,8 @@ def restore(
 ) -> pd.DataFrame:
     """What each deficient fibre does to the network: columns patch, fibre, effect, one row per fibre.
 
-    One fibre at a time gets the pixels of the cured twin, the `most` largest of a patch. effect is by how much the log
+    One fibre at a time gets the pixels of the cured twin, the `most` largest of a patch. twins_nhwc: in the stretch of
+    the patches. effect is by how much the log
     odds of "patient" fall: within a patch it ranks fibres as the fall of p(patient) does, without rounding at 0 and 1.
     """
     rows = []
@@ -205,20 +154,26 @@ def restore(
     return pd.DataFrame(rows, columns=["patch", "fibre", "effect"])
 
 
-def mean_over_fibres(maps_nhw: np.ndarray, fibres_nyx: np.ndarray, effects: pd.DataFrame) -> np.ndarray:
-    """(len(effects),) mean of the map over each fibre of `restore`'s table, at the resolution of the section."""
-    large = {i: enlarge(maps_nhw[[i]], fibres_nyx.shape[1])[0] for i in effects["patch"].unique()}
-    return np.array([large[row.patch][fibres_nyx[row.patch] == row.fibre].mean() for row in effects.itertuples()])
+def fibres_to_restore(deficient: Sequence[np.ndarray], *, most: int) -> pd.DataFrame:
+    """Columns patch and fibre, one row for each fibre that `restore` restores, in its order."""
+    rows = [(i, number) for i, numbers in enumerate(deficient) for number in numbers[:most]]
+    return pd.DataFrame(rows, columns=["patch", "fibre"])
 
 
-def causal_rank(maps_nhw: np.ndarray, fibres_nyx: np.ndarray, effects: pd.DataFrame) -> np.ndarray:
-    """(N,) Spearman correlation, patch by patch, of the fibres' relevance in the map with their effect.
+def mean_over_fibres(maps_nhw: np.ndarray, fibres_nyx: np.ndarray, fibres: pd.DataFrame) -> np.ndarray:
+    """(len(fibres),) mean of the map over each fibre of `fibres_to_restore`, at the resolution of the section."""
+    large = {i: enlarge(maps_nhw[[i]], fibres_nyx.shape[1])[0] for i in fibres["patch"].unique()}
+    return np.array([large[row.patch][fibres_nyx[row.patch] == row.fibre].mean() for row in fibres.itertuples()])
 
-    NaN with fewer than four fibres, and where map or effect is the same for all.
+
+def causal_rank(effects: pd.DataFrame, n: int) -> np.ndarray:
+    """(n,) Spearman correlation, patch by patch, of the fibres' relevance in the map with their effect.
+
+    effects: columns patch, effect and relevance. NaN with fewer than four fibres, and where relevance or effect is the
+    same for all.
     """
-    rho = np.full(len(maps_nhw), np.nan)
-    by_fibre = effects.assign(relevance=mean_over_fibres(maps_nhw, fibres_nyx, effects))
-    for i, group in by_fibre.groupby("patch"):
+    rho = np.full(n, np.nan)
+    for i, group in effects.groupby("patch"):
         if len(group) >= LEAST_FIBRES and group["relevance"].nunique() > 1 and group["effect"].nunique() > 1:
             rho[i] = spearmanr(group["relevance"], group["effect"]).statistic
     return rho

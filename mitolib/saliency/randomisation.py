@@ -6,23 +6,20 @@ no independent witnesses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import pandas as pd
-from numpy.random import Generator
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from mitolib import patches
-from mitolib.metrics import Estimate, interval
+from mitolib.metrics import Estimate
 from mitolib.saliency.maps import unit
 from mitolib.saliency.methods import cascade
-from mitolib.saliency.network import PATIENT, Maps, Network
+from mitolib.saliency.network import PATIENT, Network
 from mitolib.saliency.truth import HeldOutPatches
-from mitolib.settings import SaliencyBudget
 
 
 def similarity(a_nhw: np.ndarray, b_nhw: np.ndarray) -> pd.DataFrame:
@@ -77,46 +74,7 @@ class Randomisation:
         }
 
 
-def randomise(
-    networks: Mapping[str, Network],
-    maps: Maps,
-    tested: Mapping[str, HeldOutPatches],
-    methods: Mapping[str, Callable[..., np.ndarray]],
-    *,
-    budget: SaliencyBudget,
-    seed: int,
-    rng: Generator,
-) -> Randomisation:
-    """Hold the maps against those of random weights, stage by stage and all at once, and of random labels.
-
-    tested: by the name of the experiment. seed: of the weights drawn anew. budget: how many patches have their maps
-    computed again, and by how many samples.
-    """
-    falling = _cascade(networks["VGG16"], tested["exp1"], seed)
-    alike: dict[str, dict[str, pd.DataFrame]] = {}
-    others: dict[str, dict[str, pd.DataFrame]] = {}
-    for name, network in networks.items():
-        if network.is_control:
-            continue
-        keras.utils.set_random_seed(seed)
-        untrained = keras.models.clone_model(network.model)
-        batch_nhwc = patches.as_input(tested[network.experiment.name].patches_nhwc[: budget.altered])
-        alike[name], others[name] = {}, {}
-        for method, compute in methods.items():
-            stack = maps[name][method]
-            random = compute(untrained, batch_nhwc, PATIENT, layer=network.layer, samples=budget.samples)
-            alike[name][method] = similarity(stack[: budget.altered], random)
-            others[name][method] = different_patches(stack)
-    labels = {}
-    if "VGG16-shuffled" in networks:
-        by_labels = similarity(maps["VGG16"]["Grad-CAM"], maps["VGG16-shuffled"]["Grad-CAM"])
-        labels = {measure: interval(by_labels[measure], tested["exp1"].subjects, rng=rng) for measure in by_labels}
-    different = different_patches(maps["VGG16"]["Grad-CAM"]).mean()
-    return Randomisation(falling, different, alike, others, labels)
-
-
-def _cascade(network: Network, held_out: HeldOutPatches, seed: int) -> pd.DataFrame:
-    """Index stage, from the top down; columns ssim and spearman: means over the patches."""
-    keras.utils.set_random_seed(seed)
-    stages = dict(cascade(network.model, network.layer, patches.as_input(held_out.patches_nhwc), PATIENT))
-    return pd.DataFrame({stage: similarity(stages["trained"], stack).mean() for stage, stack in stages.items()}).T
+def stages(network: Network, held_out: HeldOutPatches) -> pd.DataFrame:
+    """Index stage, from the top down, drawn anew; columns ssim and spearman: means over the patches."""
+    maps = dict(cascade(network.model, network.layer, patches.as_input(held_out.patches_nhwc), PATIENT))
+    return pd.DataFrame({stage: similarity(maps["trained"], stack).mean() for stage, stack in maps.items()}).T

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mitolib import own_data, patches
-from mitolib.cohort import Section, read_truth
+from mitolib.cohort import Section, digest, read_truth
 from mitolib.networks import INPUT_PX
 from mitolib.saliency.maps import enlarge, shrink, unit
 from mitolib.study import Experiment
@@ -88,10 +90,13 @@ class HeldOutPatches:
     rows: pd.DataFrame  # of the patch table
     patches_nhwc: np.ndarray  # (N, H, W, C) uint8: what the networks are shown
     ndufb8_vdac1: np.ndarray | None  # (N, H, W, 2) uint8; None where the two proteins are not there
-    twins_nhwc: np.ndarray | None  # (N, H, W, C) uint8: every deficient fibre cured; None but on the phantom
+    twins_nhwc: (
+        np.ndarray | None
+    )  # (N, H, W, C) uint8: every deficient fibre cured, else equal; None but on the phantom
     fibres_nyx: np.ndarray  # (N, size, size) uint16: fibre numbers at the resolution of the section, 0 for none
     deficient: list[np.ndarray]  # of each patch: numbers of its deficient fibres, largest first
     has_truth: bool
+    depends: Mapping[str, Any] = field(default_factory=dict)  # what tells them from others, as plain values
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,7 +149,8 @@ def held_out_patches(
     """At most n test patches of patients, the subjects in turn; of mosaic sections alone where the truth is known.
 
     table: all patches of the experiment, indexed from 0, with the column split. patches_nhwc: their pixels, uint8.
-    twins: the same sections with every deficient fibre cured.
+    twins: the same sections with every deficient fibre cured, in the stretch of the sick ones: a fibre is pasted from
+    one into the other, and the pixels around it must be the same (`phantom.in_original_stretch`).
     """
     patients = [section.section for section in data.sections if section.label == "patient"]
     tested = table[(table["split"] == "test") & table["section"].isin(mosaic(data.root, patients))]
@@ -162,4 +168,18 @@ def held_out_patches(
         fibres_nyx=fibres_nyx,
         deficient=deficient,
         has_truth=data.has_truth,
+        depends={
+            "explained": hashlib.sha256(rows[["section", "y", "x", "size"]].to_csv(index=False).encode()).hexdigest(),
+            "truth": _digest([*fibres_nyx, *deficient]) if data.has_truth else None,
+            "marker": data.digest(MARKER_PROTEINS) if data.has(own_data.MARKER) else None,
+            "twins": digest(twins, experiment.proteins) if twins else None,
+        },
     )
+
+
+def _digest(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 of arrays of whole numbers."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(repr(array.shape).encode() + np.ascontiguousarray(array, np.int64).tobytes())
+    return total.hexdigest()

@@ -64,19 +64,17 @@ def rank_among(score: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.sort(reference), score) / len(reference)
 
 
-def ranks_of_tested(
-    scores: Mapping[str, np.ndarray], shown: np.ndarray, train: np.ndarray, test: np.ndarray
-) -> pd.DataFrame:
+def ranks_of_tested(ranks: Mapping[str, np.ndarray], shown: np.ndarray, test: np.ndarray) -> pd.DataFrame:
     """One row per detector and test patch that shows the concept or does not: detector, row, shown, rank.
 
-    scores: detector -> (N,) score of all patches. rank: among the training patches, so that folds can be pooled.
+    ranks: detector -> (len(test),) of the test patches, among the training patches, so that folds can be pooled; see
+    `rank_among`. shown: (N,) of all patches, 1, 0 or NaN.
     """
-    known = test[np.isfinite(shown[test])]
+    known = np.isfinite(shown[test])
+    rows = test[known]
     return pd.concat(
-        pd.DataFrame(
-            {"detector": name, "row": known, "shown": shown[known], "rank": rank_among(score[known], score[train])}
-        )
-        for name, score in scores.items()
+        pd.DataFrame({"detector": name, "row": rows, "shown": shown[rows], "rank": rank[known]})
+        for name, rank in ranks.items()
     )
 
 

@@ -1,6 +1,7 @@
 """The paper's experiment with concept whitening: its sets, its arms and their scores, and the same on people not seen.
 
-The concepts are the two classes. Rows are row numbers of the patch table; `labels` are class indices (N,).
+The concepts are the two classes. Rows are row numbers of the patch table; `labels` are class indices (N,). Whatever is
+trained comes from `arms`, as units; here are the sets that it is trained on, and what a page makes of the results.
 """
 
 from __future__ import annotations
@@ -8,23 +9,55 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.random import Generator
 
 from mitolib import metrics, paper, splits
 from mitolib.cohort import Section
 from mitolib.own_data import LeftOut
 from mitolib.settings import LABELS
-from mitolib.whitening import alignment, concepts, detection, measures
-from mitolib.whitening.fitting import Budget, Inputs, batches, p_patient
+from mitolib.units import Units
+from mitolib.whitening import concepts
+from mitolib.whitening.arms import OPPOSITES, PLACES, Evaluated, by_class, place_layers, train_arms, train_pair
+from mitolib.whitening.fitting import Budget
 from mitolib.whitening.measures import REPORTED
 from mitolib.whitening.sentences import numbered, too_few_people
-from mitolib.whitening.training import ARMS, Network, Trained, placed, train
+from mitolib.whitening.training import ARMS
+from mitolib.whitening.trunks import Trunk
 
-PLACES = tuple(f"layer{i}.1.bn1" for i in range(1, 5))  # of a layer, early to late in the network
-OPPOSITES = {"E2": "two axes", "E": "one signed axis", "A": "the public code"}  # arms whose geometry is shown
+__all__ = [
+    "ConceptPair",
+    "Evaluated",
+    "axis_score_table",
+    "best_counts",
+    "best_patches",
+    "by_class",
+    "concept_pair",
+    "concept_sets",
+    "findings",
+    "first_of_each_class",
+    "geometries",
+    "geometry_table",
+    "held_out_scores",
+    "held_out_table",
+    "ladder",
+    "ladder_means",
+    "model_entries",
+    "pair_positions",
+    "paper_comparison",
+    "place_layers",
+    "ranks_by_layer",
+    "reported",
+    "seed_values",
+    "set_sizes",
+    "train_arms",
+    "train_held_out",
+    "train_pair",
+    "used_units",
+]
+
 HELD_OUT = ("BatchNorm", "A", "D2")  # arms that are tried on people not seen
 MOST_SHOWN = 50  # test patches of a contact sheet
 LADDER = (  # what is shown of every arm
@@ -45,11 +78,6 @@ TITLES = {
 }
 
 
-def by_class(labels: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """class -> those of the rows that are of it."""
-    return {name: rows[labels[rows] == i] for i, name in enumerate(LABELS)}
-
-
 def concept_sets(labels: np.ndarray, rows: np.ndarray, *, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """The test patches `rows` of each class in two halves, drawn at random: set -> class -> rows.
 
@@ -68,56 +96,6 @@ def set_sizes(table: pd.DataFrame, halves: Mapping[str, Mapping[str, np.ndarray]
     """Patches in each of the five sets, by class."""
     sizes = {part: {label: len(rows) for label, rows in sets.items()} for part, sets in halves.items()}
     return pd.DataFrame(splits.counts(table) | sizes).T.rename_axis("set")
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A trained arm on the test patches."""
-
-    scores: Mapping[str, object]  # of `metrics.scores`
-    report: Mapping[str, object]  # of `measures.report`
-
-
-def train_arms(
-    network: Network,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    concept_rows: Mapping[str, np.ndarray],
-    *,
-    budget: Budget,
-    seeds: Iterable[int],
-) -> dict[str, dict[int, Trained]]:
-    """arm -> seed -> the last block of the network, trained on the patches `rows` with these concepts."""
-    return {
-        name: {
-            seed: train(
-                arm,
-                network.tail,
-                network.maps,
-                labels,
-                rows,
-                concept_rows,
-                budget=budget,
-                rng=np.random.default_rng(seed),
-                label=f"{name}, seed {seed}",
-            )
-            for seed in seeds
-        }
-        for name, arm in ARMS.items()
-    }
-
-
-def evaluate_arms(
-    trained: Mapping[str, Mapping[int, Trained]], network: Network, labels: np.ndarray, rows: np.ndarray
-) -> dict[str, dict[int, Evaluated]]:
-    """arm -> seed -> scores on the test patches `rows`, and what its layer is like there."""
-
-    def evaluated(arm: Trained) -> Evaluated:
-        called_patient = p_patient(arm.model, network.maps, rows) > 0.5
-        scores = metrics.scores(labels[rows], called_patient.astype(int))
-        return Evaluated(scores, measures.report(arm, network.maps, labels, rows))
-
-    return {name: {seed: evaluated(arm) for seed, arm in by_seed.items()} for name, by_seed in trained.items()}
 
 
 def paper_comparison(evaluated: Mapping[str, Mapping[int, Evaluated]], *, seed: int, published: bool) -> pd.DataFrame:
@@ -173,41 +151,15 @@ def axis_score_table(axis_scores_nk: np.ndarray, classes: Sequence[str]) -> pd.D
     return scores.melt("label", var_name="axis", value_name="score")
 
 
-def class_cosines(trained: Trained, network: Network, labels: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
-    """Cosine between the mean vectors of the two classes, over all units of the arm's norm layer."""
-    units_nc = measures.units(trained, network.maps, rows)
-    means = {label: units_nc[labels[rows] == i].mean(axis=0) for i, label in enumerate(LABELS)}
-    return detection.cosines(pd.DataFrame(means).T)
+def ranks_by_layer(placed: Units) -> pd.DataFrame:
+    """Where a test patch ranks among the test patches on each axis, in per cent, with the layer at each of PLACES.
 
-
-def ranks_by_layer(
-    network: Network,
-    pictures: Inputs,
-    labels: np.ndarray,
-    rows: Mapping[str, np.ndarray],
-    *,
-    budget: Budget,
-    rngs: Mapping[str, Generator],
-) -> pd.DataFrame:
-    """Where a test patch ranks among the test patches on each axis, in per cent, with the layer at each place.
-
-    The layer is put into the trained network and turned on the training patches; nothing is trained. rows: "train" and
-    "test". rngs: place -> what draws there; see PLACES. Columns layer, sample (number of the test patch), a class each.
+    placed: of `place_layers`. Columns layer, sample (number of the test patch), a class each.
     """
-    ranks = {}
-    for place, rng in rngs.items():
-        model = placed(
-            network.whole,
-            place,
-            pictures,
-            rows["train"],
-            by_class(labels, rows["train"]),
-            budget=budget,
-            n_rounds=len(rngs),
-            rng=rng,
-        )
-        scores_nk = alignment.concept_scores(model, batches(pictures, rows["test"]))
-        ranks[place] = pd.DataFrame(scores_nk, columns=LABELS).rank(pct=True) * 100
+    ranks = {
+        place: pd.DataFrame(of_place["scores"], columns=LABELS).rank(pct=True) * 100
+        for place, of_place in zip(PLACES, placed, strict=True)
+    }
     return pd.concat(ranks, names=["layer", "sample"]).reset_index()
 
 
@@ -243,45 +195,17 @@ def concept_pair(root: str | Path, table: pd.DataFrame, sections: Sequence[Secti
     return ConceptPair(concepts.first_two(there, rows), tuple(there))
 
 
-def pair_positions(
-    pair: ConceptPair,
-    network: Network,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    *,
-    budget: Budget,
-    seed: int,
-    rng: Generator,
-) -> dict[str, np.ndarray]:
-    """`measures.positions` of a layer that is trained with these two concepts; empty without them.
-
-    seed: of the training. rng: draws the positions, 150 of each group.
-    """
-    if not pair.rows:
-        return {}
-    trained = train(
-        ARMS["E2"],
-        network.tail,
-        network.maps,
-        labels,
-        rows,
-        pair.rows,
-        budget=budget,
-        rng=np.random.default_rng(seed),
-        label="two concepts",
-    )
-    return measures.positions(trained, network.maps, pair.rows, rows, n=150, rng=rng)
+def pair_positions(trained: Units) -> dict[str, np.ndarray]:
+    """`measures.positions` of the layer that was trained with two concepts; empty without it. trained: `train_pair`."""
+    return trained[0] if trained else {}
 
 
 # Why two opposite concepts cannot both have an axis, and what the arms get right.
 
 
-def geometries(
-    trained: Mapping[str, Mapping[int, Trained]], network: Network, labels: np.ndarray, rows: np.ndarray, *, seed: int
-) -> dict[str, dict[str, float]]:
-    """arm -> `measures.geometry` of the two classes among the training patches `rows`, for the arms of OPPOSITES."""
-    classes = by_class(labels, rows)
-    return {arm: measures.geometry(trained[arm][seed], network.maps, classes, rows) for arm in OPPOSITES}
+def geometries(evaluated: Mapping[str, Mapping[int, Evaluated]], *, seed: int) -> dict[str, dict[str, float]]:
+    """arm -> `measures.geometry` of the two classes among the training patches, for the arms of OPPOSITES."""
+    return {arm: evaluated[arm][seed].geometry for arm in OPPOSITES}
 
 
 def geometry_table(geometry: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -321,44 +245,37 @@ def seed_values(by_seed: pd.DataFrame, measure: str) -> pd.DataFrame:
 # The same on people whom the network has not seen.
 
 
+def train_held_out(trunks: Sequence[Trunk], *, seed: int, budget: Budget) -> list[dict[str, dict[int, Evaluated]]]:
+    """The arms of HELD_OUT for each fold: see `train_arms`. The concepts are the classes of its training patches."""
+    return [
+        train_arms(
+            trunk,
+            by_class(trunk.pictures.labels, trunk.rows["train"]),
+            names=HELD_OUT,
+            seeds=[seed],
+            budget=budget,
+        )
+        for trunk in trunks
+    ]
+
+
 def held_out_scores(
-    networks: Sequence[Network],
-    folds: Sequence[Mapping[str, np.ndarray]],
-    labels: np.ndarray,
-    subjects: Sequence[str],
-    *,
-    budget: Budget,
-    seed: int,
+    folds: Sequence[Mapping[str, Mapping[int, Evaluated]]], subjects: Sequence[str], *, seed: int
 ) -> dict[str, dict[str, object]]:
     """arm -> `metrics.scores` of the test patches of all folds together, and accuracy with its interval over subjects.
 
-    networks: of each fold, trained on its people. The concepts are the classes of its training patches. Empty without
-    folds.
+    folds: of `train_held_out`. subjects: (N,) of all patches. Empty without folds.
     """
     if not folds:
         return {}
-    called: dict[str, list[np.ndarray]] = {arm: [] for arm in HELD_OUT}
-    for i, (network, fold) in enumerate(zip(networks, folds, strict=True), start=1):
-        for arm in HELD_OUT:
-            trained = train(
-                ARMS[arm],
-                network.tail,
-                network.maps,
-                labels,
-                fold["train"],
-                by_class(labels, fold["train"]),
-                budget=budget,
-                rng=np.random.default_rng(seed),
-                label=f"fold {i}, {arm}",
-            )
-            called[arm].append(p_patient(trained.model, network.maps, fold["test"]) > 0.5)
-    tested, rng = np.concatenate([fold["test"] for fold in folds]), np.random.default_rng(seed)
-    scores = {}
+    rng, scores = np.random.default_rng(seed), {}
     for arm in HELD_OUT:
-        predicted = np.concatenate(called[arm]).astype(int)
-        right = predicted == labels[tested]
-        over_subjects = metrics.interval(right, np.asarray(subjects)[tested], rng=rng)
-        scores[arm] = metrics.scores(labels[tested], predicted) | {"over_subjects": over_subjects}
+        of_arm = [by_arm[arm][seed] for by_arm in folds]
+        tested = np.concatenate([evaluated.trunk.rows["test"] for evaluated in of_arm])
+        truth = of_arm[0].trunk.pictures.labels[tested]
+        predicted = np.concatenate([evaluated.called_patient for evaluated in of_arm]).astype(int)
+        over_subjects = metrics.interval(predicted == truth, np.asarray(subjects)[tested], rng=rng)
+        scores[arm] = metrics.scores(truth, predicted) | {"over_subjects": over_subjects}
     return scores
 
 
@@ -398,3 +315,12 @@ def findings(
             f"public code on {shares['A']}."
         )
     return numbered(sentences)
+
+
+def used_units(
+    trunks: Iterable[Trunk], by_arm: Iterable[Mapping[str, Mapping[int, Evaluated]]], more: Iterable[Units]
+) -> list[dict[str, Any]]:
+    """What the results file says of all units that a page is drawn from. by_arm: of `train_arms`, several times."""
+    of_arms = [evaluated.unit for arms in by_arm for by_seed in arms.values() for evaluated in by_seed.values()]
+    of_trunks = [entry for trunk in trunks for entry in trunk.units]
+    return [*of_trunks, *of_arms, *(entry for fits in more for entry in fits.record)]

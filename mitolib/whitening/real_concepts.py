@@ -1,8 +1,8 @@
 """Axes of real concepts, tried on people whom the network has not seen: who finds a concept, and at what cost.
 
 For each fold of people and each kind of picture (one protein, or a composite of three) a network, and of it two arms:
-with batch norm, and whitened with an axis for each concept that its training patches show. Rows are row numbers of the
-patch table; `labels` are class indices (N,).
+with batch norm, and whitened with an axis for each concept that its training patches show. They come from `trials`, as
+units; here is what a page makes of them. Rows are row numbers of the patch table; `labels` are class indices (N,).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,12 +20,14 @@ from mitolib import metrics
 from mitolib.metrics import Estimate
 from mitolib.own_data import LeftOut
 from mitolib.paper import INPUT_PX
-from mitolib.whitening import alignment, concepts, detection, measures
+from mitolib.units import Units
+from mitolib.whitening import concepts, detection
 from mitolib.whitening.concepts import measure
 from mitolib.whitening.detection import Detected
-from mitolib.whitening.fitting import Budget, batches, p_patient
 from mitolib.whitening.sentences import numbered, too_few_people
-from mitolib.whitening.training import ARMS, Network, Trained, extend, train
+from mitolib.whitening.training import ARMS
+from mitolib.whitening.trials import PAIR, FoldConcepts, Trial, train_axes, train_own_axes
+from mitolib.whitening.trunks import Trunk
 
 __all__ = [
     "FoldConcepts",
@@ -48,35 +51,20 @@ __all__ = [
     "own_table",
     "read_own",
     "train_axes",
+    "train_own_axes",
+    "used_units",
     "why_left_out",
 ]
 
-PLAIN, WHITENED = "BatchNorm", "D2"  # arms
 HIGH_AUC = 0.7  # counted in the findings
-REPEATS = 10  # deals of an axis among the test patches, for its importance
 
 
-@dataclass(frozen=True)
-class FoldConcepts:
-    """What the patches of one fold show."""
-
-    number: int  # of the fold, from 0
-    rows: Mapping[str, np.ndarray]  # set -> rows
-    annotation: pd.DataFrame  # of `concepts.annotate`, by the fold's training patches
-    concepts: Mapping[str, np.ndarray]  # concept -> training patches for its axis; empty if there is none
-
-    def tested(self) -> dict[str, np.ndarray]:
-        """concept -> positions among the test patches of those that show it."""
-        of_tested = self.annotation.iloc[self.rows["test"]]
-        return {name: np.flatnonzero(of_tested[name] == 1) for name in self.concepts}
-
-
-def annotate_folds(measured: pd.DataFrame, folds: Sequence[Mapping[str, np.ndarray]]) -> list[FoldConcepts]:
-    """measured: of `concepts.measure`. folds: set -> rows, of each."""
+def annotate_folds(measured: pd.DataFrame, folds: Mapping[str, Mapping[str, np.ndarray]]) -> list[FoldConcepts]:
+    """measured: of `concepts.measure`. folds: of `training.people_folds`."""
     annotated = []
-    for number, rows in enumerate(folds):
+    for name, rows in folds.items():
         annotation = concepts.annotate(measured, rows["train"])
-        annotated.append(FoldConcepts(number, rows, annotation, concepts.rows_for_axes(annotation, rows["train"])))
+        annotated.append(FoldConcepts(name, rows, annotation, concepts.rows_for_axes(annotation, rows["train"])))
     return annotated
 
 
@@ -102,55 +90,6 @@ def concept_counts(folds: Sequence[FoldConcepts]) -> pd.DataFrame:
     return pd.DataFrame()
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The network of one fold and one kind of picture, and the two arms that were trained on it."""
-
-    fold: FoldConcepts
-    picture: str
-    network: Network
-    arms: Mapping[str, Mapping[int, Trained]]  # arm -> seed -> its last block
-
-
-def train_axes(
-    folds: Sequence[FoldConcepts],
-    networks: Sequence[Mapping[str, Network]],
-    labels: np.ndarray,
-    *,
-    budget: Budget,
-    seeds: Iterable[int],
-) -> list[Trial]:
-    """Both arms on the network of every fold that has concepts. networks: picture -> network, of each fold.
-
-    Each axis is turned towards the training patches that show its concept and away from those that lack it.
-    """
-    trials = []
-    for fold, by_picture in ((fold, networks[fold.number]) for fold in folds if fold.concepts):
-        rows = fold.rows["train"]
-        lacking = {name: rows[fold.annotation[name].iloc[rows] == 0] for name in fold.concepts}
-        for picture, network in by_picture.items():
-            arms = {
-                arm: {
-                    seed: train(
-                        ARMS[arm],
-                        network.tail,
-                        network.maps,
-                        labels,
-                        rows,
-                        fold.concepts,
-                        without=lacking,
-                        budget=budget,
-                        rng=np.random.default_rng(seed),
-                        label=f"fold {fold.number + 1}, {picture}, {arm}, seed {seed}",
-                    )
-                    for seed in seeds
-                }
-                for arm in (PLAIN, WHITENED)
-            }
-            trials.append(Trial(fold, picture, network, arms))
-    return trials
-
-
 # Who finds a concept in people not seen.
 
 
@@ -160,18 +99,15 @@ def concept_ranks(trials: Sequence[Trial], subjects: Sequence[str]) -> pd.DataFr
     subjects: (N,) of all patches. Columns input (the kind of picture), concept, fold, seed, detector, row, shown, rank,
     subject; see `detection.ranks_of_tested`. Empty without trials.
     """
-    every, ranks = np.arange(len(subjects)), {}
+    ranks = {}
     for trial in trials:
-        train_rows, validation, test = (trial.fold.rows[part] for part in ("train", "validation", "test"))
-        for seed, whitened in trial.arms[WHITENED].items():
-            units_nc = measures.units(trial.arms[PLAIN][seed], trial.network.maps, every)
-            axes_nk = alignment.concept_scores(whitened.model, batches(trial.network.maps, every))
+        for seed in trial.seeds:
+            kept = trial.kept(seed)
             for axis, concept in enumerate(trial.fold.concepts):
+                by_detector = dict(zip(kept["detectors"], kept["ranks"][axis], strict=True))
                 shown = trial.fold.annotation[concept].to_numpy()
-                rivals = detection.detectors(units_nc, shown, train_rows, validation)
-                scores = {"axis": axes_nk[:, axis]} | rivals
-                key = trial.picture, concept, trial.fold.number, seed
-                ranks[key] = detection.ranks_of_tested(scores, shown, train_rows, test)
+                key = trial.picture, concept, trial.fold.name, seed
+                ranks[key] = detection.ranks_of_tested(by_detector, shown, trial.fold.rows["test"])
     if not ranks:
         return pd.DataFrame()
     table = pd.concat(ranks, names=["input", "concept", "fold", "seed"]).reset_index()
@@ -235,24 +171,17 @@ def findings(aucs: Mapping[str, Mapping[str, Mapping[str, Detected]]]) -> str:
 # Whether the network uses its axes, and what it pays for them.
 
 
-def importances(trials: Sequence[Trial], labels: np.ndarray, *, seed: int, rng: Generator) -> pd.DataFrame:
+def importances(trials: Sequence[Trial], *, seed: int) -> pd.DataFrame:
     """`measures.importance` of each axis on the test patches, mean over folds: index (concept, input), value and sd."""
-    rows = []
-    for trial in trials:
-        for axis, concept in enumerate(trial.fold.concepts):
-            importance = measures.importance(
-                trial.arms[WHITENED][seed],
-                trial.network.maps,
-                labels,
-                trial.fold.rows["test"],
-                axis,
-                repeats=REPEATS,
-                rng=rng,
-            )
-            rows.append({"input": trial.picture, "concept": concept} | importance)
+    rows = [
+        {"input": trial.picture, "concept": concept} | found
+        for trial in trials
+        for concept, found in trial.kept(seed)["importance"].items()
+    ]
     if not rows:
         return pd.DataFrame()
-    return pd.DataFrame(rows).groupby(["concept", "input"], sort=False).mean()
+    table = pd.DataFrame(rows).astype({"value": float, "sd": float})
+    return table.groupby(["concept", "input"], sort=False).mean()
 
 
 @dataclass(frozen=True)
@@ -272,15 +201,14 @@ def costs(
     rows = []
     for trial in trials:
         test = trial.fold.rows["test"]
-        for arm, by_seed in trial.arms.items():
-            for seed, trained in by_seed.items():
-                right = (p_patient(trained.model, trial.network.maps, test) > 0.5) == labels[test]
-                report = measures.report(trained, trial.network.maps, labels, test)
-                units_nc = measures.units(trained, trial.network.maps, test)
-                shared = detection.separability(units_nc, trial.fold.tested())
-                correlation = report["mean_abs_correlation"]
-                rows.append((trial.picture, arm, seed, right, test, correlation, shared))
+        for place, arm in enumerate(PAIR):
+            for seed in trial.seeds:
+                kept = trial.kept(seed)
+                right = (kept["p_patient"][place] > 0.5) == labels[test]
+                correlation = kept["report"][arm]["mean_abs_correlation"]
+                rows.append((trial.picture, arm, seed, right, test, correlation, kept["shared_direction"][arm]))
     table = pd.DataFrame(rows, columns=["input", "arm", "seed", "right", "row", "correlation", "shared"])
+    table = table.astype({"correlation": float, "shared": float})  # None, of what is not defined, as NaN
     by_picture: dict[str, dict[str, Cost]] = {}
     for (picture, arm), group in table.groupby(["input", "arm"], sort=False):
         right = np.concatenate(group["right"].to_numpy()) * 1.0
@@ -332,12 +260,10 @@ def concept_contrasts(trials: Sequence[Trial], *, seed: int) -> dict[str, pd.Dat
     """
     first = [trial for trial in trials if trial.fold is trials[0].fold][-1:]
     return {
-        ARMS[arm].what: detection.contrast(
-            measures.units(trial.arms[arm][seed], trial.network.maps, trial.fold.rows["test"]), trial.fold.tested()
-        )
+        ARMS[arm].what: pd.DataFrame(contrast, index=list(trial.fold.concepts), columns=list(trial.fold.concepts))
         for trial in first
         if len(trial.fold.concepts) > 1
-        for arm in (PLAIN, WHITENED)
+        for arm, contrast in zip(PAIR, trial.kept(seed)["contrast"], strict=True)
     }
 
 
@@ -349,36 +275,12 @@ def read_own(folder: str | Path | None) -> dict[str, np.ndarray]:
     return concepts.read_folders(folder, INPUT_PX) if folder else {}
 
 
-def own_axis_aucs(
-    network: Network,
-    pictures: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    rows: Mapping[str, np.ndarray],
-    *,
-    budget: Budget,
-    seed: int,
-) -> dict[str, float]:
-    """concept -> AUC of its axis: the third of its pictures that was kept back, against the patches rows["test"].
+def own_axis_aucs(trained: Units | None) -> dict[str, float]:
+    """concept -> AUC of its axis: the pictures that were kept back, against the test patches. Empty without concepts.
 
-    An axis of the network, which was trained on rows["train"], is turned towards each concept and away from these.
+    trained: of `train_own_axes`, None without.
     """
-    extended, own_rows = extend(network, pictures)
-    n_turning = {name: (2 * len(of_concept) + 2) // 3 for name, of_concept in own_rows.items()}
-    turning = {name: of_concept[: n_turning[name]] for name, of_concept in own_rows.items()}
-    kept_back = {name: of_concept[n_turning[name] :] for name, of_concept in own_rows.items()}
-    trained = train(
-        ARMS[WHITENED],
-        extended.tail,
-        extended.maps,
-        labels,
-        rows["train"],
-        turning,
-        without=dict.fromkeys(pictures, rows["train"]),
-        budget=budget,
-        rng=np.random.default_rng(seed),
-        label="your own concepts",
-    )
-    return measures.axis_aucs(trained, extended.maps, kept_back, rows["test"])
+    return trained[0]["aucs"] if trained else {}
 
 
 def own_table(pictures: Mapping[str, np.ndarray], aucs: Mapping[str, float]) -> pd.DataFrame | LeftOut:
@@ -387,3 +289,10 @@ def own_table(pictures: Mapping[str, np.ndarray], aucs: Mapping[str, float]) -> 
         return LeftOut("no folder was given.")
     counts = {name: len(of_concept) for name, of_concept in pictures.items()}
     return pd.DataFrame({"pictures": counts, "AUC against the test patches": aucs})
+
+
+def used_units(trunks: Iterable[Trunk], trials: Iterable[Trial], own: Units | None) -> list[dict[str, Any]]:
+    """What the results file says of all units that a page is drawn from. own: of `train_own_axes`, None without."""
+    of_trunks = [entry for trunk in trunks for entry in trunk.units]
+    of_trials = [entry for trial in trials for entry in trial.fits.record]
+    return [*of_trunks, *of_trials, *(own.record if own else [])]

@@ -9,38 +9,38 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.random import Generator
-from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torch import nn
 
 from mitolib import splits
 from mitolib.own_data import LeftOut
-from mitolib.whitening import alignment, resnet, surgery
-from mitolib.whitening.fitting import BATCH, Budget, Inputs, batches, budgets, fit, outputs, pictures
+from mitolib.whitening import alignment, surgery
+from mitolib.whitening.fitting import BATCH, Budget, Inputs, batches, budgets, fit, pictures
 from mitolib.whitening.layer import REFERENCE as PUBLIC_CODE
 from mitolib.whitening.sentences import too_few_people
+from mitolib.whitening.trunks import Pictures, Recipe, train_trunk
 
 __all__ = [
     "ARMS",
     "Arm",
     "Budget",
-    "Network",
+    "Pictures",
+    "Recipe",
     "Trained",
     "batches",
     "budgets",
-    "extend",
     "people_folds",
     "pictures",
     "placed",
     "tested_people",
     "train",
-    "train_network",
+    "train_trunk",
 ]
 
 PLACE, BEFORE_HEAD = "last.1.bn1", "before the head"  # in a tail; the first is layer4.1.bn1 of the whole network
@@ -57,6 +57,11 @@ class Arm:
     turned: bool = True
     against: bool = False  # each axis also away from patches without its concept
     signed: bool = False  # one axis, for the last concept; the first lies at its other end
+
+    @property
+    def depends(self) -> dict[str, Any]:
+        """What a training as this arm depends on, as plain values: all but the word for it."""
+        return {name: value for name, value in vars(self).items() if name != "what"}
 
 
 EXACT = PUBLIC_CODE | {"official_mask": False}
@@ -77,67 +82,12 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained arm: the model in evaluation, what each round found, and seconds of training."""
+    """A trained arm: the model in evaluation, what each step and each round found, and seconds of training."""
 
     model: nn.Module
+    loss: pd.Series  # by step
     rounds: tuple[alignment.Round, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class Network:
-    """A ResNet-18 trained on pictures, cut below its last block, with the maps of all patches at the cut."""
-
-    whole: resnet.ResNet18
-    maps_nchw: Tensor
-    loss: pd.Series  # by step
-
-    @property
-    def tail(self) -> nn.Sequential:
-        """The last block and the classifier."""
-        return resnet.divide(self.whole)[1]
-
-    def maps(self, rows: np.ndarray) -> Tensor:
-        """What the tail reads of these patches."""
-        return self.maps_nchw[rows]
-
-
-def train_network(
-    patches_nhwc: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    *,
-    arrays: tuple[np.ndarray, ...] | None,
-    augment: Callable[..., np.ndarray],
-    budget: Budget,
-    seed: int,
-    label: str,
-) -> Network:
-    """Train all layers on the patches `rows`, then compute the output of `layer4.0` for every patch, not augmented.
-
-    In between the batch norms take their statistics from training patches as they are, which augmented ones differ
-    from. arrays: `weights.resolve("ResNet18").arrays`. augment: (patches, rng=) -> patches.
-    """
-    torch.manual_seed(seed)
-    order, turns = np.random.default_rng(seed).spawn(2)
-    whole = resnet.build(int(labels.max()) + 1, arrays=arrays)
-    augmented = pictures(patches_nhwc, lambda batch_nhwc: augment(batch_nhwc, rng=turns))
-    loss = fit(whole, augmented, labels, rows, budget=budget, rng=order, label=f"{label}, training")
-    update_bn(batches(pictures(patches_nhwc), order.permutation(rows)[: 4 * BATCH]), whole)
-    return Network(whole, _maps(whole, patches_nhwc, f"{label}, maps"), loss)
-
-
-def _maps(whole: resnet.ResNet18, patches_nhwc: np.ndarray, label: str) -> Tensor:
-    return outputs(resnet.divide(whole)[0], pictures(patches_nhwc), np.arange(len(patches_nhwc)), label)
-
-
-def extend(known: Network, more: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, np.ndarray]]:
-    """The network with the maps of further pictures behind those it has, and their rows. more: name -> (N, H, W, 1)."""
-    maps, rows, end = [known.maps_nchw], {}, len(known.maps_nchw)
-    for name, patches_nhwc in more.items():
-        maps.append(_maps(known.whole, patches_nhwc, name))
-        rows[name] = np.arange(end, end := end + len(patches_nhwc))
-    return replace(known, maps_nchw=torch.cat(maps)), rows
 
 
 def train(
@@ -182,10 +132,10 @@ def train(
         rounds.append(alignment.align(model, [inputs(batch_rows) for batch_rows in shown.values()], against, head=head))
 
     turning = turn if arm.place is not None and arm.turned else None
-    fit(model, inputs, labels, rows, budget=budget, rng=rng, label=label, turn=turning)
+    loss = fit(model, inputs, labels, rows, budget=budget, rng=rng, label=label, turn=turning)
     if arm.place is not None and arm.calibrated:
         surgery.calibrate(model, batches(inputs, rows))
-    return Trained(model.eval(), tuple(rounds), time.monotonic() - start)
+    return Trained(model.eval(), loss, tuple(rounds), time.monotonic() - start)
 
 
 def placed(
@@ -210,25 +160,26 @@ def placed(
     return model.eval()
 
 
-def people_folds(table: pd.DataFrame, *, n_folds: int, n_computed: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """For each fold that is computed, set -> row numbers of its patches; all patches of a person are in one set.
+def people_folds(table: pd.DataFrame, *, n_folds: int, n_computed: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """fold, such as "fold 1 of 4" -> set -> row numbers of its patches; all patches of a person are in one set.
 
     table: one row per patch, with subject and label. n_folds: that the people of each class are dealt out to; the
     first n_computed of them are tested in turn. Raises what `splits.by_subject` raises.
     """
-    folds = []
+    folds = {}
     for fold in range(min(n_folds, n_computed)):
         split = splits.by_subject(table, n_folds=n_folds, fold=fold, seed=seed)
-        folds.append({part: np.flatnonzero(split == part) for part in splits.SETS})
+        rows = {part: np.flatnonzero(split == part) for part in splits.SETS}
+        folds[f"fold {fold + 1} of {n_folds}"] = rows
     return folds
 
 
 def tested_people(
-    table: pd.DataFrame, folds: Sequence[Mapping[str, np.ndarray]], *, people: int
+    table: pd.DataFrame, folds: Mapping[str, Mapping[str, np.ndarray]], *, people: int
 ) -> pd.DataFrame | LeftOut:
     """Who is tested in each fold, a row for each; or why there is none. people: in the smaller class."""
     if not folds:
         return too_few_people(people)
     subjects = table["subject"].to_numpy()
-    tested = {f"fold {i}": ", ".join(sorted(set(subjects[fold["test"]]))) for i, fold in enumerate(folds, start=1)}
+    tested = {name: ", ".join(sorted(set(subjects[rows["test"]]))) for name, rows in folds.items()}
     return pd.Series(tested, name="tested subjects", dtype=object).to_frame()

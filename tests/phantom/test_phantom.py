@@ -19,9 +19,10 @@ from scipy import ndimage as ndi
 from skimage.measure import regionprops_table
 from skimage.segmentation import clear_border
 
-from mitolib import settings
+from mitolib import cohort, settings
 from mitolib.phantom import draw
-from mitolib.phantom.draw import PhantomError, donors, make_phantom, section_size
+from mitolib.phantom.calibration import PhantomError, donors
+from mitolib.phantom.draw import in_original_stretch, make_phantom, section_size
 from mitolib.phantom.geometry import Geometry
 from mitolib.phantom.pixels import Stain
 
@@ -146,7 +147,7 @@ def test_areas_and_elongation_are_near_the_published_ones(root, fibres):
         whole = regionprops_table(label, properties=("area", "bbox"))
         area, spans = np.log(whole["area"]), (whole["bbox-2"] - whole["bbox-0"]) / (whole["bbox-3"] - whole["bbox-1"])
         assert area.mean() == pytest.approx(wanted["fibre_area_px"]["log_mean"], abs=0.12)
-        assert area.std() == pytest.approx(wanted["fibre_area_px"]["log_sd"], abs=0.12)
+        assert area.std() == pytest.approx(wanted["fibre_area_px"]["log_sd"], abs=0.17)  # of about a hundred fibres
         assert np.median(np.maximum(spans, 1 / spans)) == pytest.approx(wanted["aspect_ratio_median"], rel=0.12)
 
 
@@ -172,11 +173,13 @@ def test_a_brighter_fibre_has_a_higher_level(root, fibres):
         assert np.corrcoef(total / table["area_px"], table[protein])[0, 1] > 0.9
 
 
-def test_grey_runs_from_the_5th_to_the_95th_percentile_of_the_counts(root):
-    stretch = pd.read_csv(root / "truth" / "stretch.csv")
-    assert len(stretch) == 30 and (stretch["high"] > stretch["low"]).all()
+@pytest.mark.parametrize("kind", ["root", "cured", "afflicted"])
+def test_grey_runs_from_the_5th_to_the_95th_percentile_of_the_counts(kind, request):
+    folder = request.getfixturevalue(kind)
+    stretch = pd.read_csv(folder / "truth" / "stretch.csv")
+    assert len(stretch) == (20 if kind == "afflicted" else 30) and (stretch["high"] > stretch["low"]).all()
     for row in stretch[stretch["high"] - stretch["low"] > 10].itertuples():
-        image = grey(root, row.section, row.protein)
+        image = grey(folder, row.section, row.protein)
         assert len(np.unique(image)) == row.high - row.low + 1
         assert 0.05 <= (image == 255).mean() < 0.10
 
@@ -190,15 +193,46 @@ def test_dystrophin_is_on_the_border_of_a_fibre_and_mitochondria_are_within(root
     assert vdac[label > 0].mean() > 3 * vdac[label == 0].mean()
 
 
-def test_twins_agree_in_every_pixel_outside_deficient_fibres(root, cured, fibres):
-    for section in ("C01", "P02", "P05"):
+def test_in_the_stretch_of_the_original_twins_agree_in_every_pixel_outside_deficient_fibres(root, cured, fibres):
+    for section in ("P02", "P05"):
         label = tifffile.imread(root / "truth" / f"{section}.tif")
         np.testing.assert_array_equal(label, tifffile.imread(cured / "truth" / f"{section}.tif"))
         deficient = fibres.loc[fibres["section"] == section, "deficiency"] != "none"
         elsewhere = ~np.append(False, deficient)[label]
         for protein in settings.PROTEINS:
-            sick, healthy = (grey(folder, section, protein) for folder in (root, cured))
+            sick, healthy = (grey(folder, section, protein) for folder in (root, in_original_stretch(cured)))
             np.testing.assert_array_equal(sick[elsewhere], healthy[elsewhere])
+
+
+def test_a_control_is_the_same_in_the_cured_twin_byte_for_byte(root, cured):
+    assert digests(cured, "Control") == digests(root, "Control")
+
+
+@pytest.mark.parametrize(("kind", "section"), [("cured", "P02"), ("cured", "P05"), ("afflicted", "C01")])
+def test_a_twins_picture_shows_its_counts_between_its_own_percentiles(root, request, kind, section):
+    """Where the original's stretch does not cut them off, the counts can be read back from it."""
+    twin = request.getfixturevalue(kind)
+    limits = [
+        pd.read_csv(folder / "truth" / "stretch.csv").set_index(["section", "protein"]).loc[section]
+        for folder in (root, twin)
+    ]
+    for protein in settings.PROTEINS:
+        (low, high), (own_low, own_high) = (table.loc[protein] for table in limits)
+        before, after = grey(in_original_stretch(twin), section, protein), grey(twin, section, protein)
+        seen = (before > 0) & (before < 255)
+        counts = low + np.ceil(before[seen] * (high - low) / 255)
+        wanted = np.clip((counts - own_low) / (own_high - own_low) * 255, 0, 255).astype(np.uint8)
+        assert seen.any()
+        np.testing.assert_array_equal(after[seen], wanted)
+    assert (limits[0].loc["NDUFB8", "high"] != limits[1].loc["NDUFB8", "high"]) or section == "P05"
+    assert limits[0].loc["Dystrophin"].equals(limits[1].loc["Dystrophin"]), "membranes do not change"
+
+
+def test_a_twin_in_the_stretch_of_the_original_is_a_cohort_of_the_altered_sections(root, cured, afflicted):
+    assert [s.section for s in cohort.read_cohort(in_original_stretch(cured))] == ["P02", "P05"]
+    assert [s.section for s in cohort.read_cohort(in_original_stretch(afflicted))] == ["C01"]
+    with pytest.raises(PhantomError, match="wanted pictures of a twin"):
+        in_original_stretch(root)
 
 
 def test_curing_raises_ndufb8_in_deficient_fibres_pixel_by_pixel(root, cured, fibres):
@@ -211,7 +245,7 @@ def test_curing_raises_ndufb8_in_deficient_fibres_pixel_by_pixel(root, cured, fi
         assert not raised[here & ~deficient].any()
         label = tifffile.imread(root / "truth" / f"{section}.tif")
         pixels = np.append(False, (deficient & raised)[here])[label]
-        sick, healthy = (grey(folder, section, "NDUFB8").astype(int) for folder in (root, cured))
+        sick, healthy = (grey(folder, section, "NDUFB8").astype(int) for folder in (root, in_original_stretch(cured)))
         assert (healthy >= sick)[pixels].all()
         assert healthy[pixels].mean() > 1.5 * sick[pixels].mean()
 
@@ -225,23 +259,19 @@ def test_a_subject_without_normal_fibres_is_cured_on_its_own_mass(root, cured, f
     assert np.median(normal["NDUFB8"] / normal["VDAC1"]) == pytest.approx(ratio, rel=0.2)
 
 
-def test_an_afflicted_control_is_the_same_in_every_pixel_outside_its_deficient_fibres(root, afflicted):
+def test_in_its_original_stretch_an_afflicted_control_is_the_same_in_every_pixel_outside_its_deficient_fibres(
+    root, afflicted
+):
     twin = pd.read_csv(afflicted / "truth" / "fibres.csv", keep_default_na=False).query("section == 'C01'")
     label = tifffile.imread(root / "truth" / "C01.tif")
     np.testing.assert_array_equal(label, tifffile.imread(afflicted / "truth" / "C01.tif"))
     deficient = np.append(False, twin["deficiency"] != "none")[label]
     changed = np.zeros_like(deficient)
     for protein in settings.PROTEINS:
-        healthy, sick = (grey(folder, "C01", protein) for folder in (root, afflicted))
+        healthy, sick = (grey(folder, "C01", protein) for folder in (root, in_original_stretch(afflicted)))
         np.testing.assert_array_equal(healthy[~deficient], sick[~deficient])
         changed |= healthy != sick
     assert changed[deficient].mean() > 0.5
-
-
-def test_stretch_and_membranes_of_an_afflicted_control_are_its_own(root, afflicted):
-    own, twin = (pd.read_csv(folder / "truth" / "stretch.csv") for folder in (root, afflicted))
-    pd.testing.assert_frame_equal(own[own["section"] != "P02"].reset_index(drop=True), twin)
-    np.testing.assert_array_equal(grey(root, "C01", "Dystrophin"), grey(afflicted, "C01", "Dystrophin"))
 
 
 def test_patients_are_the_same_in_the_afflicted_twin_byte_for_byte(root, afflicted):

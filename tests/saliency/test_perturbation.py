@@ -66,8 +66,13 @@ def test_each_fibre_is_restored_alone_and_its_effect_is_the_fall(fibres):
 def test_a_map_that_ranks_fibres_as_they_act_correlates_with_one_and_its_reverse_with_minus_one(fibres):
     *_, labels, _ = fibres
     effects = pd.DataFrame({"patch": 0, "fibre": [1, 2, 3, 4], "effect": [30, 20, 10, 0]})
+
+    def rank(maps_nhw: np.ndarray, effects: pd.DataFrame = effects) -> np.ndarray:
+        relevance = perturbation.mean_over_fibres(maps_nhw, labels, effects)
+        return perturbation.causal_rank(effects.assign(relevance=relevance), 1)
+
     maps = np.array([[[4.0, 3], [2, 1]]])
-    assert_allclose(perturbation.causal_rank(maps, labels, effects), 1)
-    assert_allclose(perturbation.causal_rank(5 - maps, labels, effects), -1)
-    assert np.isnan(perturbation.causal_rank(maps, labels, effects[:3])), "three fibres are no ranking"
-    assert np.isnan(perturbation.causal_rank(np.ones((1, 2, 2)), labels, effects)), "nor is a constant map"
+    assert_allclose(rank(maps), 1)
+    assert_allclose(rank(5 - maps), -1)
+    assert np.isnan(rank(maps, effects[:3])), "three fibres are no ranking"
+    assert np.isnan(rank(np.ones((1, 2, 2)))), "nor is a constant map"

@@ -99,10 +99,10 @@ def test_ranks_make_folds_of_different_scale_comparable():
     assert detection.auc(ranks, both) == 1
 
 
-def test_the_test_patches_of_known_kind_are_ranked_among_the_training_patches():
-    shown, train, test = np.array([np.nan, 0, 1, 0, 1, np.nan]), np.array([0, 1, 2]), np.array([3, 4, 5])
-    scores = {"axis": np.array([1.0, 2, 3, 0, 2.5, 9]), "unit": np.array([1.0, 2, 3, 9, 9, 9])}
-    table = detection.ranks_of_tested(scores, shown, train, test)
+def test_a_row_comes_of_each_test_patch_of_known_kind_and_each_detector():
+    shown, test = np.array([np.nan, 0, 1, 0, 1, np.nan]), np.array([3, 4, 5])
+    ranks = {"axis": np.array([0, 2 / 3, 1]), "unit": np.array([1.0, 1, 1])}
+    table = detection.ranks_of_tested(ranks, shown, test)
     assert list(table) == ["detector", "row", "shown", "rank"]
     axis = table[table["detector"] == "axis"]
     assert axis["row"].tolist() == [3, 4] and axis["shown"].tolist() == [0, 1]

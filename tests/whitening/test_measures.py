@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -72,7 +73,7 @@ def test_the_last_axis_is_judged_by_the_last_class():
     maps[:, 0] = 0
     maps[6:, 1] += 9  # axis 1 tells the class, axis 0 nothing
     labels = np.repeat([0, 1], 6)
-    one = training.Trained(nn.Sequential(ConceptWhitening(4, 2, affine=False)).eval(), (), 0.0)
+    one = training.Trained(nn.Sequential(ConceptWhitening(4, 2, affine=False)).eval(), pd.Series(dtype=float), (), 0.0)
     assert measures.report(one, lambda rows: maps[rows], labels, np.arange(12))["auc"] == 1
     assert measures.report(one, lambda rows: maps[rows], 1 - labels, np.arange(12))["auc"] == 0
 
@@ -192,7 +193,7 @@ def test_each_axis_is_judged_by_its_own_pictures_against_the_others():
     model = nn.Sequential(ConceptWhitening(4, 2, affine=False)).eval()
     maps = torch.zeros(12, 4, 3, 3)
     maps[:4, 0], maps[4:8, 1] = 1, 1  # axis 0 and axis 1, and four of neither
-    one = training.Trained(model, (), 0.0)
+    one = training.Trained(model, pd.Series(dtype=float), (), 0.0)
     rows = {"large": np.arange(4), "pale": np.arange(4, 8)}
     assert measures.axis_aucs(one, lambda few: maps[few], rows, np.arange(8, 12)) == {"large": 1, "pale": 1}
     swapped = {"pale": rows["pale"], "large": rows["large"]}

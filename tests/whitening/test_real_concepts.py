@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from toy_arms import BUDGET, EVERY, LABELS, MAPS, see, toy_network
+from numpy.testing import assert_allclose
+from toy_arms import BUDGET, EVERY, LABELS, MAPS, see, toy_trunk, trained
 
-from mitolib.whitening import detection, measures, real_concepts
+from mitolib.whitening import alignment, detection, fitting, measures, real_concepts, trials
 from mitolib.whitening.detection import Detected
 
 pytestmark = [
@@ -16,8 +17,10 @@ pytestmark = [
 ]
 SHORT = replace(BUDGET, steps=5, every=2)
 SUBJECTS = np.array([f"S{i % 8}" for i in EVERY])
-PARTS = ({"train": EVERY[:50], "validation": EVERY[50:65], "test": EVERY[65:]},)
-PARTS += ({"train": EVERY[30:], "validation": EVERY[15:30], "test": EVERY[:15]},)
+PARTS = {
+    "fold 1 of 2": {"train": EVERY[:50], "validation": EVERY[50:65], "test": EVERY[65:]},
+    "fold 2 of 2": {"train": EVERY[30:], "validation": EVERY[15:30], "test": EVERY[:15]},
+}
 
 
 def measured() -> pd.DataFrame:
@@ -32,20 +35,27 @@ def folds():
 
 
 @pytest.fixture(scope="module")
-def trials(folds):
-    by_fold = [{"SDHA": toy_network(), "composite": toy_network()} for _ in folds]
-    return real_concepts.train_axes(folds, by_fold, LABELS, budget=SHORT, seeds=range(2))
+def trunks():
+    return {
+        name: {kind: toy_trunk(rows, kind=kind, split=name) for kind in ("SDHA", "composite")}
+        for name, rows in PARTS.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def aucs(trials):
-    ranks = real_concepts.concept_ranks(trials, SUBJECTS)
+def tried(folds, trunks):
+    return real_concepts.train_axes(folds, trunks, seeds=range(2), budget=SHORT)
+
+
+@pytest.fixture(scope="module")
+def aucs(tried):
+    ranks = real_concepts.concept_ranks(tried, SUBJECTS)
     return real_concepts.detector_aucs(ranks, rng=np.random.default_rng(0))
 
 
 def test_each_fold_annotates_by_its_own_training_patches(folds):
     first, second = folds
-    assert [fold.number for fold in folds] == [0, 1]
+    assert [fold.name for fold in folds] == list(PARTS)
     assert not first.annotation.equals(second.annotation)
     for fold in folds:
         assert all(set(rows) <= set(fold.rows["train"]) for rows in fold.concepts.values())
@@ -54,7 +64,7 @@ def test_each_fold_annotates_by_its_own_training_patches(folds):
 
 
 def test_the_counts_are_of_the_first_fold_with_concepts(folds):
-    without = real_concepts.annotate_folds(measured() * 0, PARTS[:1])
+    without = real_concepts.annotate_folds(measured() * 0, PARTS)[:1]
     counts = real_concepts.concept_counts([*without, *folds])
     assert counts["training patches for its axis"].tolist() == [len(rows) for rows in folds[0].concepts.values()]
     assert counts.loc["bright", "with it, of all patches"] == (folds[0].annotation["bright"] == 1).sum()
@@ -67,22 +77,74 @@ def test_what_keeps_axes_from_being_tried_is_said(folds):
     assert real_concepts.why_left_out(folds, people=3) is None
 
 
-def test_both_arms_are_trained_for_each_fold_picture_and_seed(trials):
-    assert [(trial.fold.number, trial.picture) for trial in trials] == [
-        (number, picture) for number in (0, 1) for picture in ("SDHA", "composite")
+def test_both_arms_are_trained_for_each_fold_picture_and_seed(tried):
+    assert [(trial.fold.name, trial.picture) for trial in tried] == [
+        (name, picture) for name in PARTS for picture in ("SDHA", "composite")
     ]
-    assert all(list(trial.arms) == ["BatchNorm", "D2"] for trial in trials)
-    assert all(list(by_seed) == [0, 1] for trial in trials for by_seed in trial.arms.values())
-    assert real_concepts.train_axes([], [], LABELS, budget=SHORT, seeds=[0]) == []
+    assert all(trial.seeds == (0, 1) and len(trial.fits) == 2 for trial in tried)
+    assert real_concepts.train_axes([], {}, seeds=[0], budget=SHORT) == []
+    used = real_concepts.used_units([], tried, None)
+    assert len({unit["key"] for unit in used}) == 8
+    assert used[1]["unit"] == tried[0].trunk.name | {"arm": "D2", "place": "last.1.bn1", "seed": 1}
 
 
-def test_every_detector_is_tried_on_the_test_patches_of_all_folds(trials, folds):
-    ranks = real_concepts.concept_ranks(trials, SUBJECTS)
+def by_hand(fold, arm):
+    """Of seed 1, on the toys."""
+    rows = fold.rows["train"]
+    lacking = {name: rows[fold.annotation[name].iloc[rows] == 0] for name in fold.concepts}
+    return trained(arm, fold.concepts, budget=SHORT, seed=1, rows=rows, without=lacking)
+
+
+def test_a_unit_keeps_what_the_two_trained_arms_give(tried, folds):
+    kept, fold = tried[0].kept(1), folds[0]
+    plain, whitened = (by_hand(fold, arm) for arm in ("BatchNorm", "D2"))
+    train_rows, validation, test = fold.rows.values()
+    for place, one in enumerate((plain, whitened)):
+        np.testing.assert_array_equal(kept["p_patient"][place], fitting.p_patient(one.model, see, test))
+        contrast = detection.contrast(measures.units(one, see, test), fold.tested())
+        np.testing.assert_array_equal(kept["contrast"][place], contrast)
+    axes_nk = alignment.concept_scores(whitened.model, fitting.batches(see, EVERY))
+    plain_nc, rng = measures.units(plain, see, EVERY), np.random.default_rng(1)
+    for axis, name in enumerate(fold.concepts):
+        rivals = detection.detectors(plain_nc, fold.annotation[name].to_numpy(), train_rows, validation)
+        assert kept["detectors"] == ["axis", *rivals]
+        for ranks, score in zip(kept["ranks"][axis], (axes_nk[:, axis], *rivals.values()), strict=True):
+            np.testing.assert_array_equal(ranks, detection.rank_among(score[test], score[train_rows]))
+        given = {"repeats": trials.REPEATS, "rng": rng}
+        assert kept["importance"][name] == measures.importance(whitened, see, LABELS, test, axis, **given)
+
+
+def test_a_trial_is_found_again_without_its_trunk_and_told_apart_by_its_concepts(tried, folds, trunks, monkeypatch):
+    monkeypatch.setattr(trials, "_fit", None)
+    (again, *_) = real_concepts.train_axes(folds[:1], trunks, seeds=[1], budget=SHORT)
+    assert again.fits.record == tried[0].fits.record[1:]
+    other = real_concepts.annotate_folds(measured()[::-1].reset_index(drop=True), PARTS)
+    with pytest.raises(TypeError, match="not callable"):
+        real_concepts.train_axes(other[:1], trunks, seeds=[1], budget=SHORT)
+
+
+def test_a_trial_comes_out_as_it_did_when_its_protocol_was_declared(tried):
+    """Where it does not, the method has changed: raise `trials.PROTOCOL`, and pin what comes out now.
+
+    Tolerance: 2e-3 of a probability or a cosine, 5e-3 of an importance, one place among the training patches of a rank.
+    """
+    assert trials.PROTOCOL == 1
+    kept = tried[0].kept(0)
+    assert_allclose(kept["p_patient"][:, 0], [0.6415, 0.6514], atol=2e-3)
+    assert_allclose(kept["ranks"][0, :, 0], [0.76, 0.5, 0.78, 0.78], atol=2e-2)
+    assert_allclose(kept["contrast"][1], [[0.9409, 0.9409], [0.9409, 1.0]], atol=2e-3)
+    assert_allclose([found["value"] for found in kept["importance"].values()], [1.0260, 0.9943], atol=5e-3)
+
+
+def test_every_detector_is_tried_on_the_test_patches_of_all_folds(tried, folds):
+    ranks = real_concepts.concept_ranks(tried, SUBJECTS)
     assert set(ranks["detector"]) == {"axis", "best unit", "LDA", "probe"}
     assert (ranks["subject"] == SUBJECTS[ranks["row"]]).all() and ranks["rank"].between(0, 1).all()
-    for (number, concept), group in ranks.groupby(["fold", "concept"]):
-        known = folds[number].annotation[concept].iloc[folds[number].rows["test"]].notna()
-        assert set(group["row"]) == set(folds[number].rows["test"][known])
+    by_name = {fold.name: fold for fold in folds}
+    for (name, concept), group in ranks.groupby(["fold", "concept"]):
+        tested = by_name[name].rows["test"]
+        known = by_name[name].annotation[concept].iloc[tested].notna()
+        assert set(group["row"]) == set(tested[known])
     assert real_concepts.concept_ranks([], SUBJECTS).empty
 
 
@@ -107,22 +169,16 @@ def test_the_findings_count_what_is_found_and_leave_out_pictures_without_a_defin
     assert not real_concepts.has_defined_axis({"composite": found["composite"]}) and real_concepts.findings({}) == ""
 
 
-def test_importance_is_the_mean_over_folds(trials):
-    rng, again = (np.random.default_rng(0) for _ in range(2))
-    importance = real_concepts.importances(trials, LABELS, seed=0, rng=rng)
+def test_importance_is_the_mean_over_folds(tried):
+    importance = real_concepts.importances(tried, seed=0)
     assert importance.index.names == ["concept", "input"] and len(importance) == 4
-    values = []
-    for trial in trials:
-        for axis, concept in enumerate(trial.fold.concepts):
-            given = {"repeats": real_concepts.REPEATS, "rng": again}
-            found = measures.importance(trial.arms["D2"][0], see, LABELS, trial.fold.rows["test"], axis, **given)
-            values += [found["value"]] if (concept, trial.picture) == ("bright", "SDHA") else []
-    assert importance.loc[("bright", "SDHA"), "value"] == pytest.approx(np.mean(values))
-    assert real_concepts.importances([], LABELS, seed=0, rng=rng).empty
+    values = [trial.kept(0)["importance"]["bright"]["value"] for trial in tried if trial.picture == "SDHA"]
+    assert len(values) == 2 and importance.loc[("bright", "SDHA"), "value"] == pytest.approx(np.mean(values))
+    assert real_concepts.importances([], seed=0).empty
 
 
-def test_the_cost_is_over_all_folds_and_seeds(trials):
-    costs = real_concepts.costs(trials, LABELS, SUBJECTS, rng=np.random.default_rng(0))
+def test_the_cost_is_over_all_folds_and_seeds(tried):
+    costs = real_concepts.costs(tried, LABELS, SUBJECTS, rng=np.random.default_rng(0))
     assert list(costs) == ["SDHA", "composite"] and list(costs["SDHA"]) == ["batch norm", "E2, against the others"]
     plain = costs["SDHA"]["batch norm"]
     assert plain.accuracy.n == 2 * (15 + 15) and 0 <= plain.shared_direction <= 1 and plain.sd_over_seeds is not None
@@ -132,27 +188,28 @@ def test_the_cost_is_over_all_folds_and_seeds(trials):
     assert real_concepts.cost_table({}).empty
 
 
-def test_the_entries_hold_the_area_of_each_detector_and_the_importance(trials, aucs):
-    importance = real_concepts.importances(trials, LABELS, seed=0, rng=np.random.default_rng(0))
+def test_the_entries_hold_the_area_of_each_detector_and_the_importance(tried, aucs):
+    importance = real_concepts.importances(tried, seed=0)
     entry = real_concepts.concept_entries(aucs, importance)["composite"]["coarse"]
     assert entry["auc_best_unit"] is aucs["composite"]["coarse"]["best unit"]
     assert entry["importance"]["value"] == importance.loc[("coarse", "composite"), "value"]
 
 
-def test_the_contrast_is_of_the_last_picture_in_the_first_fold(trials):
-    contrasts = real_concepts.concept_contrasts(trials, seed=1)
-    trial = trials[1]
-    assert (trial.fold.number, trial.picture) == (0, "composite")
-    units = measures.units(trial.arms["D2"][1], see, trial.fold.rows["test"])
-    pd.testing.assert_frame_equal(contrasts["E2, against the others"], detection.contrast(units, trial.fold.tested()))
+def test_the_contrast_is_of_the_last_picture_in_the_first_fold(tried):
+    contrasts = real_concepts.concept_contrasts(tried, seed=1)
+    trial = tried[1]
+    assert (trial.fold.name, trial.picture) == ("fold 1 of 2", "composite")
+    shown = contrasts["E2, against the others"]
+    np.testing.assert_array_equal(shown, trial.kept(1)["contrast"][1])
+    assert list(shown) == list(shown.index) == list(trial.fold.concepts)
     assert real_concepts.concept_contrasts([], seed=0) == {}
 
 
 def test_own_concepts_are_turned_to_with_two_thirds_and_tested_with_the_rest(monkeypatch):
-    network, calls = toy_network(), {}
+    calls = {}
     own_rows = {"torn": np.arange(5), "dark": np.arange(5, 9)}
-    monkeypatch.setattr(real_concepts, "extend", lambda known, pictures: (known, own_rows))
-    train = real_concepts.train
+    monkeypatch.setattr(trials, "extend", lambda known, pictures: (known, own_rows))
+    train = trials.train
 
     def spy(*given, **more):
         calls.update(turning=given[5], without=more["without"])
@@ -162,14 +219,16 @@ def test_own_concepts_are_turned_to_with_two_thirds_and_tested_with_the_rest(mon
         calls.update(kept_back=kept_back)
         return dict.fromkeys(kept_back, 0.5)
 
-    monkeypatch.setattr(real_concepts, "train", spy)
+    monkeypatch.setattr(trials, "train", spy)
     monkeypatch.setattr(measures, "axis_aucs", areas)
     pictures = {name: np.zeros((len(rows), 4, 4, 1), np.uint8) for name, rows in own_rows.items()}
     rows = {"train": EVERY[10:60], "test": EVERY[60:]}
-    aucs = real_concepts.own_axis_aucs(network, pictures, LABELS, rows, budget=SHORT, seed=0)
+    axes = real_concepts.train_own_axes(toy_trunk(rows), pictures, seed=0, budget=SHORT)
+    aucs = real_concepts.own_axis_aucs(axes)
     assert {name: own.tolist() for name, own in calls["turning"].items()} == {"torn": [0, 1, 2, 3], "dark": [5, 6, 7]}
     assert {name: own.tolist() for name, own in calls["kept_back"].items()} == {"torn": [4], "dark": [8]}
     assert all(set(others) == set(rows["train"]) for others in calls["without"].values())
     table = real_concepts.own_table(pictures, aucs)
     assert table["pictures"].tolist() == [5, 4] and "no folder" in str(real_concepts.own_table({}, {}))
-    assert real_concepts.read_own(None) == {}
+    assert real_concepts.read_own(None) == {} and real_concepts.own_axis_aucs(None) == {}
+    assert real_concepts.used_units([], [], axes)[0]["unit"]["concepts"] == "own"

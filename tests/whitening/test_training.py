@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.nn import functional
-from toy_arms import BUDGET, CLASSES, EVERY, FEW, LABELS, MAPS, ROWS, C, eye, logits, see, toy_tail, trained
+from toy_arms import BUDGET, CLASSES, EVERY, FEW, LABELS, MAPS, ROWS, C, Tiny, eye, logits, see, toy_tail, trained
 
-from mitolib.whitening import alignment, fitting, resnet, surgery, training
+from mitolib.whitening import alignment, fitting, resnet, surgery, training, trunks
 from mitolib.whitening.layer import ConceptWhitening
 
 pytestmark = [  # two classes that are all the data, and few channels, make the layer warn; its own tests hold that
@@ -170,6 +170,7 @@ def test_every_arm_trains_a_copy_and_leaves_the_tail(name):
     after = tail.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
     assert not torch.equal(one.model.fc.weight, tail.fc.weight) and not one.model.training and one.seconds > 0
+    assert one.loss.index.tolist() == list(range(1, BUDGET.steps + 1))
 
 
 @over_arms
@@ -308,22 +309,6 @@ def test_a_picture_in_two_concepts_is_named():
 # ---- the whole network
 
 
-class Tiny(nn.Module):
-    """What `resnet.divide` wants of a ResNet-18, with 4 channels: pictures of 16 px give maps of 4 x 4."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1, self.maxpool = nn.Conv2d(3, 4, 3, 2, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2)
-        for name in ("layer1", "layer2", "layer3"):
-            setattr(self, name, nn.Sequential(resnet.BasicBlock(4, 4, 1)))
-        self.layer4 = nn.Sequential(resnet.BasicBlock(4, 4, 1), resnet.BasicBlock(4, 4, 1))
-        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, n_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        trunk, tail = resnet.divide(self)
-        return tail(trunk(x))
-
-
 @pytest.fixture
 def patches(monkeypatch, rng) -> np.ndarray:
     monkeypatch.setattr(resnet, "build", lambda n_classes, arrays: Tiny(n_classes))
@@ -333,14 +318,14 @@ def patches(monkeypatch, rng) -> np.ndarray:
 def a_network(patches: np.ndarray, *, seed: int = 0, rows: np.ndarray = ROWS, augment=lambda few, rng: few):
     budget = replace(BUDGET, steps=4)
     labels = LABELS[: len(patches)]
-    return training.train_network(
+    return trunks.train_network(
         patches, labels, rows, arrays=None, augment=augment, budget=budget, seed=seed, label=""
-    )
+    )[0]
 
 
 def test_the_tail_makes_of_the_maps_what_the_network_makes_of_the_pictures(patches):
     known = a_network(patches)
-    assert known.maps_nchw.shape == (70, 4, 4, 4) and len(known.loss) == 4
+    assert known.maps_nchw.shape == (70, 4, 4, 4)
     whole = fitting.outputs(known.whole, fitting.pictures(patches), np.arange(70))
     assert_allclose(fitting.outputs(known.tail, known.maps, np.arange(70)), whole, atol=1e-5)
 
@@ -382,13 +367,13 @@ def test_a_network_depends_on_its_seed_alone(patches):
 
 def test_maps_of_further_pictures_stand_behind_those_there_are(patches):
     known = a_network(patches)
-    wide, rows = training.extend(known, {"large": patches[5:8], "pale": patches[:2]})
+    wide, rows = trunks.extend(known, {"large": patches[5:8], "pale": patches[:2]})
     assert {name: own.tolist() for name, own in rows.items()} == {"large": [70, 71, 72], "pale": [73, 74]}
     assert torch.equal(wide.maps_nchw[:70], known.maps_nchw) and len(known.maps_nchw) == 70
     assert_allclose(wide.maps(rows["large"]), known.maps(np.arange(5, 8)), atol=1e-6)
     assert_allclose(wide.maps(rows["pale"]), known.maps(np.arange(2)), atol=1e-6)
     assert wide.whole is known.whole
-    same, none = training.extend(known, {})
+    same, none = trunks.extend(known, {})
     assert torch.equal(same.maps_nchw, known.maps_nchw) and none == {}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mitolib.whitening import fitting, resnet, training
+from mitolib.whitening import fitting, resnet, training, trunks
 from mitolib.whitening.layer import ConceptWhitening
 
 N, C, SIDE = 80, 6, 4
@@ -43,9 +44,37 @@ def toy_tail() -> nn.Sequential:
     return nn.Sequential(tail)
 
 
-def toy_network() -> SimpleNamespace:
-    """What the chapters ask of `training.Network`."""
-    return SimpleNamespace(tail=toy_tail(), maps=see)
+class Tiny(nn.Module):
+    """What `resnet.divide` wants of a ResNet-18, with 4 channels: pictures of 16 px give maps of 4 x 4."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.maxpool = nn.Conv2d(3, 4, 3, 2, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2)
+        for name in ("layer1", "layer2", "layer3"):
+            setattr(self, name, nn.Sequential(resnet.BasicBlock(4, 4, 1)))
+        self.layer4 = nn.Sequential(resnet.BasicBlock(4, 4, 1), resnet.BasicBlock(4, 4, 1))
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        trunk, tail = resnet.divide(self)
+        return tail(trunk(x))
+
+
+def toy_network() -> trunks.Network:
+    """Of which no whole network is there, only its tail."""
+    return SimpleNamespace(tail=toy_tail(), maps=see, maps_nchw=MAPS)
+
+
+def toy_trunk(rows: Mapping[str, np.ndarray], *, kind: str = "toys", split: str = "toy") -> trunks.Trunk:
+    """What fits ask of a trunk, without a unit of its own."""
+    return SimpleNamespace(
+        pictures=SimpleNamespace(labels=LABELS, kind=kind, patches_nhwc=None),
+        rows=rows,
+        name={"network": "toy", "picture": kind, "split": split, "trunk_seed": 0},
+        depends={"trunk": "toy"},
+        network=toy_network(),
+        units=[],
+    )
 
 
 def trained(arm: training.Arm | str, concepts=CLASSES, *, budget=BUDGET, seed=0, rows=ROWS, inputs=see, **more):
