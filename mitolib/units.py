@@ -1,4 +1,4 @@
-"""Units of work: one fit each, computed once, kept as a small file, found again by every later run.
+"""Units of work: one fit each, computed once, kept as a small file, found again by every later run::
 
     fits = units.each(train_one, [{"network": "VGG16", "seed": seed} for seed in (127, 128)], made_by=transfer,
                       chapter="exp1", depends={"pictures": digest, "epochs": 100})

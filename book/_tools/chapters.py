@@ -23,7 +23,10 @@ NEEDS = {
 
 # Chapter -> number of jobs that share its fits on a cluster. A chapter without an entry has no units to share.
 SHARES = {
-    "exp1": 2,
-    "exp2": 3,
+    "exp1": 5,
+    "exp2": 5,
     "freezing": 3,
+    "gradcam": 3,
+    "concept_whitening": 8,
+    "real_concepts": 8,
 }

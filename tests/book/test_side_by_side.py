@@ -49,7 +49,7 @@ class Toy:
 @needs_fork
 def test_two_chapters_run_at_once_and_one_waits_for_what_it_needs(tmp_path, threads_as_they_were):
     toy = Toy(tmp_path)
-    assert side_by_side.each(toy, ["a", "b", "reads a"], needs={"reads a": ("a", "not asked for")}, jobs=2) == []
+    assert side_by_side.each(toy, ["a", "b", "reads a"], needs={"reads a": ("a", "not asked for")}, jobs=3) == []
     assert set(toy.order[:2]) == {"a begins", "b begins"}
     assert toy.order.index("reads a begins") > toy.order.index("a ends")
 
