@@ -70,15 +70,14 @@ class Measured:
 
     networks: Mapping[str, Network]
     tested: Mapping[str, HeldOutPatches]  # by the name of the experiment
-    n_altered: int  # the first of the patches
     asked: Mapping[str, Sequence[str]]  # model -> what was measured, in the order of its units
     fits: Mapping[str, units.Units]
 
     @property
     def units(self) -> list[dict[str, Any]]:
         """What the results file says of them, the trainings of the networks first."""
-        trained = [unit for network in self.networks.values() for unit in network.units]
-        return trained + [unit for fits in self.fits.values() for unit in fits.record]
+        trained = [record for network in self.networks.values() for record in network.units]
+        return trained + [record for fits in self.fits.values() for record in fits.record]
 
     def examples(self, model: str, root: str | Path) -> Examples:
         """One test patch of each class that was recognised and one that was not, where they occur.
@@ -93,8 +92,7 @@ class Measured:
     def gallery(self, model: str) -> Gallery:
         """The maps of one network on the first patches, and those without a network."""
         held_out = self._held_out(model).first(SHOWN)
-        methods = [what for what in self.asked[model] if what not in (EXAMPLES, YARDSTICKS, STAGES)]
-        maps = {method: self._unit(model, method)["shown"].astype(np.float32) for method in methods}
+        maps = {method: self._unit(model, method)["shown"].astype(np.float32) for method in self._methods(model)}
         rng = np.random.default_rng(0)  # of the map of random numbers, which is not shown
         return held_out.gallery(maps | without_network(held_out.patches_nhwc, held_out.ndufb8_vdac1, rng=rng), n=SHOWN)
 
@@ -144,25 +142,25 @@ class Measured:
             removal.setdefault(model, {})[method] = pd.DataFrame(less_random, columns=REMOVAL)
             if "fibres" in at_random:
                 restored = pd.DataFrame(at_random["fibres"]).assign(relevance=found["relevance"][place])
-                ranks.setdefault(model, {})[method] = pd.Series(causal_rank(restored, self.n_altered_of(model)))
+                ranks.setdefault(model, {})[method] = pd.Series(causal_rank(restored, len(less_random)))
                 if method == "Grad-CAM":
                     effects[model] = restored
         return Perturbation(removal, effects, ranks)
 
-    def n_altered_of(self, model: str) -> int:
-        """How many of a network's patches were altered: there may be fewer than the budget allows."""
-        return min(self.n_altered, len(self._held_out(model)))
-
     def _held_out(self, model: str) -> HeldOutPatches:
         return self.tested[self.networks[model].experiment.name]
+
+    def _methods(self, model: str) -> list[str]:
+        """Those with a network behind them."""
+        return [what for what in self.asked[model] if what not in (EXAMPLES, YARDSTICKS, STAGES)]
 
     def _unit(self, model: str, what: str) -> dict[str, Any]:
         return self.fits[model][list(self.asked[model]).index(what)]
 
     def _of_maps(self) -> Iterator[tuple[str, str, dict[str, Any], int]]:
         """Model, method, the unit that has it, and its place there; methods with a network behind them first."""
-        for model, asked in self.asked.items():
-            for what in (*(what for what in asked if what not in (EXAMPLES, YARDSTICKS, STAGES)), YARDSTICKS):
+        for model in self.asked:
+            for what in (*self._methods(model), YARDSTICKS):
                 found = self._unit(model, what)
                 for place, method in enumerate(found["methods"]):
                     yield model, method, found, place
@@ -194,7 +192,7 @@ def measure(
             chapter=CHAPTER,
             depends={"head": network.trained.key, "budget": vars(budget), "seed": seed} | dict(held_out.depends),
         )
-    return Measured(networks, tested, budget.altered, asked, fits)
+    return Measured(networks, tested, asked, fits)
 
 
 def _fit(

@@ -123,7 +123,7 @@ def test_what_is_kept_of_maps_is_what_the_single_steps_give(networks, tested):
     held_out, explained = tested["exp1"], networks["VGG16"]
     maps = explained.camera(np.repeat(held_out.patches_nhwc / 255, 3, -1), 1)
     scores = localisation.score(maps, held_out.masks_nyx).to_numpy()
-    np.testing.assert_allclose(found.localised.scores.xs(("VGG16", "Grad-CAM")), scores, rtol=1e-4)
+    np.testing.assert_allclose(found.localised.scores.sort_index().loc["VGG16", "Grad-CAM"], scores, rtol=1e-4)
     shown = found.gallery("VGG16")
     np.testing.assert_allclose(shown.maps["Grad-CAM"], enlarge(unit(maps[:3]), 32), atol=2e-3)
     two = held_out.first(2)
