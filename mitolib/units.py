@@ -194,7 +194,8 @@ def is_current(content: Mapping[str, Any]) -> bool:
         return False
     # Read, not imported: a list of units need not wait for TensorFlow.
     tree = ast.parse(source.read_text(encoding="utf-8"))
-    declared = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "PROTOCOL"]
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    declared = [node.value for node in assigned if ast.unparse(node.targets[0]) == "PROTOCOL"]
     return [ast.literal_eval(value) for value in declared] == [number]
 
 
