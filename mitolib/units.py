@@ -202,7 +202,7 @@ def is_current(content: Mapping[str, Any]) -> bool:
     # Read, not imported: a list of units need not wait for TensorFlow.
     tree = ast.parse(source.read_text(encoding="utf-8"))
     assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
-    declared = [node.value for node in assigned if getattr(node.targets[0], "id", None) == "PROTOCOL"]
+    declared = [node.value for node in assigned if ast.unparse(node.targets[0]) == "PROTOCOL"]
     return [ast.literal_eval(value) for value in declared] == [number]
 
 

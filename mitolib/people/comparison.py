@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,34 +14,43 @@ from mitolib.metrics import class_index
 from mitolib.own_data import FIBRES, LeftOut
 from mitolib.people import morphometry
 from mitolib.people.controls import ON_FEATURES
-from mitolib.people.evaluation import Evaluation, Trial, run_trials, unseen_trial
+from mitolib.people.evaluation import Evaluation, Trial, ask, evaluate, unseen_trial
 from mitolib.people.material import Features, Material
-from mitolib.people.models import Augmented, Head, Logistic, Majority, Model
+from mitolib.people.models import Augmented, Logistic, Majority, Model
+from mitolib.people.on_features import head_trial, logistic_kept
 from mitolib.people.twins import with_twins
 
 GREY_LEVELS = "outlined fibres, grey levels"
 
 
-def evaluate(
-    material: Material, features: Mapping[str, Features], *, steps: int, batch_size: int, workers: int, seed: int
-) -> Evaluation:
-    """Every model under every split of its patches; twins are tested with their patches, scores are without them.
+def by_splits(
+    material: Material, features: Mapping[str, Features], *, steps: int, batch_size: int, seed: int
+) -> dict[str, Trial]:
+    """Every model under every split of its patches; twins are tested with their patches.
 
-    features: of `material.features`. steps, batch_size: of the heads. workers: processes that share the folds of a
-    head, -1 for one per core; the answers are the same whatever their number. seed: of heads and bootstrap.
+    features: of `material.features`. steps, batch_size and seed: of the heads.
     """
     one = material["exp1"]
-    models: dict[str, Model] = {
-        "majority": Majority(one.taught),
-        f"mean {one.experiment.proteins[0]}": Logistic(one.brightness, one.taught),
-        ON_FEATURES: Logistic(features["VGG16"].pooled, one.taught),
+    rows, folds, taught = one.rows, one.folds_with_twins(), one.taught
+    vgg16 = features["VGG16"]
+    trials = {
+        "majority": Trial(lambda: Majority(taught), rows, folds),
+        f"mean {one.experiment.proteins[0]}": Trial(lambda: Logistic(one.brightness, taught), rows, folds),
+        ON_FEATURES: Trial(lambda: Logistic(vgg16.pooled, taught), rows, folds, logistic_kept(vgg16, twins=True)),
     }
-    trials = {name: Trial(model, one.rows, one.folds_with_twins()) for name, model in models.items()}
     for of_network in features.values():
         part = of_network.patches
-        head = Head(of_network.maps_nhwc, part.taught, steps=steps, batch_size=batch_size, seed=seed)
-        trials[of_network.head_name] = Trial(head, part.rows, part.folds_with_twins())
-    return run_trials(trials, rng=np.random.default_rng(seed), workers=workers)
+        trials[of_network.head_name] = head_trial(
+            of_network,
+            part.taught,
+            part.rows,
+            part.folds_with_twins(),
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            twins=True,
+        )
+    return trials
 
 
 def by_fibres(material: Material, *, rng: Generator) -> Evaluation:
@@ -53,10 +63,10 @@ def by_fibres(material: Material, *, rng: Generator) -> Evaluation:
     measured, remark = measured_fibres(material)
     subjects, labels = people["subject"].to_numpy(), class_index(people["label"])
     trials = {
-        name: unseen_trial(morphometry.DeficientShare(fibres, subjects, labels), people)
+        name: unseen_trial(partial(morphometry.DeficientShare, fibres, subjects, labels), people)
         for name, fibres in measured.items()
     }
-    return run_trials(trials, rng=rng, remark=remark)
+    return evaluate(ask(trials), rng=rng, remark=remark)
 
 
 def measured_fibres(material: Material) -> tuple[dict[str, pd.DataFrame], str]:
@@ -76,7 +86,7 @@ def measured_fibres(material: Material) -> tuple[dict[str, pd.DataFrame], str]:
     return measured, f"{len(outlined)} fibres were outlined."
 
 
-def by_pictures(material: Material, features: Mapping[str, Features], *, rng: Generator) -> Evaluation:
+def by_pictures(material: Material, features: Mapping[str, Features]) -> dict[str, Trial]:
     """People not seen, told by VGG16's features of as many proteins as there are: five ways to train on the same.
 
     By patches; these centred and scaled within each section; by sections, one row a person; and, on a phantom, both of
@@ -85,23 +95,38 @@ def by_pictures(material: Material, features: Mapping[str, Features], *, rng: Ge
     widest = max(features.values(), key=lambda of_network: len(of_network.patches.experiment.proteins))
     rows = widest.patches.rows
     people = with_twins(material.people, material.twin_kinds)
-    means = pd.DataFrame(widest.pooled).groupby([rows["subject"], rows["twin"]]).mean()
-    of_sections = means.loc[list(zip(people["subject"], people["twin"], strict=True))].to_numpy()
 
-    on_patches = Logistic(widest.pooled, widest.patches.taught)
-    centred_patches = Logistic(centred(widest.pooled, [rows["section"], rows["twin"]]), widest.patches.taught)
-    on_sections = Logistic(of_sections, people["taught"].to_numpy())
+    def on_patches() -> Logistic:
+        return Logistic(widest.pooled, widest.patches.taught)
+
+    def on_centred_patches() -> Logistic:
+        return Logistic(centred(widest.pooled, [rows["section"], rows["twin"]]), widest.patches.taught)
+
+    def on_sections() -> Logistic:
+        means = pd.DataFrame(widest.pooled).groupby([rows["subject"], rows["twin"]]).mean()
+        of_sections = means.loc[list(zip(people["subject"], people["twin"], strict=True))].to_numpy()
+        return Logistic(of_sections, people["taught"].to_numpy())
+
+    def trial(trained_on: str, make: Callable[[], Model], tested: pd.DataFrame, *, twins: bool = False) -> Trial:
+        return unseen_trial(make, tested, logistic_kept(widest, twins=twins, trained_on=trained_on))
+
     trials = {
-        "patches": unseen_trial(on_patches, rows),
-        "patches, centred by section": unseen_trial(centred_patches, rows),
-        "sections": unseen_trial(on_sections, people),
+        "patches": trial("patches", on_patches, rows),
+        "patches, centred by section": trial("patches, centred by section", on_centred_patches, rows),
+        "sections": trial("sections", on_sections, people),
     }
     if material.twin_kinds:
-        patches_with_twins = Augmented(on_patches, rows["origin"].to_numpy())
-        sections_with_twins = Augmented(on_sections, people["origin"].to_numpy())
-        trials["patches, with twins"] = unseen_trial(patches_with_twins, rows)
-        trials["sections, with twins"] = unseen_trial(sections_with_twins, people)
-    return run_trials(trials, rng=rng)
+        added = {
+            "patches, with twins": (on_patches, rows),
+            "sections, with twins": (on_sections, people),
+        }
+        for name, (make, tested) in added.items():
+            trials[name] = trial(name, partial(_augmented, make, tested["origin"].to_numpy()), tested, twins=True)
+    return trials
+
+
+def _augmented(make: Callable[[], Model], origin: np.ndarray) -> Augmented:
+    return Augmented(make(), origin)
 
 
 def centred(features: np.ndarray, groups: Sequence[pd.Series]) -> np.ndarray:

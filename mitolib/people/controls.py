@@ -2,23 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from pandas.io.formats.style import Styler
 
-from mitolib import splits
+from mitolib import bank, splits, units
 from mitolib.own_data import LeftOut
 from mitolib.people import metrics, protocols
-from mitolib.people.evaluation import SEEN, UNPUBLISHED, out_of_fold
-from mitolib.people.material import Features
-from mitolib.people.models import Head, Logistic, Model
+from mitolib.people.evaluation import (
+    CHAPTER,
+    SEEN,
+    UNPUBLISHED,
+    Asked,
+    answer,
+    as_arrays,
+    ask,
+    described,
+    folds_digest,
+)
+from mitolib.people.material import Features, Patches
+from mitolib.people.models import Logistic
+from mitolib.people.on_features import head_trial, logistic_kept
+from mitolib.progress import track
 from mitolib.settings import LABELS
+from mitolib.units import Units
 
+PROTOCOL = (
+    1  # of draws and probe, with the regression in `models`; raise it when the same unit would come out otherwise
+)
 ON_FEATURES = "VGG16 features, logistic"
+DEALT_ANEW = "dealt anew"  # in the name of a unit
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Labels dealt out anew: (N,) class indices; the patches themselves with these labels; their folds by split."""
+
+    labels: np.ndarray
+    rows: pd.DataFrame
+    folds: Mapping[str, Sequence[pd.Series]]
+
+
+@dataclass(frozen=True, eq=False)
+class AskedShuffled:
+    """What was asked for: `fits` has a unit for each split, of all draws; `head` is of the first draw, or empty."""
+
+    draws: Sequence[Draw]
+    fits: Mapping[str, Units]
+    head: Asked
+    rng: Generator  # of the bootstrap: the one that dealt
+
+    @property
+    def units(self) -> list[dict[str, Any]]:
+        """What the results file says of the units."""
+        return [unit for fits in self.fits.values() for unit in fits.record] + self.head.units
 
 
 @dataclass(frozen=True)
@@ -37,29 +81,75 @@ class ShuffledLabels:
         return pd.DataFrame(columns)
 
 
-def shuffled_labels(features: Features, *, draws: int, steps: int, batch_size: int, seed: int) -> ShuffledLabels:
+def ask_shuffled(features: Features, *, draws: int, steps: int, batch_size: int, seed: int) -> AskedShuffled:
     """Train and test on labels dealt out anew among the people, `draws` times, under every split that they allow.
 
-    features: of one protein. A logistic regression on them each time, and in the first draw a `Head` on the published
-    split, of `steps` batches.
+    features: of one protein. A logistic regression on them each time, one unit for all draws of a split, and in the
+    first draw a `Head` on the published split, of `steps` batches.
     """
     rng = np.random.default_rng(seed)
     part = features.patches
     dealt = [splits.shuffle_by_subject(part.truth, part.rows["subject"], rng=rng) for _ in range(draws)]
-    entries = []
-    for draw, labels in enumerate(dealt):
-        rows = part.themselves.assign(label=np.array(LABELS)[labels[: len(part.themselves)]])
-        available, _ = protocols.available(rows, part.experiment.name)
-        folds = {split: available[split] for split in part.folds if split in available}
-        tried: list[tuple[str, Model, str]] = [
-            (ON_FEATURES, Logistic(features.pooled, labels), split) for split in folds
+    drawn = [_draw(part, labels) for labels in dealt]
+    fits = {split: _on_features(features, drawn, split, seed) for split in part.folds}
+    first = drawn[0]
+    trials = {}
+    if SEEN in first.folds:
+        budget = {"steps": steps, "batch_size": batch_size, "seed": seed}
+        folds = {SEEN: first.folds[SEEN]}
+        trials[features.head_name] = head_trial(
+            features, first.labels, first.rows, folds, **budget, twins=False, classes=DEALT_ANEW, draw=0
+        )
+    return AskedShuffled(drawn, {split: unit for split, unit in fits.items() if unit is not None}, ask(trials), rng)
+
+
+def _draw(part: Patches, labels: np.ndarray) -> Draw:
+    rows = part.themselves.assign(label=np.array(LABELS)[labels[: len(part.themselves)]])
+    available, _ = protocols.available(rows, part.experiment.name)
+    return Draw(labels, rows, {split: available[split] for split in part.folds if split in available})
+
+
+def _on_features(features: Features, draws: Sequence[Draw], split: str, seed: int) -> Units | None:
+    """The unit of all draws that allow a split, or None where none does."""
+    allowing = {number: draw for number, draw in enumerate(draws) if split in draw.folds}
+    if not allowing:
+        return None
+    kept = logistic_kept(features, twins=False, classes=DEALT_ANEW, draws=len(draws), seed=seed)
+
+    def fit(**name: Any) -> dict[str, np.ndarray]:
+        answers = [
+            answer(Logistic(features.pooled, draw.labels), draw.folds[split]).assign(draw=number)
+            for number, draw in track(allowing.items(), f"{DEALT_ANEW}, {split}", len(allowing))
         ]
-        if draw == 0 and SEEN in folds:
-            head = Head(features.maps_nhwc, labels, steps=steps, batch_size=batch_size, seed=seed)
-            tried.append((features.head_name, head, SEEN))
-        for name, model, split in tried:
-            scores = metrics.summary(out_of_fold(model, rows, folds[split]), rng=rng, draws=2)
-            entries.append({"model": name, "split": split, "draw": draw} | scores)
+        return as_arrays(pd.concat(answers, ignore_index=True))
+
+    dealt = {str(number): folds_digest(draw.rows, draw.folds[split]) for number, draw in allowing.items()}
+    return units.each(
+        fit,
+        [{**kept.name, "split": split}],
+        made_by=sys.modules[__name__],
+        chapter=CHAPTER,
+        depends={**kept.depends, "folds": dealt},
+        prepare=kept.prepare,
+        precision=bank.precision,
+    )
+
+
+def shuffled_labels(asked: AskedShuffled) -> ShuffledLabels:
+    """The scores of each draw, in the order of the draws."""
+    rng = deepcopy(asked.rng)  # asked again it says the same
+    answers = {split: dict(list(pd.DataFrame(fits[0]).groupby("draw"))) for split, fits in asked.fits.items()}
+    entries = []
+    for number, draw in enumerate(asked.draws):
+        tried = {
+            (ON_FEATURES, split): described(answers[split][number].drop(columns="draw"), draw.rows)
+            for split in draw.folds
+        }
+        if number == 0:
+            tried |= {(name, SEEN): asked.head.answers(name, SEEN) for name in asked.head.trials}
+        for (name, split), of_draw in tried.items():
+            scores = metrics.summary(of_draw, rng=rng, draws=2)
+            entries.append({"model": name, "split": split, "draw": number} | scores)
     return ShuffledLabels(entries)
 
 
@@ -74,18 +164,38 @@ class SubjectProbe:
         return pd.DataFrame(self.entries).T.style.format("{:.1%}") if self.entries else UNPUBLISHED
 
 
-def subject_probe(features: Mapping[str, Features]) -> SubjectProbe:
-    """Do the features name the person? Of each network, under the splits that test people who are trained on."""
-    return SubjectProbe(
-        {
-            f"{name}, {split}": named(
-                of_network.pooled, of_network.patches.rows["subject"].to_numpy(), of_network.patches.folds[split][0]
-            )
-            for name, of_network in features.items()
-            for split in (SEEN, "no-overlap")
-            if split in of_network.patches.folds
-        }
+def ask_probes(features: Mapping[str, Features]) -> dict[str, Units]:
+    """Do the features name the person? A unit for each network and split that tests people who are trained on."""
+    return {
+        f"{name}, {split}": _probe(of_network, split)
+        for name, of_network in features.items()
+        for split in (SEEN, "no-overlap")
+        if split in of_network.patches.folds
+    }
+
+
+def _probe(features: Features, split: str) -> Units:
+    part = features.patches
+    (fold,) = part.folds[split]
+    kept = logistic_kept(features, twins=False, classes="the person")
+
+    def fit(**name: Any) -> dict[str, float]:
+        return named(features.pooled, part.rows["subject"].to_numpy(), fold)
+
+    return units.each(
+        fit,
+        [{**kept.name, "split": split}],
+        made_by=sys.modules[__name__],
+        chapter=CHAPTER,
+        depends={**kept.depends, "folds": folds_digest(part.themselves, [fold])},
+        prepare=kept.prepare,
+        precision=bank.precision,
     )
+
+
+def subject_probe(asked: Mapping[str, Units]) -> SubjectProbe:
+    """How often the person was named, of each network and split."""
+    return SubjectProbe({name: fits[0] for name, fits in asked.items()})
 
 
 def named(features: np.ndarray, subjects: np.ndarray, split: pd.Series) -> dict[str, float]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from mitolib import bank, networks, patches
+from mitolib import bank, cohort, networks, patches
 from mitolib.cohort import Section
 from mitolib.metrics import class_index
 from mitolib.own_data import FIBRES, Data, LeftOut
@@ -20,21 +23,49 @@ from mitolib.people.twins import tested_with_twins, with_twins
 from mitolib.study import LEAST_CHANNELS, Experiment
 from mitolib.weights import Weights
 
+# Of a row: which pixels it holds, whose they are, and what they deserve to be called.
+MEANING = ["section", "subject", "twin", "y", "x", "size", "label", "taught"]
+
 
 @dataclass(frozen=True)
 class Patches:
     """The patches of one experiment, below them those of their twins, and the splits that they allow.
 
-    rows: a row each, see `twins.with_twins`. pixels_nhwc: by kind of twin, "" for the patches themselves, (n, 224, 224,
-    C) uint8. folds: by split, of the patches themselves, 'train', 'test' or '' for each. refused: by split, why these
-    patches cannot be dealt out so.
+    rows: a row each, see `twins.with_twins`. sections: by kind of twin, "" for the sections themselves. folds: by
+    split, of the patches themselves, 'train', 'test' or '' for each. refused: by split, why these patches cannot be
+    dealt out so.
     """
 
     experiment: Experiment
     rows: pd.DataFrame
-    pixels_nhwc: Mapping[str, np.ndarray]
+    sections: Mapping[str, Sequence[Section]]
     folds: Mapping[str, list[pd.Series]]
     refused: Mapping[str, str]
+
+    @cached_property
+    def pixels_nhwc(self) -> dict[str, np.ndarray]:
+        """By kind of twin, (n, 224, 224, C) uint8. Read when first asked for: of ten proteins they are a gigabyte."""
+        proteins, stride_px = self.experiment.proteins, self.experiment.stride_px
+        return {
+            kind: patches.load(of_kind, self.sections[kind], proteins, stride_px=stride_px)
+            for kind, of_kind in self.rows.groupby("twin", sort=False)
+        }
+
+    @cached_property
+    def pictures(self) -> dict[str, str]:
+        """By kind of twin, the digest of its pictures, see `cohort.digest`."""
+        return {kind: cohort.digest(of_kind, list(self.experiment.proteins)) for kind, of_kind in self.sections.items()}
+
+    def depends(self, *, twins: bool) -> dict[str, Any]:
+        """What tells these patches from others, as plain values: pictures, experiment, and how they are cut.
+
+        twins: those of twins too.
+        """
+        kinds = list(self.sections) if twins else [""]
+        rows = self.rows.loc[self.rows["twin"].isin(kinds), MEANING]
+        cut = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
+        pictures = {kind or "themselves": self.pictures[kind] for kind in kinds}
+        return {"pictures": pictures, "patches": cut, "experiment": vars(self.experiment)}
 
     @property
     def themselves(self) -> pd.DataFrame:
@@ -51,7 +82,7 @@ class Patches:
         """(N,) class index that the pixels deserve: a cured patient's is that of a control."""
         return self.rows["taught"].to_numpy()
 
-    @property
+    @cached_property
     def brightness(self) -> np.ndarray:
         """(N, C) mean grey of each patch."""
         return np.concatenate([pixels.mean(axis=(1, 2)) for pixels in self.pixels_nhwc.values()])
@@ -93,7 +124,7 @@ class Material:
     @property
     def twin_kinds(self) -> list[str]:
         """The twins that there are: none on data of one's own."""
-        return [kind for kind in self["exp1"].pixels_nhwc if kind]
+        return [kind for kind in self["exp1"].sections if kind]
 
     @property
     def proteins(self) -> list[str]:
@@ -145,25 +176,43 @@ def prepare(data: Data, twins: Mapping[str, Sequence[Section]], *, donors: Mappi
 def _patches(experiment: Experiment, sections: Mapping[str, Sequence[Section]]) -> Patches:
     table = patches.grid(sections[""], size_px=experiment.patch_px, stride_px=experiment.stride_px)
     rows = with_twins(table, [kind for kind in sections if kind])
-    pixels_nhwc = {
-        kind: patches.load(of_kind, sections[kind], experiment.proteins, stride_px=experiment.stride_px)
-        for kind, of_kind in rows.groupby("twin", sort=False)
-    }
-    return Patches(experiment, rows, pixels_nhwc, *protocols.available(table, experiment.name))
+    return Patches(experiment, rows, sections, *protocols.available(table, experiment.name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to whether they are equal
 class Features:
-    """What a frozen network makes of patches and of their twins.
+    """What a frozen network makes of patches and of their twins, in the order of `patches.rows`.
 
-    maps_nhwc: (N, 7, 7, F) float16 and pooled: (N, F) float32, its mean over the patch, both in the order of
-    `patches.rows`.
+    Nothing is computed until it is asked for: where all that read them are kept (`mitolib.units`), nobody asks.
     """
 
     network: str
     patches: Patches
-    maps_nhwc: np.ndarray
-    pooled: np.ndarray
+    weights: str  # digest of the network's, or how they were drawn
+    compute: Callable[[], np.ndarray] = field(repr=False)  # gives maps_nhwc
+
+    @cached_property
+    def maps_nhwc(self) -> np.ndarray:
+        """(N, 7, 7, F) float16."""
+        return self.compute()
+
+    @cached_property
+    def pooled(self) -> np.ndarray:
+        """(N, F) float32, the mean over each patch."""
+        return self.maps_nhwc.astype(np.float32).mean(axis=(1, 2))
+
+    def prepare(self) -> None:
+        """Compute them, or read them from their bank, ahead of those that need them."""
+        _ = self.maps_nhwc
+
+    def depends(self, *, twins: bool) -> dict[str, Any]:
+        """What tells them from others, as plain values. twins: those of twins too."""
+        return self.patches.depends(twins=twins) | {"network": self.network, "weights": self.weights}
+
+    @property
+    def proteins(self) -> str:
+        """ "SDHA" or "ten": what the network is shown, in the name of a unit."""
+        return _several(self.patches.experiment) or self.patches.experiment.proteins[0]
 
     @property
     def name(self) -> str:
@@ -196,11 +245,20 @@ def features(material: Material, weights: Mapping[str, Weights], *, seed: int) -
     weights: of VGG16 and ResNet50, as `weights.resolve` gives them. seed: of a network without ImageNet weights.
     """
     shown = [("VGG16", part) for part in material.experiments.values()] + [("ResNet50", material["exp1"])]
-    computed = [_features(network, part, weights[network], seed) for network, part in shown]
-    return {of_network.name: of_network for of_network in computed}
+    of_networks = [
+        Features(
+            network,
+            part,
+            weights[network].sha256 or f"random, seed {seed}",
+            partial(_maps, network, part, weights[network], seed),
+        )
+        for network, part in shown
+    ]
+    return {of_network.name: of_network for of_network in of_networks}
 
 
-def _features(network: str, part: Patches, weights: Weights, seed: int) -> Features:
+def _maps(network: str, part: Patches, weights: Weights, seed: int) -> np.ndarray:
+    """(N, 7, 7, F) float16, through the bank."""
     name = _network_name(network, part.experiment)
     n_channels = max(LEAST_CHANNELS, len(part.experiment.proteins))
     keras.utils.set_random_seed(seed)
@@ -209,5 +267,4 @@ def _features(network: str, part: Patches, weights: Weights, seed: int) -> Featu
         bank.Bank(backbone, pixels, prepare=patches.as_input, label=f"{name} {kind}".strip()).all()
         for kind, pixels in part.pixels_nhwc.items()
     ]
-    maps_nhwc = np.concatenate(maps)
-    return Features(network, part, maps_nhwc, maps_nhwc.astype(np.float32).mean(axis=(1, 2)))
+    return np.concatenate(maps)

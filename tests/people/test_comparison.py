@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import own_data, people
+from mitolib import own_data, people, units
 from mitolib.people import comparison, evaluation, material, protocols, twins
 
 PATCH = {"patch_px": 96, "stride_px": 64}
 N_PEOPLE = 6
+
+
+@pytest.fixture(autouse=True)
+def no_units(tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "CACHE", tmp_path / "units")
 
 
 @pytest.fixture
@@ -29,8 +34,11 @@ def features_of(chapter: material.Material, rng: np.random.Generator) -> dict[st
     patches = chapter["exp1"]
     maps_nhwc = patches.taught[:, None, None, None] + 0.3 * rng.standard_normal((len(patches.rows), 7, 7, 2))
     maps_nhwc = maps_nhwc.astype(np.float16)
-    networks = ("VGG16", "ResNet50")
-    return {name: material.Features(name, patches, maps_nhwc, maps_nhwc.mean(axis=(1, 2))) for name in networks}
+    return {name: material.Features(name, patches, "weights", lambda: maps_nhwc) for name in ("VGG16", "ResNet50")}
+
+
+def train(chapter: material.Material, features: dict[str, material.Features]) -> people.training.Trained:
+    return people.train(chapter, features, steps=2, batch_size=2, shuffles=2, workers=1, seed=0)
 
 
 def test_patches_of_ones_own_have_no_twins_and_say_so(cohort_of_ones_own):
@@ -65,9 +73,8 @@ def test_a_twin_s_pixels_are_read_from_its_own_section_and_only_deficient_classe
 
 def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, rng):
     chapter = people.prepare(cohort_of_ones_own, {})
-    features = features_of(chapter, rng)
-    budget = {"steps": 2, "batch_size": 2, "seed": 0}
-    result = people.evaluate(chapter, features, workers=1, **budget)
+    trained = train(chapter, features_of(chapter, rng))
+    result = people.evaluate(trained.by_splits, rng=rng)
     models = ["majority", "mean COX4", "VGG16 features, logistic", "VGG16 head", "ResNet50 head"]
     assert list(dict.fromkeys(entry["model"] for entry in result.entries)) == models
     by_model = result.by_model()
@@ -75,13 +82,17 @@ def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, 
     assert by_model["majority"][evaluation.UNSEEN]["balanced_accuracy"] == 0.5
     assert people.twin_effects(result).effects == {}
 
-    shuffled = people.shuffled_labels(features["VGG16"], draws=2, **budget)
+    shuffled = people.shuffled_labels(trained.shuffled)
     assert {entry["draw"] for entry in shuffled.entries} == {0, 1} and len(shuffled.table()) >= 2
+    assert people.shuffled_labels(trained.shuffled) == shuffled
+    assert set(people.subject_probe(trained.probes).entries) <= {
+        f"{network}, {split}" for network in ("VGG16", "ResNet50") for split in (evaluation.SEEN, "no-overlap")
+    }
 
     bootstrap = np.random.default_rng(0)
     fibres = people.by_fibres(chapter, rng=bootstrap)
     assert fibres.entries == [] and own_data.FIBRES in fibres.remark
-    pictures = people.by_pictures(chapter, features, rng=bootstrap)
+    pictures = people.evaluate(trained.by_pictures, rng=bootstrap)
     assert [entry["model"] for entry in pictures.entries] == ["patches", "patches, centred by section", "sections"]
     assert pictures.by_model()["sections"][evaluation.UNSEEN]["subjects_right"] == N_PEOPLE
     assert (fibres + pictures).entries == pictures.entries
@@ -90,7 +101,8 @@ def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, 
 def test_twins_of_those_who_train_are_added_where_there_are_twins(cohort_of_ones_own, rng):
     sections = cohort_of_ones_own.sections
     chapter = people.prepare(cohort_of_ones_own, {"cured": sections, "afflicted": sections})
-    pictures = people.by_pictures(chapter, features_of(chapter, rng), rng=rng)
+    asked = evaluation.ask(comparison.by_pictures(chapter, features_of(chapter, rng)))
+    pictures = people.evaluate(asked, rng=rng)
     names = [entry["model"] for entry in pictures.entries]
     assert names[3:] == ["patches, with twins", "sections, with twins"]
     assert set(pictures.predictions) == set(names)

@@ -89,7 +89,7 @@ def test_a_disease_is_found_by_both_splits(rng):
 
 def trial(table: pd.DataFrame, model: models.Model) -> evaluation.Trial:
     pairs = protocols.leave_one_control_one_patient_out(table)
-    return evaluation.Trial(model, table, {"published": [splits.published(table, "exp2")], "pairs": pairs})
+    return evaluation.Trial(lambda: model, table, {"published": [splits.published(table, "exp2")], "pairs": pairs})
 
 
 def test_every_model_has_an_entry_and_predictions_under_every_split_in_order(rng):
@@ -98,7 +98,7 @@ def test_every_model_has_an_entry_and_predictions_under_every_split_in_order(rng
         "VGG16 head, ten": trial(table, models.Logistic(rng.standard_normal((len(table), 3)), truth)),
         "majority": trial(table, models.Majority(truth)),
     }
-    result = evaluation.run_trials(trials, rng=np.random.default_rng(1))
+    result = evaluation.evaluate(evaluation.ask(trials), rng=np.random.default_rng(1))
     wanted = [(model, split) for model in trials for split in ("published", "pairs")]
     assert [(entry["model"], entry["split"]) for entry in result.entries] == wanted
     assert [(model, split) for model, by_split in result.predictions.items() for split in by_split] == wanted
@@ -120,14 +120,15 @@ def test_twins_are_answered_and_do_not_count(rng):
     def model(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         return np.where(test < len(table), truth[test % len(table)], 0.0)
 
-    result = evaluation.run_trials({"model": evaluation.Trial(model, twinned, {"all": [fold]})}, rng=rng)
+    asked = evaluation.ask({"model": evaluation.Trial(lambda: model, twinned, {"all": [fold]})})
+    result = evaluation.evaluate(asked, rng=rng)
     assert result.entries[0]["balanced_accuracy"] == 1 and len(result.predictions["model"]["all"]) == len(twinned)
 
 
 def test_a_trial_on_people_not_seen_neither_tests_twins_nor_trains_on_them():
     table, _ = people(each=1)
     twinned = pd.concat([table.assign(twin=""), table.assign(twin="cured")], ignore_index=True)
-    tried = evaluation.unseen_trial(recording([]), twinned)
+    tried = evaluation.unseen_trial(lambda: recording([]), twinned)
     (folds,) = tried.folds.values()
     assert len(folds) == 4 * 10 and all(set(fold[len(table) :]) == {""} for fold in folds)
     assert all((fold == "test").sum() == 2 and (fold == "train").sum() == 12 for fold in folds)
@@ -136,9 +137,10 @@ def test_a_trial_on_people_not_seen_neither_tests_twins_nor_trains_on_them():
 def test_evaluations_are_added_one_below_the_other_and_an_empty_one_adds_nothing(rng):
     table, truth = people(each=6)
     one, other = (
-        evaluation.run_trials({name: trial(table, models.Majority(truth))}, rng=rng) for name in ("majority", "other")
+        evaluation.evaluate(evaluation.ask({name: trial(table, models.Majority(truth))}), rng=rng)
+        for name in ("majority", "other")
     )
-    nothing = evaluation.run_trials({}, rng=rng, remark="Left out: fibres.")
+    nothing = evaluation.evaluate(evaluation.ask({}), rng=rng, remark="Left out: fibres.")
     assert nothing.remark == "Left out: fibres." and nothing.entries == []
     assert (nothing + one).entries == one.entries and (nothing + one).predictions == one.predictions
     assert (one + other).entries == one.entries + other.entries

@@ -1,0 +1,265 @@
+"""What the chapter keeps: units that are found again without features, and that come out as when they were declared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from mitolib import cohort, networks, people, units
+from mitolib.people import controls, evaluation, material, models, protocols
+from mitolib.people.material import Features, Material, Patches
+from mitolib.people.twins import with_twins
+from mitolib.study import EXP1
+
+BUDGET = {"steps": 2, "batch_size": 2, "shuffles": 2, "workers": 1, "seed": 3}
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    """An empty one, and pictures whose digest is known without a file."""
+    monkeypatch.setattr(units, "CACHE", tmp_path / "units")
+    monkeypatch.setattr(units, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(units, "_n_asked", 0)
+    for name in ("MITOLIB_SHARE", "MITOLIB_UNITS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cohort, "digest", lambda sections, proteins: f"{sections} {proteins}")
+
+
+@pytest.fixture
+def light_head(monkeypatch) -> Iterator[None]:
+    """Softmax regression in place of the paper's head, to save time."""
+
+    def light(shape: tuple[int, ...]) -> keras.Model:
+        x = keras.Input(shape)
+        return keras.Model(x, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x)))
+
+    monkeypatch.setattr(networks, "head", light)
+    models._fresh.cache_clear()
+    yield
+    models._fresh.cache_clear()
+
+
+def chapter(twins: str = "twins", names: str = "ABCD") -> Material:
+    """Two people of each class with seven patches each, which allow all splits, and their twins."""
+    subjects = np.repeat(list(names), 7)
+    table = pd.DataFrame({"section": subjects, "subject": subjects, "y": np.tile(np.arange(7) * 256, 4), "x": 0})
+    table = table.assign(size=512, label=np.repeat(["control", "patient"], 14))
+    sections = {"": "themselves", "cured": twins, "afflicted": twins}
+    patches = Patches(EXP1, with_twins(table), sections, *protocols.available(table, "exp1"))
+    patches.__dict__["pixels_nhwc"] = {"": np.arange(56.0).reshape(56, 1, 1, 1)}  # of all rows, in place of pictures
+    return Material(None, {"exp1": patches})
+
+
+class Backbone:
+    """Maps of two channels that tell the class, and a count of how often they were computed."""
+
+    def __init__(self, patches: Patches) -> None:
+        self.n_computed = 0
+        noise = np.random.default_rng(1).standard_normal((len(patches.rows), 7, 7, 2))
+        self.maps_nhwc = (patches.taught[:, None, None, None] + 0.3 * noise).astype(np.float16)
+
+    def __call__(self) -> np.ndarray:
+        self.n_computed += 1
+        return self.maps_nhwc
+
+
+def asked(of: Material | None = None, weights: str = "ab12", **budget: int) -> tuple[people.training.Trained, Backbone]:
+    """All that the chapter trains, on one network."""
+    of = of or chapter()
+    backbone = Backbone(of["exp1"])
+    features = {"VGG16": Features("VGG16", of["exp1"], weights, backbone)}
+    return people.train(of, features, **BUDGET | budget), backbone
+
+
+def scores(trained: people.training.Trained) -> list:
+    evaluations = [people.evaluate(of, rng=np.random.default_rng(0)) for of in (trained.by_splits, trained.by_pictures)]
+    entries = [entry for of in evaluations for entry in of.entries]
+    return [entries, people.shuffled_labels(trained.shuffled).entries, people.subject_probe(trained.probes).entries]
+
+
+@pytest.fixture
+def keys(monkeypatch) -> Callable[..., dict[str, str]]:
+    """What is asked for, by name and without computing it: name of the unit -> all that its result depends on."""
+
+    def asked_for(of: Material | None = None, weights: str = "ab12", **budget: int) -> dict[str, str]:
+        found = {}
+
+        def each(fit: object, names: list[dict], *, depends: dict, made_by: object, **options: object) -> None:
+            for name in names:
+                found[json.dumps(name)] = json.dumps([made_by.PROTOCOL, depends])
+
+        monkeypatch.setattr(units, "each", each)
+        asked(of, weights, **budget)
+        return found
+
+    return asked_for
+
+
+def shared(one: dict[str, str], other: dict[str, str]) -> list[dict]:
+    """Names of the units that both would find."""
+    return [json.loads(name) for name, key in one.items() if other.get(name) == key]
+
+
+def test_a_run_that_finds_all_units_computes_no_features_and_says_the_same(light_head):
+    first, computed = asked()
+    said = scores(first)
+    again, not_asked = asked()
+    assert computed.n_computed == 1 and not_asked.n_computed == 0
+    assert scores(again) == said and again.units == first.units
+    names = [tuple(unit["unit"].items()) for unit in first.units]
+    assert len(set(names)) == len(names) == len(list(units.CACHE.rglob("*.json")))
+
+
+def test_answers_that_are_read_are_those_that_were_computed_to_the_last_bit(light_head):
+    trained, _ = asked()
+    for of in (trained.by_splits, trained.by_pictures):
+        for name, trial in of.trials.items():
+            for split, folds in trial.folds.items():
+                computed = evaluation.out_of_fold(trial.make(), trial.rows, folds)
+                pd.testing.assert_frame_equal(of.answers(name, split), computed, check_dtype=False, rtol=0, atol=0)
+
+
+def test_a_run_that_breaks_off_goes_on_with_what_it_lacks(light_head, monkeypatch):
+    whole, _ = asked()
+    wanted = scores(whole)
+    for path in units.CACHE.rglob("*.*"):
+        path.unlink()
+    computed, compute = [], evaluation.answer
+
+    def breaks(*given: object, **options: object) -> pd.DataFrame:
+        if len(computed) == 7:
+            raise KeyboardInterrupt
+        computed.append(options.get("label"))
+        return compute(*given, **options)
+
+    monkeypatch.setattr(evaluation, "answer", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        asked()
+    kept = {path: path.stat().st_mtime_ns for path in units.CACHE.rglob("*.json")}
+    assert len(kept) == 7
+    monkeypatch.setattr(evaluation, "answer", compute)
+    resumed, _ = asked()
+    assert scores(resumed) == wanted
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_shares_part_the_units_and_end_before_the_first_is_used(light_head, monkeypatch):
+    whole, _ = asked()
+    n_units, wanted = len(whole.units), scores(whole)
+    for path in units.CACHE.rglob("*.*"):
+        path.unlink()
+    n_kept = []
+    for k in range(2):
+        monkeypatch.setenv("MITOLIB_SHARE", f"{k}/2")
+        monkeypatch.setattr(units, "_n_asked", 0)  # as in a process of its own
+        trained, _ = asked()
+        n_kept.append(len(list(units.CACHE.rglob("*.json"))))
+        if k == 0:
+            with pytest.raises(SystemExit):
+                scores(trained)
+    assert n_kept == [-(-n_units // 2), n_units]
+    monkeypatch.delenv("MITOLIB_SHARE")
+    assert scores(asked()[0]) == wanted
+
+
+def test_the_share_that_prepares_computes_features_and_no_unit(monkeypatch):
+    monkeypatch.setenv("MITOLIB_SHARE", "2/2")
+    _, backbone = asked()
+    assert backbone.n_computed == 1 and not list(units.CACHE.rglob("*.*"))
+
+
+def other_patches(patches: Patches, **changed: object) -> Patches:
+    other = replace(patches, **changed)
+    other.__dict__["pixels_nhwc"] = patches.pixels_nhwc
+    return other
+
+
+OTHER: dict[str, Callable[[], Material]] = {
+    "grid": lambda: Material(None, {"exp1": other_patches(chapter()["exp1"], experiment=EXP1.adapted(patch_px=256))}),
+    "protein": lambda: Material(
+        None, {"exp1": other_patches(chapter()["exp1"], experiment=EXP1.adapted(proteins=["COX4"]))}
+    ),
+    "people": lambda: chapter(names="CDAB"),
+}
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_other_patches_are_other_units(change, keys):
+    assert shared(keys(), keys(OTHER[change]())) == []
+
+
+def test_other_weights_are_other_units(keys):
+    assert shared(keys(), keys(weights="random, seed 3")) == []
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"batch_size": 4}, {"seed": 4}])
+def test_the_budget_of_a_head_is_no_matter_to_a_regression(change, keys):
+    found = shared(keys(), keys(**change))
+    assert {"VGG16 features, logistic"} == {name["model"] for name in found}
+    assert "patches" in {name.get("trained_on") for name in found}
+
+
+def test_how_many_processes_share_the_folds_is_no_matter(keys):
+    one, other = keys(), keys(workers=2)
+    assert one == other and len(one) == 4 + 4 + 5 + 4 + 1 + 2
+
+
+def test_a_further_draw_of_labels_is_no_matter_to_heads(keys):
+    assert sum(name["model"] == "VGG16 head" for name in shared(keys(), keys(shuffles=3))) == 4 + 1
+
+
+def test_other_twins_are_of_matter_only_where_twins_are_tested_or_trained_on(keys):
+    found = shared(keys(), keys(chapter(twins="twins drawn anew")))
+    assert {name.get("trained_on") for name in found} == {None, "patches", "patches, centred by section", "sections"}
+    assert all("trained_on" in name or name["classes"] in (controls.DEALT_ANEW, "the person") for name in found)
+    assert len(found) == 3 + 4 + 1 + 2
+
+
+def test_features_and_pictures_are_not_read_for_their_names(monkeypatch):
+    monkeypatch.setattr(material.bank, "Bank", None)
+    monkeypatch.setattr(material.patches, "load", None)
+    one = chapter()["exp1"]
+    lazy = Patches(one.experiment, one.rows, one.sections, one.folds, one.refused)
+    weights = {name: material.Weights(name, "random", None, None, None) for name in ("VGG16", "ResNet50")}
+    features = people.features(Material(None, {"exp1": lazy}), weights, seed=5)
+    assert list(features) == ["VGG16", "ResNet50"]
+    assert features["VGG16"].depends(twins=True)["weights"] == "random, seed 5"
+
+
+def test_every_kind_of_unit_comes_out_as_when_its_protocol_was_declared():
+    """Where one does not, the method has changed: raise the PROTOCOL of its module, and pin what comes out now.
+
+    The first and the last answer. Tolerance: 2e-3 of a probability, well above what processors differ by here.
+    """
+    assert evaluation.PROTOCOL == controls.PROTOCOL == 1
+    trained, _ = asked()
+    kept = {
+        "head": trained.by_splits.fits["VGG16 head"],
+        "logistic": trained.by_splits.fits["VGG16 features, logistic"],
+        "dealt anew": trained.shuffled.fits,
+        "dealt anew, head": trained.shuffled.head.fits["VGG16 head"],
+    } | trained.by_pictures.fits
+    ends = {name: [fits[0]["p"][[0, -1]] for fits in by_split.values()] for name, by_split in kept.items()}
+    pinned = {
+        "head": [[0.6497, 0.9909], [0.6265, 0.9892], [0.6125, 0.5987], [0.6281, 0.9915]],
+        "logistic": [[0.2379, 0.7383], [0.2549, 0.7266], [0.2376, 0.2594], [0.2973, 0.6800]],
+        "dealt anew": [[0.4558, 0.5524], [0.5038, 0.4960], [0.2739, 0.2774], [0.9889, 0.9784]],
+        "dealt anew, head": [[0.5714, 0.6099]],
+        "patches": [[0.2973, 0.6905]],
+        "patches, centred by section": [[0.5, 0.5]],
+        "sections": [[0.4540, 0.5444]],
+        "patches, with twins": [[0.2201, 0.7702]],
+        "sections, with twins": [[0.4169, 0.5822]],
+    }
+    assert ends.keys() == pinned.keys()
+    for name, wanted in pinned.items():
+        np.testing.assert_allclose(ends[name], wanted, atol=2e-3, err_msg=name)
+    probed = people.subject_probe(trained.probes).entries
+    assert probed["VGG16, published"] == {"accuracy": 1, "chance": pytest.approx(2 / 3)}
+    assert probed["VGG16, no-overlap"] == {"accuracy": 0.5, "chance": 0.25}
