@@ -28,7 +28,7 @@ from mitolib.progress import track
 from mitolib.units import Units
 
 CHAPTER = "patient_level"
-PROTOCOL = 1  # of what `models` and `out_of_fold` do; raise it when the answers of the same unit would be others
+PROTOCOL = 1  # of `models`, `answer` and `comparison.by_pictures`; raise it when the same unit would come out otherwise
 
 SEEN, UNSEEN = "published", "leave-one-control-one-patient-out"  # splits: are the people tested also trained on?
 
