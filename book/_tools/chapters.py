@@ -15,10 +15,11 @@ CHAPTERS = (  # in the order in which a book lists them
     "your_data",
 )
 
-# Chapter -> those that it waits for. It reads their trained heads or banks of features, and makes anew what is missing.
+# Chapter -> those that it waits for. It reads networks that they have trained, and makes anew what is missing.
 NEEDS = {
     "gradcam": ("exp1", "exp2"),
     "look": ("exp1",),
+    "real_concepts": ("concept_whitening",),
 }
 
 # Chapter -> number of jobs that share its fits on a cluster. A chapter without an entry has no units to share.
@@ -29,4 +30,5 @@ SHARES = {
     "gradcam": 3,
     "concept_whitening": 8,
     "real_concepts": 8,
+    "patient_level": 8,
 }

@@ -241,7 +241,7 @@ def _of_method(
     if method == "Grad-CAM":
         result["maps"] = maps_nhw
     if not explained.is_control:
-        # Another seed than the network's own: what of it was never trained would come out of that one as it was.
+        # Another seed than the network's own, of which layers that were never trained would come out as they were.
         keras.utils.set_random_seed(seed + 1)
         untrained = keras.models.clone_model(explained.model)
         random_nhw = compute(untrained, batch_nhwc[: budget.altered], PATIENT)
