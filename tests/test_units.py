@@ -330,7 +330,7 @@ def test_the_protocol_is_found_in_a_module_that_assigns_several_names_at_once(tm
 def test_what_reads_the_weights_of_a_unit_can_depend_on_its_key(method, monkeypatch):
     """In a share too, to which neither the unit nor its result belongs."""
     keys = [unit["key"] for unit in asked(Fit(), method).record]
-    next(units.CACHE.rglob("*1-*.json")).unlink()
+    next(units.cache().rglob("*1-*.json")).unlink()
     monkeypatch.setenv("MITOLIB_SHARE", "1/1")
     assert asked(Fit(), method).keys == keys
 

@@ -63,18 +63,22 @@ RANDOM_NOTE = (
 
 
 def execute(
-    chapter: str, *, profile: str, book: Path, given: Mapping[str, Any] | None = None, stderr: TextIO | None = None
+    chapter: str, *, profile: str, book: Path, further: Mapping[str, Any] | None = None, stderr: TextIO | None = None
 ) -> Path | None:
     """Run one notebook and put the tidied chapter into `book/chapters`, whole or not at all.
 
-    given: further parameters of the notebook. stderr: where its progress goes. In a share (`settings.share`) the
-    notebook computes its part of the units and no chapter is made: None.
+    further: parameters of the notebook, beside profile and results. stderr: where its progress goes. In a share
+    (`settings.share`) the notebook computes its part of the units and no chapter is made: None.
     Raises papermill's PapermillExecutionError if a cell fails; the chapter and results already there stay.
     """
     run = partial(
         papermill.execute_notebook,
         NOTEBOOKS / f"{chapter}.ipynb",
-        parameters={"profile": profile, "results": "results", **(given or {})},  # relative: no machine's path on a page
+        parameters={
+            "profile": profile,
+            "results": "results",
+            **(further or {}),
+        },  # relative: no machine's path on a page
         cwd=book,
         kernel_name="python3",
         progress_bar=False,
@@ -214,11 +218,11 @@ def list_executed(book: Path) -> None:
     path.write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf8")
 
 
-def draw_phantom(profile: str, given: Mapping[str, Any]) -> None:
+def draw_phantom(profile: str, further: Mapping[str, Any]) -> None:
     """Draw the phantom that the chapters read, before two of them would; nothing where they read data of one's own."""
-    if given.get("data") is None:
+    if further.get("data") is None:
         run = PROFILES[profile]
-        scale = check_parameter("scale", given.get("scale", run.scale), "float")
+        scale = check_parameter("scale", further.get("scale", run.scale), "float")
         say(f"phantom: {phantom.make_phantom(replace(run, scale=scale).phantom, scale=scale).relative_to(ROOT)}")
 
 
@@ -229,7 +233,7 @@ def _expected_seconds(chapter: str, profile: str) -> float | None:
     return record["provenance"]["seconds"] if record.get("profile") == profile else None
 
 
-def attempt(chapter: str, *, profile: str, book: Path, given: Mapping[str, Any], stderr: TextIO | None = None) -> str:
+def attempt(chapter: str, *, profile: str, book: Path, further: Mapping[str, Any], stderr: TextIO | None = None) -> str:
     """Execute a chapter, say when it begins and ends, and return what went wrong, "" if nothing did."""
     stderr = stderr or sys.stderr
     expected = _expected_seconds(chapter, profile)
@@ -239,7 +243,7 @@ def attempt(chapter: str, *, profile: str, book: Path, given: Mapping[str, Any],
     start = time.monotonic()
     failed = ""
     try:
-        execute(chapter, profile=profile, book=book, given=given, stderr=stderr)
+        execute(chapter, profile=profile, book=book, further=further, stderr=stderr)
     except papermill.PapermillExecutionError as error:
         failed = f"{NOTEBOOKS.name}/{chapter}.ipynb failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
     except (RuntimeError, OSError) as error:  # of a kernel that died, or of a folder that cannot be written
@@ -252,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 1 and a message when a notebook or the rendering fails."""
     options = _options(arguments)
     signal.signal(signal.SIGTERM, side_by_side.end)  # as Ctrl-C: what was begun is cleared away, kernels above all
-    book, given = options.book.resolve(), dict(options.set)
+    book, further = options.book.resolve(), dict(options.set)
     book.mkdir(parents=True, exist_ok=True)
     # Kernels are processes of their own, and look for the package by themselves.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -262,11 +266,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.setdefault("MITOLIB_PUBLISH", "1")  # the units too, see mitolib.units
     chapters = [options.chapter] if options.chapter else list(CHAPTERS)
     if "phantom" in options.only:
-        draw_phantom(options.profile, given)
+        draw_phantom(options.profile, further)
     if "execute" in options.only:
         if share() is None and book != BOOK:
             _copy_book(book)
-        work = partial(attempt, profile=options.profile, book=book, given=given)
+        work = partial(attempt, profile=options.profile, book=book, further=further)
         try:
             failed = side_by_side.each(work, chapters, needs=NEEDS, jobs=options.jobs)
         except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """Arithmetic that gives the same bits on every processor.
 
-IEEE 754 fixes +, -, *, / and the square root to the last bit, and whole numbers and comparisons are exact. The
+IEEE 754 fixes sums, products, quotients and square roots to the last bit, whole numbers and comparisons are exact. The
 exponential function is not fixed: numpy and the C library choose its code by the processor, and the last bit differs.
 The phantom is therefore drawn with the exact operations alone, and with tables. The entries of a table are rounded to a
 grid, 10^7 times or more coarser than a last bit, and a test shows that no entry lies so near to the middle between two

@@ -88,6 +88,14 @@ def test_a_figure_of_a_network_with_random_weights_says_so_in_its_caption():
     assert captions[1].startswith("Curves. ResNet50 started from random weights, because its ImageNet weights")
 
 
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch):
+    """Variables that a run sets are after the test as they were."""
+    for name in ("MITOLIB_SHARE", "MITOLIB_PUBLISH", "MITOLIB_CHAPTER", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """Write the source of chapter exp1 with this code, and return the folder of a book that holds an older run."""
@@ -111,7 +119,7 @@ def left_in(book) -> dict[str, str]:
 
 def test_a_notebook_that_fails_leaves_the_chapter_that_was_there_and_is_named_with_its_cell(toy, capsys):
     book = toy("1 / 0")
-    message = execute.attempt("exp1", profile="smoke", book=book, given={})
+    message = execute.attempt("exp1", profile="smoke", book=book, further={})
     assert message == "notebooks/exp1.ipynb failed in cell 3: ZeroDivisionError: division by zero"
     assert left_in(book) == {"chapters/exp1.ipynb": "the last good run"}
     assert message in capsys.readouterr().err
@@ -122,7 +130,7 @@ def test_a_share_runs_the_notebook_and_makes_no_chapter(toy, monkeypatch):
         "import os; open('ran', 'w').write(f'{os.environ[\"MITOLIB_SHARE\"]} {steps} {profile}'); raise SystemExit(0)"
     )
     monkeypatch.setenv("MITOLIB_SHARE", "1/2")
-    assert execute.attempt("exp1", profile="smoke", book=book, given={"steps": 3}) == ""
+    assert execute.attempt("exp1", profile="smoke", book=book, further={"steps": 3}) == ""
     assert left_in(book) == {"chapters/exp1.ipynb": "the last good run", "ran": "1/2 3 smoke"}
 
 
@@ -132,7 +140,7 @@ def test_a_kernel_is_spoken_to_through_a_private_folder_and_ends_with_the_proces
         "\nopen('kernel', 'w').write(f'{os.getpid()} {app.instance().transport} {app.instance().ip}'); time.sleep(90)"
     )
     book = toy(code)
-    work = partial(execute.attempt, profile="smoke", book=book, given={})
+    work = partial(execute.attempt, profile="smoke", book=book, further={})
     process, _ = side_by_side._begin(work, "exp1")
     until = time.monotonic() + 60
     while not (book / "kernel").exists() or not (book / "kernel").read_text():
@@ -160,16 +168,13 @@ def test_a_folder_too_long_for_a_socket_is_not_used(monkeypatch, tmp_path):
 def called(monkeypatch, tmp_path):
     """What the command line calls, in its order, in place of doing it."""
     calls = []
-    monkeypatch.setattr(execute, "draw_phantom", lambda profile, given: calls.append(f"phantom {profile} {given}"))
+    monkeypatch.setattr(execute, "draw_phantom", lambda profile, further: calls.append(f"phantom {profile} {further}"))
     monkeypatch.setattr(execute, "_copy_book", lambda book: calls.append("copy"))
     monkeypatch.setattr(execute, "_render", lambda book: calls.append("render"))
     monkeypatch.setattr(execute.signal, "signal", lambda number, handler: None)
-    for name in ("MITOLIB_SHARE", "MITOLIB_PUBLISH", "MITOLIB_CHAPTER", "PYTHONPATH"):
-        monkeypatch.setenv(name, "")  # so that all are as they were after the test
-        monkeypatch.delenv(name)
 
     def each(work, chapters, *, needs, jobs):
-        calls.append(f"{' '.join(chapters)}: {work.keywords['given']}, {jobs} at once")
+        calls.append(f"{' '.join(chapters)}: {work.keywords['further']}, {jobs} at once")
         return ["exp2 failed"] if "exp2" in chapters else []
 
     monkeypatch.setattr(execute.side_by_side, "each", each)
@@ -198,10 +203,10 @@ def test_a_share_of_a_chapter_copies_and_renders_nothing(called, tmp_path):
 
 
 def test_parameters_are_numbers_where_they_look_like_it(called, tmp_path):
-    given = [
+    parameters = [
         word for text in ("steps=3", "learning_rate=1e-4", "protein=COX4", "zoom=[0.8, 1]") for word in ("--set", text)
     ]
-    execute.main(["--book", str(tmp_path), "--chapter", "look", "--only", "execute", "--jobs", "1", *given])
+    execute.main(["--book", str(tmp_path), "--chapter", "look", "--only", "execute", "--jobs", "1", *parameters])
     assert called[-1] == "look: {'steps': 3, 'learning_rate': 0.0001, 'protein': 'COX4', 'zoom': [0.8, 1]}, 1 at once"
 
 
@@ -239,8 +244,8 @@ def test_what_the_command_line_cannot_take_is_named(called, capsys, words, messa
 def test_the_phantom_is_that_of_the_profile_or_of_the_scale_that_is_set(monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(execute.phantom, "make_phantom", lambda root, scale: drawn.append((root.name, scale)) or root)
-    for given in ({}, {"scale": 0.2}, {"data": "own"}):
-        execute.draw_phantom("smoke", given)
+    for further in ({}, {"scale": 0.2}, {"data": "own"}):
+        execute.draw_phantom("smoke", further)
     assert drawn == [("scale-0.1", 0.1), ("scale-0.2", 0.2)]
 
 

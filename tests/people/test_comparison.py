@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import own_data, people, units
+from mitolib import own_data, people
 from mitolib.people import comparison, evaluation, material, protocols, twins
 
 PATCH = {"patch_px": 96, "stride_px": 64}
@@ -18,7 +18,7 @@ N_PEOPLE = 6
 
 @pytest.fixture(autouse=True)
 def no_units(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "CACHE", tmp_path / "units")
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path / "units"))
 
 
 @pytest.fixture

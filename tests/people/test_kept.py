@@ -23,11 +23,10 @@ BUDGET = {"steps": 2, "batch_size": 2, "shuffles": 2, "workers": 1, "seed": 3}
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     """An empty one, and pictures whose digest is known without a file."""
-    monkeypatch.setattr(units, "CACHE", tmp_path / "units")
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path / "units"))
     monkeypatch.setattr(units, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(units, "_n_asked", 0)
-    for name in ("MITOLIB_SHARE", "MITOLIB_UNITS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("MITOLIB_SHARE", raising=False)
     monkeypatch.setattr(cohort, "digest", lambda sections, proteins: f"{sections} {proteins}")
 
 
@@ -113,7 +112,7 @@ def test_a_run_that_finds_all_units_computes_no_features_and_says_the_same(light
     assert computed.n_computed == 1 and not_asked.n_computed == 0
     assert scores(again) == said and again.units == first.units
     names = [tuple(unit["unit"].items()) for unit in first.units]
-    assert len(set(names)) == len(names) == len(list(units.CACHE.rglob("*.json")))
+    assert len(set(names)) == len(names) == len(list(units.cache().rglob("*.json")))
 
 
 def test_answers_that_are_read_are_those_that_were_computed_to_the_last_bit(light_head):
@@ -128,7 +127,7 @@ def test_answers_that_are_read_are_those_that_were_computed_to_the_last_bit(ligh
 def test_a_run_that_breaks_off_goes_on_with_what_it_lacks(light_head, monkeypatch):
     whole, _ = asked()
     wanted = scores(whole)
-    for path in units.CACHE.rglob("*.*"):
+    for path in units.cache().rglob("*.*"):
         path.unlink()
     computed, compute = [], evaluation.answer
 
@@ -141,7 +140,7 @@ def test_a_run_that_breaks_off_goes_on_with_what_it_lacks(light_head, monkeypatc
     monkeypatch.setattr(evaluation, "answer", breaks)
     with pytest.raises(KeyboardInterrupt):
         asked()
-    kept = {path: path.stat().st_mtime_ns for path in units.CACHE.rglob("*.json")}
+    kept = {path: path.stat().st_mtime_ns for path in units.cache().rglob("*.json")}
     assert len(kept) == 7
     monkeypatch.setattr(evaluation, "answer", compute)
     resumed, _ = asked()
@@ -152,14 +151,14 @@ def test_a_run_that_breaks_off_goes_on_with_what_it_lacks(light_head, monkeypatc
 def test_shares_part_the_units_and_end_before_the_first_is_used(light_head, monkeypatch):
     whole, _ = asked()
     n_units, wanted = len(whole.units), scores(whole)
-    for path in units.CACHE.rglob("*.*"):
+    for path in units.cache().rglob("*.*"):
         path.unlink()
     n_kept = []
     for k in range(2):
         monkeypatch.setenv("MITOLIB_SHARE", f"{k}/2")
         monkeypatch.setattr(units, "_n_asked", 0)  # as in a process of its own
         trained, _ = asked()
-        n_kept.append(len(list(units.CACHE.rglob("*.json"))))
+        n_kept.append(len(list(units.cache().rglob("*.json"))))
         if k == 0:
             with pytest.raises(SystemExit):
                 scores(trained)
@@ -171,7 +170,7 @@ def test_shares_part_the_units_and_end_before_the_first_is_used(light_head, monk
 def test_the_share_that_prepares_computes_features_and_no_unit(monkeypatch):
     monkeypatch.setenv("MITOLIB_SHARE", "2/2")
     _, backbone = asked()
-    assert backbone.n_computed == 1 and not list(units.CACHE.rglob("*.*"))
+    assert backbone.n_computed == 1 and not list(units.cache().rglob("*.*"))
 
 
 def other_patches(patches: Patches, **changed: object) -> Patches:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import bank, networks, patches, people, settings, splits, transfer, units, weights
+from mitolib import bank, networks, patches, people, settings, splits, transfer, weights
 from mitolib.heads import p_patient
 from mitolib.people import models
 from mitolib.saliency import control
@@ -33,7 +33,7 @@ def small_head(x: keras.KerasTensor) -> keras.KerasTensor:
 def small_networks(tmp_path, monkeypatch):
     """Networks that take milliseconds, and whose ImageNet weights cannot be had."""
     monkeypatch.setattr(bank, "FOLDER", tmp_path / "features")
-    monkeypatch.setattr(units, "CACHE", tmp_path / "units")
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path / "units"))
     for name in ("VGG16", "ResNet50"):
         monkeypatch.setitem(networks.BACKBONES, name, (small_backbone, "last"))
     monkeypatch.setattr(networks, "_head", small_head)

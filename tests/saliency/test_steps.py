@@ -56,7 +56,7 @@ LABELS = ["control", "control", "patient", "patient"]
 
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "CACHE", tmp_path / "units")
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path / "units"))
     monkeypatch.setattr(units, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(measurements, "INPUT_PX", 32)
     monkeypatch.setitem(methods.LAYERS, "small", "conv")

@@ -26,7 +26,7 @@ RECIPE = trunks.Recipe(
 
 @pytest.fixture(autouse=True)
 def small_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "CACHE", tmp_path)
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path))
     monkeypatch.setattr(resnet, "build", lambda n_classes, arrays: Tiny(n_classes))
     trunks._network.cache_clear()
 
@@ -110,8 +110,8 @@ def test_neither_the_tested_patches_nor_the_precision_are_another_trunk(shown):
 def test_a_share_trains_a_trunk_that_another_owes_when_an_arm_of_its_own_reads_it(shown, monkeypatch):
     monkeypatch.setenv("MITOLIB_SHARE", "1/1")  # owes nothing
     trunk = a_trunk(shown)
-    assert not list(units.CACHE.rglob("*.json"))
-    assert trunk.network.maps_nchw.shape == (N, 4, 4, 4) and len(list(units.CACHE.rglob("*.json"))) == 1
+    assert not list(units.cache().rglob("*.json"))
+    assert trunk.network.maps_nchw.shape == (N, 4, 4, 4) and len(list(units.cache().rglob("*.json"))) == 1
     monkeypatch.setattr(trunks, "_fit", None)
     assert len(a_trunk(shown).network.maps_nchw) == N, "the other share reads it"
 
