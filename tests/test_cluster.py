@@ -47,9 +47,11 @@ CHAPTER = textwrap.dedent("""
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Environment of a cluster that has one node, this machine."""
-    started = subprocess.run([HERE, "start", tmp_path / "slurm"], capture_output=True, text=True)
-    if started.returncode:
-        pytest.skip(f"no SLURM could be started here: {started.stderr[-300:]}")
+    try:
+        start = [HERE, "start", tmp_path / "slurm"]
+        subprocess.run(start, check=True, capture_output=True, text=True, timeout=WAIT_S)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"no SLURM could be started here: {str(error.stderr)[-300:]}")
     variables = {
         "SLURM_CONF": tmp_path / "slurm" / "slurm.conf",
         "PYTHONPATH": ROOT,

@@ -69,7 +69,7 @@ def _units(units: Sequence[Mapping[str, Any]]) -> str:
             made["created"],
             clock(made["seconds"]),
             device,
-            made["commit"],
+            made["commit"] or "outside git",
             unit["key"][:12],
         ]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
