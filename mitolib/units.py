@@ -167,7 +167,7 @@ def each(
     if missing and prepare and (mine or _only_prepares()):
         prepare()
     for done, unit in enumerate(mine):
-        say(f"  {chapter}: {unit.stem}, unit {done + 1} of {len(mine)} to compute; {len(units) - len(missing)} kept")
+        say(f"  {unit.stem}: computing unit {done + 1} of {len(mine)}, {len(units) - len(missing)} are kept")
         if unit.find() is None:  # another process may have been faster meanwhile
             compute(unit)
     if _publishes():
