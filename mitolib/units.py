@@ -104,9 +104,6 @@ class Units(Sequence[dict[str, Any]]):
             self._read[place] = read(path)
         return self._read[place]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[place] for place in range(len(self)))
-
     def weights(self, place: int) -> list[np.ndarray]:
         """The trained weights of a unit. The fit is computed once more where they are not on this machine."""
         unit = self._units[place]
@@ -184,6 +181,15 @@ def read(path: Path) -> dict[str, Any]:
         with np.load(path.with_name(content["arrays"])) as arrays:
             result |= {name: arrays[name] for name in arrays.files}
     return result
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 of arrays, their types and shapes: what a unit depends on of row numbers and pictures."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
 
 
 def every() -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -265,7 +271,7 @@ def _keep(unit: Unit, result: Result, about: Mapping[str, Any]) -> None:
     folder = (PUBLISHED if _publishes() else cache()) / unit.chapter
     path = folder / f"{unit.stem}.json"
     # Named by its content: of two processes each JSON file refers to its own arrays.
-    beside = f"{unit.stem}-{_digest(arrays)[:8]}.npz" if arrays else None
+    beside = f"{unit.stem}-{digest(*arrays.values())[:8]}.npz" if arrays else None
     content = {"chapter": unit.chapter, "unit": dict(unit.name), "key": unit.key, **about}
     try:
         text = json.dumps({**content, "arrays": beside, "result": plain}, indent=1, allow_nan=False) + "\n"
@@ -292,14 +298,6 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray], write: Callable[..., Non
         write(file, **arrays)
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    total = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
-
-
 def _publish(unit: Unit) -> None:
     """Copy a unit of the cache into the book, if it is in the cache alone; those of other shares come by themselves."""
     path = unit.find()
@@ -321,6 +319,8 @@ def _is_whole(path: Path) -> bool:
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return content | {"arrays": content["arrays"], "result": content["result"]}
-    except (ValueError, KeyError, TypeError) as error:
+        if not {"arrays", "made", "protocol", "result"} <= content.keys():
+            raise ValueError("it lacks an entry")
+        return content
+    except (ValueError, AttributeError) as error:
         raise UnitError(f"{path}: is no unit ({error!r}). Delete it: it is computed again.") from error

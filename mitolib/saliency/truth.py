@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolib import own_data, patches
+from mitolib import own_data, patches, units
 from mitolib.cohort import Section, digest, read_truth
 from mitolib.networks import INPUT_PX
 from mitolib.saliency.maps import enlarge, shrink, unit
@@ -156,6 +156,7 @@ def held_out_patches(
     tested = table[(table["split"] == "test") & table["section"].isin(mosaic(data.root, patients))]
     rows = spread(tested, n, seed=seed)
     fibres_nyx, deficient = truth_windows(data.root, rows)
+    truth = [np.asarray(array, np.int64) for array in (*fibres_nyx, *deficient)]
 
     def load(sections: Sequence[Section], proteins: Sequence[str]) -> np.ndarray:
         return patches.load(rows, sections, proteins, stride_px=experiment.stride_px)
@@ -170,16 +171,8 @@ def held_out_patches(
         has_truth=data.has_truth,
         depends={
             "explained": hashlib.sha256(rows[["section", "y", "x", "size"]].to_csv(index=False).encode()).hexdigest(),
-            "truth": _digest([*fibres_nyx, *deficient]) if data.has_truth else None,
+            "truth": units.digest(*truth) if data.has_truth else None,
             "marker": data.digest(MARKER_PROTEINS) if data.has(own_data.MARKER) else None,
             "twins": digest(twins, experiment.proteins) if twins else None,
         },
     )
-
-
-def _digest(arrays: Sequence[np.ndarray]) -> str:
-    """SHA-256 of arrays of whole numbers."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(repr(array.shape).encode() + np.ascontiguousarray(array, np.int64).tobytes())
-    return total.hexdigest()

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from mitolib import units
-from mitolib.units import Units
+from mitolib.units import Units, digest
 from mitolib.whitening import alignment, detection, measures
 from mitolib.whitening.arms import finite
 from mitolib.whitening.fitting import Budget, batches, p_patient
 from mitolib.whitening.training import ARMS, train
-from mitolib.whitening.trunks import Trunk, digest, extend, of_budget, of_concepts
+from mitolib.whitening.trunks import Trunk, extend, of_budget, of_concepts
 
 # Of training both arms and of what is measured of them; raise it when the same unit would come out otherwise: when
 # `training`, `alignment`, the layer, `detection` or a measure kept here changes what it computes.

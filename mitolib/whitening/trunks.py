@@ -27,7 +27,7 @@ from torch.optim.swa_utils import update_bn
 
 from mitolib import metrics, patches, units
 from mitolib.study import Experiment
-from mitolib.units import Units
+from mitolib.units import Units, digest
 from mitolib.weights import Weights
 from mitolib.whitening import resnet
 from mitolib.whitening.fitting import BATCH, Budget, batches, fit, outputs, pictures
@@ -98,15 +98,6 @@ def extend(known: Network, more: Mapping[str, np.ndarray]) -> tuple[Network, dic
         maps.append(_maps(known.whole, patches_nhwc, name))
         rows[name] = np.arange(end, end := end + len(patches_nhwc))
     return Network(known.whole, torch.cat(maps)), rows
-
-
-def digest(*arrays: np.ndarray) -> str:
-    """SHA-256 of arrays, their types and shapes: what a unit depends on of row numbers and pictures."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(f"{array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
 
 
 def of_concepts(concepts: Mapping[str, np.ndarray]) -> dict[str, str]:

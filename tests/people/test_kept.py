@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import cohort, networks, people, units
-from mitolib.people import controls, evaluation, material, models, protocols
+from mitolib import cohort, people, units
+from mitolib.people import controls, evaluation, material, protocols
 from mitolib.people.material import Features, Material, Patches
 from mitolib.people.twins import with_twins
 from mitolib.study import EXP1
@@ -28,20 +27,6 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setattr(units, "_n_asked", 0)
     monkeypatch.delenv("MITOLIB_SHARE", raising=False)
     monkeypatch.setattr(cohort, "digest", lambda sections, proteins: f"{sections} {proteins}")
-
-
-@pytest.fixture
-def light_head(monkeypatch) -> Iterator[None]:
-    """Softmax regression in place of the paper's head, to save time."""
-
-    def light(shape: tuple[int, ...]) -> keras.Model:
-        x = keras.Input(shape)
-        return keras.Model(x, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x)))
-
-    monkeypatch.setattr(networks, "head", light)
-    models._fresh.cache_clear()
-    yield
-    models._fresh.cache_clear()
 
 
 def chapter(twins: str = "twins", names: str = "ABCD") -> Material:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 import pytest
 
-from mitolib import networks
 from mitolib.people import models
 
 TRAIN, TEST = np.arange(0, 40, 2), np.arange(1, 40, 2)
@@ -18,20 +15,6 @@ def planted(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Features of 40 patches, (40, 1, 1, 3), and labels that they tell."""
     labels = np.arange(40) // 2 % 2
     return labels[:, None, None, None] + 0.3 * rng.standard_normal((40, 1, 1, 3)), labels
-
-
-@pytest.fixture
-def light_head(monkeypatch) -> Iterator[None]:
-    """Softmax regression in place of the paper's head, to save time."""
-
-    def light(shape: tuple[int, ...]) -> keras.Model:
-        x = keras.Input(shape)
-        return keras.Model(x, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x)))
-
-    monkeypatch.setattr(networks, "head", light)
-    models._fresh.cache_clear()
-    yield
-    models._fresh.cache_clear()
 
 
 def head(features: np.ndarray, labels: np.ndarray, **changed: object) -> models.Head:
