@@ -15,7 +15,8 @@ The core, in the order of a run:
     units      one fit each: kept, found again, shared out
     linear     scikit-learn's linear models, on one thread
     metrics    the paper's metrics, done right     paper     the published numbers as data
-    records    results files and provenance        files     files that are there whole or not at all
+    records    results files and provenance        claims    sentences that follow from results
+    files      files that are there whole or not at all
     downloads  public files that are not here      progress  a line about long steps
 
 The wings, each with its names in its `__init__`:

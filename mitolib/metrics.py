@@ -12,12 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from sklearn.metrics import (
-    accuracy_score,
-    balanced_accuracy_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-)
 
 from mitolib.settings import LABELS
 
@@ -57,6 +51,13 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[l
             f"{len(truth)} truths of classes {sorted(set(truth))} and {len(predicted)} predictions; "
             f"wanted as many of each, with every class of {', '.join(LABELS)} among the truths."
         )
+    from sklearn.metrics import (  # a second, which a page that only shows estimates need not wait for
+        accuracy_score,
+        balanced_accuracy_score,
+        confusion_matrix,
+        precision_recall_fscore_support,
+    )
+
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, predicted, labels=list(classes), average="macro", zero_division=0
     )

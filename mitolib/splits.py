@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,8 @@ from numpy.random import Generator
 from mitolib.settings import LABELS
 
 SETS = ("train", "validation", "test")
+AGREEMENT = 0.45, 0.55  # of labels dealt out anew with the true ones, balanced: about chance
+MOST_DEALS = 10_000  # of labels; where there are more, so many are drawn
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,60 @@ def shuffle_by_subject(
     while dealt[among].nunique() < 2 or (changed := dealt[among] != by_subject[among]).all() or not changed.any():
         dealt = pd.Series(rng.permutation(by_subject), index=by_subject.index)
     return dealt.loc[list(subjects)].to_numpy()
+
+
+def permuted_labels(
+    labels: np.ndarray,
+    subjects: Sequence[str],
+    *,
+    n: int,
+    rng: Generator,
+    taught: np.ndarray | None = None,
+    scored: np.ndarray | None = None,
+) -> np.ndarray:
+    """(at most n, N) class indices: the subjects' labels dealt out anew, in draws that say nothing of the true ones.
+
+    As many subjects have each label as before. A draw counts if its balanced agreement with the truth lies within
+    AGREEMENT: a model of the disease is then right by it about as often as by chance, whereas to recognise subjects
+    still pays. No draw comes twice; where there are fewer than n, all are given.
+    taught: rows among whose subjects both labels have to occur. scored: rows on which the agreement is taken, those
+    that will be tested, with both classes among them. Left out, both are all rows. Raises ValueError, with the nearest
+    agreement, if no draw counts.
+    """
+    by_subject = pd.Series(labels, index=subjects).groupby(level=0).first()
+    truth, names = by_subject.to_numpy(), np.asarray(subjects)
+    if len(set(truth)) < 2:
+        raise ValueError(f"all {len(truth)} subjects have one label; wanted both. Add subjects of the other class.")
+    deals = _deals(truth, rng)
+    of_scored = pd.Series(names if scored is None else names[scored]).value_counts()
+    n_scored = of_scored.reindex(by_subject.index, fill_value=0).to_numpy()
+    agreement = np.mean([(deals == truth)[:, own] @ n_scored[own] / n_scored[own].sum() for own in _by_class(truth)], 0)
+    among = deals if taught is None else deals[:, by_subject.index.isin(names[taught])]
+    has_both = among.min(axis=1) < among.max(axis=1)
+    low, high = AGREEMENT
+    counts = np.flatnonzero(has_both & (agreement >= low) & (agreement <= high))
+    if not len(counts):
+        nearest = min(agreement[has_both], key=lambda found: abs(found - 0.5), default=None)
+        raise ValueError(
+            f"the labels of {len(truth)} subjects cannot be dealt out anew so that their balanced agreement with the "
+            f"true ones lies within {low} and {high}"
+            f"{'' if nearest is None else f': the nearest has {nearest:.2f}'}. Add subjects."
+        )
+    return deals[rng.permutation(counts)[:n]][:, by_subject.index.get_indexer(names)]
+
+
+def _by_class(truth: np.ndarray) -> list[np.ndarray]:
+    return [truth == label for label in range(len(LABELS))]
+
+
+def _deals(truth: np.ndarray, rng: Generator) -> np.ndarray:
+    """(n, subjects): all ways to deal the same labels out, or, where these are too many, as many drawn at random."""
+    n_patients = int(truth.sum())
+    if comb(len(truth), n_patients) > MOST_DEALS:
+        return np.unique([rng.permutation(truth) for _ in range(MOST_DEALS)], axis=0)
+    deals = np.zeros((comb(len(truth), n_patients), len(truth)), int)
+    np.put_along_axis(deals, np.array(list(combinations(range(len(truth)), n_patients))), 1, axis=1)
+    return deals
 
 
 def counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:

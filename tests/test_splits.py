@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
 
 from mitolib import cohort, paper, patches, splits
 
@@ -155,3 +156,51 @@ def test_those_who_are_taught_get_both_labels_neither_the_true_ones_nor_those_tu
         assert set(own) == {0, 1} and 0 < (own != labels[taught]).sum() < 3
     with pytest.raises(ValueError, match="2 subjects"):
         splits.shuffle_by_subject(labels, subjects, rng=rng, taught=np.array([0, 6]))
+
+
+COHORT = [f"C{i}" for i in range(4)] + [f"P{i}" for i in range(10)]
+COHORT_TRUTH = np.array([0] * 4 + [1] * 10)
+
+
+def test_permuted_labels_agree_with_the_truth_by_chance_as_the_test_patches_weigh_it(rng):
+    n_patches = rng.integers(3, 30, len(COHORT))
+    subjects, truth = np.repeat(COHORT, n_patches), np.repeat(COHORT_TRUTH, n_patches)
+    scored = rng.permutation(len(truth))[:90]
+    draws = splits.permuted_labels(truth, subjects, n=20, rng=rng, scored=scored)
+    assert draws.shape == (20, len(truth)) and len(np.unique(draws, axis=0)) == 20
+    for dealt in draws:
+        assert 0.45 <= balanced_accuracy_score(truth[scored], dealt[scored]) <= 0.55
+        by_subject = pd.Series(dealt, subjects).groupby(level=0)
+        assert (by_subject.nunique() == 1).all() and by_subject.first().sum() == 10
+
+
+def test_labels_of_which_most_people_keep_the_true_one_are_not_drawn(rng):
+    """Ten of fourteen kept theirs in a draw that was once called shuffled: what learnt the disease was right by it."""
+    kept = COHORT_TRUTH.copy()
+    kept[[0, 1, 4, 5]] = 1, 1, 0, 0
+    assert (kept == COHORT_TRUTH).sum() == 10 and balanced_accuracy_score(COHORT_TRUTH, kept) > 0.55
+    every = splits.permuted_labels(COHORT_TRUTH, COHORT, n=2000, rng=rng)
+    assert len(every) == 4 * 120, "one of four controls and seven of ten patients keep theirs, in every way there is"
+    assert not (every == kept).all(axis=1).any()
+    assert not (every == COHORT_TRUTH).all(axis=1).any() and not (every == 1 - COHORT_TRUTH).all(axis=1).any()
+
+
+def test_those_who_are_taught_permuted_labels_get_both(rng):
+    subjects, truth = np.array(list("ABCDEFGH")), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    taught = np.array([0, 1, 4])
+    draws = splits.permuted_labels(truth, subjects, n=100, rng=rng, taught=taught)
+    assert len(draws) < 100, "there are no more of them"
+    assert all(set(dealt[taught]) == {0, 1} for dealt in draws)
+
+
+def test_a_large_cohort_is_drawn_from_and_not_gone_through(rng):
+    truth = np.array([0] * 30 + [1] * 40)
+    draws = splits.permuted_labels(truth, [f"{i}" for i in range(70)], n=5, rng=rng)
+    assert all(0.45 <= balanced_accuracy_score(truth, dealt) <= 0.55 for dealt in draws)
+
+
+def test_labels_that_cannot_be_permuted_are_refused_with_the_nearest_there_is(rng):
+    with pytest.raises(ValueError, match="all 2 subjects have one label"):
+        splits.permuted_labels(np.array([1, 1]), ["A", "B"], n=1, rng=rng)
+    with pytest.raises(ValueError, match=r"labels of 3 subjects .* the nearest has 0\.25\. Add subjects"):
+        splits.permuted_labels(np.array([0, 1, 1]), ["A", "B", "C"], n=1, rng=rng)

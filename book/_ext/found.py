@@ -11,10 +11,11 @@ from typing import Any
 from docutils import nodes
 from drawings import DrawnFigure, save
 from matplotlib.figure import Figure
-from mitobook import Reader, look_up
+from mitobook import Reader
 from sphinx.application import Sphinx
 
 from mitolib import paper
+from mitolib.claims import look_up
 
 UNSEEN = "leave-one-control-one-patient-out"
 PANELS = {"one protein": ("exp1", "VGG16-head"), "ten proteins": ("exp2", "VGG16-head-ten-proteins")}

@@ -29,12 +29,13 @@ from typing import Any
 
 import yaml
 from docutils import nodes
-from mitobook import Reader, ResultRole, TableDirective, formatted, look_up
+from mitobook import Reader, ResultRole, TableDirective, formatted
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from mitolib.claims import look_up
 from mitolib.settings import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"

@@ -36,27 +36,13 @@ sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents if (f
 import ledger  # noqa: E402
 
 from mitolib import paper, settings  # noqa: E402
+from mitolib.claims import look_up  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 # A chapter that was cut in two -> its other half. While the pages of both are not published, prose names the first for
 # all: the entries are in its file still, or, where both halves were executed, in that of the other.
 OTHER_HALF = {"concept_whitening": "real_concepts"}
-
-
-def look_up(tree: Any, path: str, source: str) -> Any:
-    """The entry at `a.b.0.c` of nested mappings, sequences and attributes; the error names source and key."""
-    for step in path.split("."):
-        try:
-            if isinstance(tree, Mapping):
-                tree = tree[step]
-            elif isinstance(tree, Sequence) and not isinstance(tree, str):
-                tree = tree[int(step)]
-            else:
-                tree = getattr(tree, step)
-        except (LookupError, AttributeError, ValueError):
-            raise LookupError(f"{source}: no key {path!r} (not found at {step!r})") from None
-    return tree
 
 
 def formatted(value: Any, path: str, spec: str, source: str) -> str:
