@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from scipy.stats import t
 
 from mitolib.settings import LABELS
 
+SCORES = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")  # of `scores`, each from 0 to 1
 LEAST_SUBJECTS = 3  # fewer give no interval
 
 
@@ -70,6 +72,18 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[l
         "majority_baseline": majority_baseline(truth),
         "confusion": confusion_matrix(truth, predicted, labels=list(classes)).tolist(),
     }
+
+
+def further_training(values: Sequence[float]) -> Estimate:
+    """Mean of a score over trainings alike but for the seed, and the 95 % prediction interval of one more of them.
+
+    By Student's t, and no higher than 1. No interval for one training.
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, None, n)
+    half_width = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
+    return Estimate(mean, (mean - half_width, min(1.0, mean + half_width)), n)
 
 
 def majority_baseline(truth: np.ndarray) -> float:
