@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.random import Generator
@@ -74,16 +75,16 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[l
     }
 
 
-def further_training(values: Sequence[float]) -> Estimate:
+def further_training(values: Sequence[float], *, most: float = inf) -> Estimate:
     """Mean of a score over trainings alike but for the seed, and the 95 % prediction interval of one more of them.
 
-    By Student's t, and no higher than 1. No interval for one training.
+    By Student's t. most: what the score cannot exceed. No interval for one training.
     """
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(mean, None, n)
     half_width = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
-    return Estimate(mean, (mean - half_width, min(1.0, mean + half_width)), n)
+    return Estimate(mean, (mean - half_width, min(most, mean + half_width)), n)
 
 
 def majority_baseline(truth: np.ndarray) -> float:

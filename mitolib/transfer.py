@@ -30,6 +30,7 @@ from mitolib.weights import Weights
 
 PROTOCOL = 1  # of a head's training; raise it when the same unit would come out otherwise
 GRID = ["section", "y", "x", "label", "split"]  # of a patch table: what a training depends on
+FURTHER = (*metrics.SCORES, "generalisation_gap")  # what is said of a further training
 BUDGET = ("epochs", "patience", "batch_size", "views", "learning_rate", "zoom", "seed")  # the same, of a profile
 
 
@@ -300,9 +301,14 @@ class TrainedNetwork:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The `models` entry of a results file: the first training, scores by seed, and where one more would lie."""
-        further = {name: metrics.further_training(self.seeds[name]) for name in (*metrics.SCORES, "generalisation_gap")}
-        return self.first.record | {"seeds": self.seeds.T.to_dict(), "further_training": further}
+        """The `models` entry of a results file: the first training, what the seeds gave, where one more would lie."""
+        further = {name: metrics.further_training(self.seeds[name], most=1) for name in FURTHER}
+        curves = {seed: trained.history["val_accuracy"].tolist() for seed, trained in self.by_seed.items()}
+        return self.first.record | {
+            "seeds": self.seeds.T.to_dict(),
+            "further_training": further,
+            "val_accuracy": curves,
+        }
 
     @property
     def budget(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def spread(seeds: pd.DataFrame) -> pd.DataFrame:
     rows["95 % prediction interval"] = {
         name: ""
         if name == "epochs"
-        else "{:.2f} to {:.2f}".format(*(metrics.further_training(values).ci or (nan, nan)))
+        else "{:.2f} to {:.2f}".format(*(metrics.further_training(values, most=1).ci or (nan, nan)))
         for name, values in seeds.items()
     }
     table = pd.DataFrame(rows).T.rename_axis("seed").replace(["nan", "nan to nan"], "one seed")
