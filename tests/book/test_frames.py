@@ -115,6 +115,13 @@ def test_the_line_to_try_is_the_run_that_is_shown_and_its_code_only_where_it_was
     assert "git checkout" not in frames.try_it("exp1", run_at("abc123+"))
 
 
+def test_a_page_says_what_was_trained_for_it_and_nothing_where_its_results_do_not():
+    trained = {"VGG16": {"epochs": 100, "batch_size": 2, "seeds": 2, "epochs run": [71, 32]}}
+    text = frames.budget(RECORD | {"budget": trained})
+    assert "- VGG16: epochs 100; batch size 2; seeds 2; epochs run 71, 32" in text
+    assert frames.budget(RECORD) == "" and frames.budget(RECORD | {"budget": {"steps": 150}}) == ""
+
+
 # Pages that lag behind their notebooks ---------------------------------------------------------------------------
 
 
