@@ -96,6 +96,21 @@ class ResultRole(Reader, SphinxRole):
             return [self.missing(problem)], []
 
 
+class ClaimRole(Reader, SphinxRole):
+    """`chapter claim`: the sentence that belongs to what the results of the chapter say of this claim."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        chapter, _, name = self.text.partition(" ")
+        try:
+            record, source = self.results(chapter)
+            sentence = look_up(record, "claims", source).get(name, {}).get("sentence")
+            if sentence is None:
+                raise LookupError(f"{source}: no claim {name!r} (there are: {', '.join(record['claims'])})")
+        except LookupError as problem:
+            return [self.missing(problem)], []
+        return self.inliner.parse(sentence, self.lineno, self.inliner, self.inliner.parent)
+
+
 class PublishedRole(ResultRole):
     """`NAME.key format`, NAME being an attribute of mitolib.paper."""
 
@@ -298,6 +313,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         app.add_directive(directive.__name__.removesuffix("Table").lower() + "-table", directive)
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("result", ResultRole())
+    app.add_role("claim", ClaimRole())
     app.add_role("published", PublishedRole())
     app.connect("builder-inited", mock_for_good)
     app.connect("autodoc-process-docstring", code_in_docstring)

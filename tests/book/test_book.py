@@ -78,6 +78,16 @@ def test_what_a_smoke_run_is_too_small_for_is_said_and_no_warning(render):
     assert "Split none in smoke." in text and not warnings
 
 
+def test_a_claim_is_the_sentence_that_its_results_chose(render):
+    told = {"beats": {"verdict": "open", "sentence": "Whether **VGG16** does better stays open."}}
+    text, warnings = render("So: {claim}`exp1 beats`", exp1=RECORD | {"claims": told})
+    assert "So: Whether VGG16 does better stays open." in text and not warnings
+    text, warnings = render("{claim}`exp1 wins`", exp1=RECORD | {"claims": told})
+    assert "[not available:" in text and "no claim 'wins' (there are: beats)" in warnings
+    _, warnings = render("{claim}`exp1 beats`", exp1=RECORD)
+    assert "no key 'claims'" in warnings
+
+
 def test_a_score_that_is_undefined_in_every_patch_is_called_so_and_nothing_else_may_be_null(render):
     record = RECORD | {"profile": "quick", "mass": {"value": None, "ci": None}}
     text, warnings = render("Mass {result}`gradcam mass.value .2f`.", gradcam=record)
