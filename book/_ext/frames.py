@@ -272,21 +272,15 @@ def _next(app: Sphinx, docname: str) -> str:
 
 
 class VersusRole(ResultRole):
-    """`chapter key other-key format`: the first number, and whether it is more or less than the second, as printed."""
+    """`chapter key other-key format`: two numbers side by side. Which of them is greater is for a claim to say."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
             chapter, *keys, spec = self.text.split()
             record, source = self.results(chapter)
-            numbers = [look_up(record, key, source) for key in keys]
+            numbers = (look_up(record, key, source) for key in keys)
             first, second = (formatted(number, key, spec, source) for number, key in zip(numbers, keys, strict=True))
-            if None in numbers:
-                word = "beside"
-            elif first == second:  # as printed
-                word = "as much as"
-            else:
-                word = "more than" if numbers[0] > numbers[1] else "less than"
-            return [nodes.Text(f"{first}, {word} the {second}")], []
+            return [nodes.Text(f"{first}, beside the {second}")], []
         except LookupError as problem:
             return [self.missing(problem)], []
 
