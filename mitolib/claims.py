@@ -1,5 +1,7 @@
 """Claims: sentences that compare, rank or conclude, each with the predicate over results that decides what is said.
 
+For example::
+
     gap = Claim(
         name="seen-people-score-higher",
         reads={"gap": "patient_level difference.VGG16-head.balanced_accuracy"},

@@ -21,6 +21,7 @@ import pandas as pd
 from mitolib import paper
 from mitolib.metrics import Estimate, further_training
 
+MATCHES, DIFFERS = "matches", "differs"  # of inputs
 REPRODUCED, NOT_REPRODUCED, NOT_CHECKED = "reproduced", "not reproduced", "cannot be checked"
 INPUT, MEASURED = "inputs", "measured"
 SETTLED_WITHIN = 0.02  # of its final mean: a validation accuracy that "reaches a point of stability"
@@ -202,9 +203,10 @@ def _answer(printed: Printed, records: Mapping[str, Mapping[str, Any]]) -> tuple
     if printed.kind == MEASURED:
         model = printed.keys[1]
         if record["provenance"]["weights"][paper.backbone(model)]["source"] == "random":
-            return Estimate(None), "no ImageNet weights could be had, and a network from random ones is a control"
+            return Estimate(None), "without ImageNet weights it is a control"
         if len(record["models"][model].get("seeds", {})) < 2:
-            return Estimate(None), "one training has no interval"
+            only = record["models"][model].get(printed.keys[-1])  # one training has no curves by seed
+            return Estimate(only), "one training has no interval"
     value: Any = record
     for key in printed.keys:
         value = value[key]
@@ -217,4 +219,5 @@ def _verdict(printed: Printed, ours: Estimate) -> str:
     is_near = low - printed.rounding <= printed.published
     if not printed.at_the_latest:
         is_near = is_near and printed.published <= high + printed.rounding
-    return REPRODUCED if is_near else NOT_REPRODUCED
+    yes, no = (MATCHES, DIFFERS) if printed.kind == INPUT else (REPRODUCED, NOT_REPRODUCED)
+    return yes if is_near else no

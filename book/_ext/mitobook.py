@@ -264,7 +264,7 @@ class LedgerTable(TableDirective):
             if not math.isnan(row.ours):
                 ours = f"[{row.ours:{shown}}](chapters/{row.chapter}.ipynb#{row.made_in})"
             interval = "" if math.isnan(row.low) else f"{row.low:{shown}} to {row.high:{shown}}"
-            verdict = row.verdict if row.verdict == ledger.REPRODUCED else f"**{row.verdict}**"
+            verdict = row.verdict if row.verdict in (ledger.MATCHES, ledger.REPRODUCED) else f"**{row.verdict}**"
             why = f": {row.why}" if row.why else ""
             between = [interval] if is_measured else []
             rows.append([row.where, row.what, format(row.published, printed), ours, *between, verdict + why])

@@ -336,9 +336,9 @@ def test_the_ledger_is_filtered_by_words_and_verdict(open_page):
     assert 0 < len(shown) < total and all("recall" in text and "vgg16" in text for text in shown)
     rows = inputs.locator("tbody tr")
     total = rows.count()
-    of_inputs.locator("select").select_option("not reproduced")
+    of_inputs.locator("select").select_option("differs")
     shown = [row.locator("td").last.text_content() for row in rows.all() if row.is_visible()]
-    assert 0 < len(shown) < total and all(text.strip().startswith("not reproduced") for text in shown)
+    assert 0 < len(shown) < total and all(text.strip().startswith("differs") for text in shown)
     assert of_inputs.locator("output").text_content() == f"{len(shown)} of {total} numbers"
 
 
