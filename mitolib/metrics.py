@@ -18,6 +18,7 @@ from scipy.stats import t
 from mitolib.settings import LABELS
 
 SCORES = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")  # of `scores`, each from 0 to 1
+COLLAPSED = 0.95  # a network that gives more of its patches one answer has collapsed
 LEAST_SUBJECTS = 3  # fewer give no interval
 
 

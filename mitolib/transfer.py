@@ -201,6 +201,12 @@ class TrainedHead:
         return float((last["accuracy"] - last["val_accuracy"]).mean())
 
     @property
+    def most_common_call(self) -> float:
+        """Share of the test patches that are given the more common of its two answers: 1 where it has one answer."""
+        n_patients = (self.p_patient > 0.5).sum()
+        return float(max(n_patients, len(self.p_patient) - n_patients) / len(self.p_patient))
+
+    @property
     def n_trained(self) -> int:
         """Parameters that were trained."""
         return self.fits[self.place]["n_trained"]
@@ -291,12 +297,13 @@ class TrainedNetwork:
 
     @property
     def seeds(self) -> pd.DataFrame:
-        """Test scores, epochs and generalisation gap, one row per seed."""
+        """Test scores, epochs, generalisation gap and share of the more common call, one row per seed."""
         scores = pd.DataFrame({seed: trained.scores for seed, trained in self.by_seed.items()}).T
         scores = scores.drop(columns=["confusion", "majority_baseline"])
         return scores.assign(
             epochs=[len(trained.history) for trained in self.by_seed.values()],
             generalisation_gap=[trained.generalisation_gap for trained in self.by_seed.values()],
+            most_common_call=[trained.most_common_call for trained in self.by_seed.values()],
         ).astype(float)
 
     @property
@@ -307,6 +314,7 @@ class TrainedNetwork:
         return self.first.record | {
             "seeds": self.seeds.T.to_dict(),
             "further_training": further,
+            "n_collapsed": int((self.seeds["most_common_call"] > metrics.COLLAPSED).sum()),
             "val_accuracy": curves,
         }
 

@@ -188,6 +188,9 @@ def test_the_record_says_what_was_trained_and_where_one_more_would_lie(task):
     assert network.budget["views"] == PROFILE.views and network.budget["epochs"] == PROFILE.epochs
     further = network.record["further_training"]["balanced_accuracy"]
     assert further.value == network.seeds["balanced_accuracy"].mean() and further.n == 2
+    alike = network.seeds["most_common_call"]
+    assert alike[5] == max((network.first.p_patient > 0.5).mean(), (network.first.p_patient <= 0.5).mean())
+    assert network.record["n_collapsed"] == (alike > 0.95).sum()
     gap = network.first.history.eval("accuracy - val_accuracy").tail(10).mean()
     assert network.first.generalisation_gap == pytest.approx(gap)
 

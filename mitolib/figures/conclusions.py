@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mitolib.claims import Claim, above
-from mitolib.metrics import Estimate
+from mitolib.metrics import COLLAPSED, Estimate
 
 
 def of_experiment(record: Mapping[str, Any]) -> list[Claim]:
@@ -26,6 +26,7 @@ def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
     entry, n_trainings = f"{chapter} {group}.{network}.further_training", f"{chapter} budget.{network}.seeds"
     called = f"**{network}**" if group == "models" else f"**{network}** with random weights, an untrained backbone,"
     scored = "Balanced accuracy {score}, trainings: {n}. One answer for all has 0.50."
+    nearly_all = f", the same for over {COLLAPSED:.0%} of the test patches"
     accuracies = "Training minus validation accuracy in the last ten epochs: {gap}, trainings: {n}."
     return [
         Claim(
@@ -35,6 +36,14 @@ def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
             holds=f"{called} tells controls from patients on test patches. {scored}",
             fails=f"{called} does not tell controls from patients on test patches. {scored}",
             open=f"Whether {called} tells controls from patients on test patches stays open. {scored}",
+        ),
+        Claim(
+            name=f"{network}-never-collapses",
+            reads={"n_collapsed": f"{chapter} {group}.{network}.n_collapsed", "n": n_trainings},
+            predicate=lambda n_collapsed, n: n_collapsed == 0,
+            holds=f"No training of {called} collapsed to one answer{nearly_all}: {{n_collapsed}} of {{n}}.",
+            fails=f"Some trainings of {called} collapsed to one answer{nearly_all}: {{n_collapsed}} of {{n}}.",
+            open="",
         ),
         Claim(
             name=f"{network}-overfits",

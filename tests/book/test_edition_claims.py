@@ -48,10 +48,11 @@ def test_a_published_page_says_what_its_predicates_say(chapter):
 
 def test_a_planted_false_claim_is_found():
     entry = {
+        "n_collapsed": 0,
         "further_training": {
             "balanced_accuracy": vars(further_training([0.80, 0.82, 0.81])),
             "generalisation_gap": vars(further_training([0.1, 0.1, 0.1])),
-        }
+        },
     }
     record = {"chapter": "exp1", "budget": {"VGG16": {"seeds": 3}}, "models": {"VGG16": entry}}
     answers = claims.conclusions(figures.conclusions.of_experiment(record), record)

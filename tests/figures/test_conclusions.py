@@ -7,12 +7,13 @@ from mitolib.claims import FAILS, HOLDS, OPEN
 from mitolib.metrics import Estimate, further_training
 
 
-def experiment(scores, gaps=(0.1, 0.1, 0.1)) -> dict:
+def experiment(scores, gaps=(0.1, 0.1, 0.1), n_collapsed=0) -> dict:
     entry = {
+        "n_collapsed": n_collapsed,
         "further_training": {
             "balanced_accuracy": further_training(scores),
             "generalisation_gap": further_training(gaps),
-        }
+        },
     }
     return {
         "chapter": "exp1",
@@ -31,6 +32,13 @@ def test_a_network_beats_one_answer_only_if_every_further_training_would(scores,
     answers = claims.conclusions(figures.conclusions.of_experiment(record), record)
     assert answers["VGG16-beats-one-answer"].verdict == verdict
     assert f"{sum(scores) / len(scores):.2f}" in answers["VGG16-beats-one-answer"].sentence
+
+
+def test_trainings_that_collapsed_are_counted():
+    for n_collapsed, verdict in ((0, HOLDS), (2, FAILS)):
+        record = experiment([0.5, 0.5, 0.9], n_collapsed=n_collapsed)
+        found = claims.conclusions(figures.conclusions.of_experiment(record), record)["VGG16-never-collapses"]
+        assert found.verdict == verdict and f"{n_collapsed} of 3" in found.sentence
 
 
 def test_what_started_from_random_weights_is_called_an_untrained_backbone():
