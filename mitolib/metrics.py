@@ -76,6 +76,13 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[l
     }
 
 
+def auc(truth: np.ndarray, p_patient: np.ndarray) -> float:
+    """Area under the ROC curve: how often a patient's patch has the greater probability. (N,) class indices, (N,)."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, p_patient))
+
+
 def further_training(values: Sequence[float], *, most: float = inf) -> Estimate:
     """Mean of a score over trainings alike but for the seed, and the 95 % prediction interval of one more of them.
 

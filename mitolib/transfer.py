@@ -30,7 +30,7 @@ from mitolib.weights import Weights
 
 PROTOCOL = 1  # of a head's training; raise it when the same unit would come out otherwise
 GRID = ["section", "y", "x", "label", "split"]  # of a patch table: what a training depends on
-FURTHER = (*metrics.SCORES, "generalisation_gap")  # what is said of a further training
+FURTHER = (*metrics.SCORES, "auc", "generalisation_gap")  # what is said of a further training
 BUDGET = ("epochs", "patience", "batch_size", "views", "learning_rate", "zoom", "seed")  # the same, of a profile
 
 
@@ -185,8 +185,9 @@ class TrainedHead:
 
     @cached_property
     def scores(self) -> dict[str, Any]:
-        """`metrics.scores` of the test patches."""
-        return metrics.scores(self.task.classes[self.task.rows("test")], (self.p_patient > 0.5).astype(int))
+        """`metrics.scores` of the test patches, and `auc`, which asks for no threshold."""
+        truth = self.task.classes[self.task.rows("test")]
+        return metrics.scores(truth, (self.p_patient > 0.5).astype(int)) | {"auc": metrics.auc(truth, self.p_patient)}
 
     @property
     def calls(self) -> pd.DataFrame:

@@ -76,7 +76,8 @@ def test_one_call_gives_what_its_steps_give(task):
     )
     pd.testing.assert_frame_equal(trained.history, history)
     np.testing.assert_array_equal(trained.p_patient, heads.p_patient(head, at_test))
-    assert trained.scores == metrics.scores(labels[test], (trained.p_patient > 0.5).astype(int))
+    called = metrics.scores(labels[test], (trained.p_patient > 0.5).astype(int))
+    assert trained.scores == called | {"auc": metrics.auc(labels[test], trained.p_patient)}
 
 
 def test_seeds_share_features_and_differ_in_their_heads(task, monkeypatch):

@@ -26,6 +26,7 @@ def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
     entry, n_trainings = f"{chapter} {group}.{network}.further_training", f"{chapter} budget.{network}.seeds"
     called = f"**{network}**" if group == "models" else f"**{network}** with random weights, an untrained backbone,"
     scored = "Balanced accuracy {score}, trainings: {n}. One answer for all has 0.50."
+    ranked = "AUC, for which no threshold is chosen, {auc}, trainings: {n}. Chance has 0.50."
     nearly_all = f", the same for over {COLLAPSED:.0%} of the test patches"
     accuracies = "Training minus validation accuracy in the last ten epochs: {gap}, trainings: {n}."
     return [
@@ -36,6 +37,14 @@ def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
             holds=f"{called} tells controls from patients on test patches. {scored}",
             fails=f"{called} does not tell controls from patients on test patches. {scored}",
             open=f"Whether {called} tells controls from patients on test patches stays open. {scored}",
+        ),
+        Claim(
+            name=f"{network}-ranks-patients-higher",
+            reads={"auc": f"{entry}.auc", "n": n_trainings},
+            predicate=lambda auc, n: above(auc, 0.5),
+            holds=f"{called} gives patients' patches higher probabilities than controls'. {ranked}",
+            fails=f"{called} does not give patients' patches higher probabilities than controls'. {ranked}",
+            open=f"Whether {called} gives patients' patches higher probabilities than controls' stays open. {ranked}",
         ),
         Claim(
             name=f"{network}-never-collapses",

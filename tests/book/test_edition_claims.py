@@ -51,6 +51,7 @@ def test_a_planted_false_claim_is_found():
         "n_collapsed": 0,
         "further_training": {
             "balanced_accuracy": vars(further_training([0.80, 0.82, 0.81])),
+            "auc": vars(further_training([0.9, 0.9, 0.91])),
             "generalisation_gap": vars(further_training([0.1, 0.1, 0.1])),
         },
     }

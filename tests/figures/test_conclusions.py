@@ -12,6 +12,7 @@ def experiment(scores, gaps=(0.1, 0.1, 0.1), n_collapsed=0) -> dict:
         "n_collapsed": n_collapsed,
         "further_training": {
             "balanced_accuracy": further_training(scores),
+            "auc": further_training(scores),
             "generalisation_gap": further_training(gaps),
         },
     }
