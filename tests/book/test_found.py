@@ -33,6 +33,13 @@ def test_the_first_picture_holds_the_numbers_of_the_result_files(tmp_path):
         assert files[0] == files[1], "the same numbers give the same file"
 
 
+def test_several_trainings_are_shown_by_their_mean_and_where_one_more_would_lie():
+    further = {"balanced_accuracy": {"value": 0.7, "ci": [0.4, 1.0], "n": 5, "left_out": None}}
+    records = RECORDS | {"exp1": {"models": {"VGG16": VGG16 | {"further_training": further}}}}
+    long = found.compared(records, vars(paper))["one protein"][1]
+    assert (long["value"], long["interval"]) == (0.7, [0.4, 1.0])
+
+
 def test_the_first_picture_is_in_the_site_in_both_shapes_with_its_words(render, tmp_path):
     page = "```{found-figure}\n:name: fig-found\n\nA caption.\n```"
     _, warnings = render(page, **RECORDS)
