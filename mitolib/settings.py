@@ -46,11 +46,13 @@ class FreezingBudget:
 class SaliencyBudget:
     """How much is explained, and altered, for each network."""
 
-    patches: int  # explained
+    patches: int | None  # explained, at most; None explains all
     altered: int  # of these; each is shown to the network again and again
     samples: int  # noise draws of SmoothGrad, channels of Score-CAM
     fibres: int  # restored in each altered patch, at most
     shares: tuple[float, ...]  # of a patch, removed
+    redraws: int  # of all weights, each with a seed of its own
+    label_draws: int  # that networks are taught, one each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,7 @@ PROFILES = {
             views=1,
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=1, patience=1),
-            saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,)),
+            saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,), redraws=1, label_draws=1),
             people=PeopleBudget(steps=1, batch_size=2, shuffles=2, workers=1),
             whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
         ),
@@ -131,7 +133,7 @@ PROFILES = {
             views=1,
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=2, patience=2),
-            saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,)),
+            saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,), redraws=1, label_draws=1),
             people=PeopleBudget(steps=5, batch_size=4, shuffles=2, workers=1),
             whitening=WhiteningBudget(whole_steps=11, steps=6, folds=1),
         ),
@@ -144,7 +146,9 @@ PROFILES = {
             views=8,
             n_seeds=5,
             freezing=FreezingBudget(rates=(1e-3, 1e-4, 1e-5), epochs=30, patience=8),
-            saliency=SaliencyBudget(patches=24, altered=8, samples=8, fibres=20, shares=(0.1, 0.3, 0.5)),
+            saliency=SaliencyBudget(
+                patches=None, altered=100, samples=8, fibres=20, shares=(0.1, 0.3, 0.5), redraws=5, label_draws=5
+            ),
             people=PeopleBudget(steps=150, batch_size=4, shuffles=20, workers=-1),
             whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
         ),

@@ -65,26 +65,31 @@ def map_gallery(
     for row, (name, stack) in zip(axes[1:], maps.items(), strict=True):
         for ax, map_yx, mask_yx in zip(row, stack, masks_nyx, strict=True):
             ax.imshow(map_yx, cmap="viridis", vmin=0, vmax=1)
+            if not map_yx.any():
+                ax.text(0.5, 0.5, "empty", color="white", ha="center", va="center", transform=ax.transAxes)
             _outline(mask_yx, ax)
         row[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     axes[0, 0].set_ylabel("patch", fontsize=8, rotation=0, ha="right", va="center")
     return axes
 
 
-def cascade(similarity: pd.DataFrame, *, others: Mapping[str, float], ax: Axes) -> Axes:
-    """How alike maps stay while stage after stage is drawn anew.
+def cascade(by_seed: pd.DataFrame, *, others: Mapping[str, float], ax: Axes) -> Axes:
+    """How alike maps stay while stage after stage is drawn anew: a thin line for each seed, a thick one for their mean.
 
-    similarity: index stage, from the top down; columns ssim and spearman. others: the same for maps of different
+    by_seed: index seed and stage, from the top down; columns ssim and spearman. others: the same for maps of different
     patches, dotted: below that line a map has nothing left of what the trained network gave.
     """
+    similarity = by_seed.groupby(level="stage", sort=False).mean()
     for name, words, colour in (("ssim", "SSIM", "#0072B2"), ("spearman", "rank correlation", "#CC79A7")):
+        for _, of_seed in by_seed[name].groupby(level="seed"):
+            ax.plot(range(len(of_seed)), of_seed, color=colour, linewidth=0.6, alpha=0.5)
         defined = np.flatnonzero(similarity[name].notna())  # without a value where all maps are empty
         ax.plot(defined, similarity[name].iloc[defined], "o-", color=colour, label=words)
         ax.axhline(others[name], color=colour, linestyle=":", linewidth=1.2, label=f"{words}, different patches")
     ax.set_xticks(range(len(similarity)), similarity.index, rotation=45, ha="right", fontsize=8)
     ax.set_ylabel("alike to the trained network's map")
     ax.set_xlabel("weights drawn anew down to")
-    ax.set_ylim(min(-0.5, float(np.nanmin(similarity)) - 0.05), 1.05)
+    ax.set_ylim(min(-0.5, float(np.nanmin(by_seed)) - 0.05), 1.05)
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -93,7 +98,7 @@ def strata(scores: pd.DataFrame, *, ax: Axes) -> Axes:
     """Score of each patch by stratum, a dot each, and the mean as a bar. scores: columns stratum, score, model.
 
     Strata stand in the order of their categories, or of their first row; models in that of theirs, or of the alphabet.
-    Dashed: a score of 1, chance.
+    Dashed: a score of 0, chance.
     """
     column = scores["stratum"]
     categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.unique()
@@ -104,10 +109,10 @@ def strata(scores: pd.DataFrame, *, ax: Axes) -> Axes:
         ax.plot(place, rows["score"], "o", color=colour, markersize=4, alpha=0.6, label=model)
         for x in np.unique(place):
             ax.hlines(rows["score"][place == x].mean(), x - 0.09, x + 0.09, color=colour, linewidth=2.5)
-    ax.axhline(1, color="black", linestyle="--", linewidth=0.8)
+    ax.axhline(0, color="black", linestyle="--", linewidth=0.8)
     ax.set_xticks(range(len(categories)), categories)
     ax.set_xlim(-0.5, max(len(categories), 1) - 0.5)
-    ax.set_ylabel("mass inside over area")
+    ax.set_ylabel("AUPRC, less chance")
     if len(by_model):
         ax.legend(frameon=False, fontsize=7)
     else:

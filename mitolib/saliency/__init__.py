@@ -1,16 +1,17 @@
 """Saliency maps of a classifier, and whether to believe them."""
 
+from mitolib.saliency.conclusions import claims
 from mitolib.saliency.control import build_networks
 from mitolib.saliency.measurements import measure
 from mitolib.saliency.methods import methods_named
 from mitolib.saliency.network import Network
+from mitolib.saliency.summary import summarise
 from mitolib.saliency.truth import held_out_patches, mosaic, outlines
-from mitolib.saliency.verdicts import findings, summarise
 
 __all__ = [
     "Network",
     "build_networks",
-    "findings",
+    "claims",
     "held_out_patches",
     "measure",
     "methods_named",

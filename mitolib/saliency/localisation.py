@@ -26,17 +26,12 @@ class Localisation:
     """How well the maps of every network find the deficient fibres."""
 
     scores: pd.DataFrame  # index model, method, patch; a column for each of SCORES, none without truth
-    strata: pd.DataFrame | None  # see `by_stratum`; None without truth
+    strata: pd.DataFrame | None  # AUPRC of Grad-CAM less chance, see `by_stratum`; None without truth
 
     @property
     def left_out(self) -> str:
         """Why there are no scores; "" where there are."""
         return "Left out: these data come without truth." if self.strata is None else ""
-
-    @property
-    def means(self) -> pd.DataFrame:
-        """Mean over the patches: a row for each model and method."""
-        return self.scores.groupby(["model", "method"], sort=False).mean()
 
     @property
     def strata_record(self) -> dict[str, dict[str, dict[str, float]]] | None:
@@ -57,15 +52,15 @@ def localise(
 ) -> Localisation:
     """Bring together how well the maps of all networks and methods find the deficient fibres.
 
-    tables: model -> method -> what `score` gives, or on data without truth a table without columns. tested: by the name
-    of the experiment.
+    tables: model -> method -> what `score` gives, or on data without truth a table without columns. networks: those
+    whose Grad-CAM is shown by stratum. tested: by the name of the experiment.
     """
     scores = by_patch(tables)
     if scores.columns.empty:
         return Localisation(scores, None)
-    held_out = {name: tested[network.experiment.name] for name, network in networks.items() if not network.is_control}
+    held_out = {name: tested[network.experiment.name] for name, network in networks.items()}
     strata = by_stratum(
-        {name: tables[name]["Grad-CAM"]["mass_over_area"].to_numpy() for name in held_out},
+        {name: (tables[name]["Grad-CAM"] - tables[name]["random"])["auprc"].to_numpy() for name in held_out},
         {name: patches.masks_nyx for name, patches in held_out.items()},
         {name: patches.deficient for name, patches in held_out.items()},
     )

@@ -19,6 +19,7 @@ from mitolib.study import Experiment
 from mitolib.weights import Weights
 
 PATIENT = LABELS.index("patient")
+UNTRAINED, PERMUTED = "an untrained backbone", "permuted labels"
 
 
 def by_patch(tables: Mapping[str, Mapping[str, pd.DataFrame | pd.Series]]) -> pd.DataFrame | pd.Series:
@@ -33,7 +34,7 @@ class Network:
 
     name: str  # on the page
     trained: transfer.TrainedHead  # of its task: the pictures that it is shown, and the labels that it was taught
-    is_control: bool = False  # taught shuffled labels, and explained by Grad-CAM alone
+    control: str = ""  # why it is one, UNTRAINED or PERMUTED, and explained by Grad-CAM alone
 
     @property
     def architecture(self) -> str:
@@ -79,12 +80,6 @@ class Network:
     def taught(self) -> pd.Series:
         """The label that it was taught of each subject."""
         return self.trained.task.table.groupby("subject")["label"].first().rename(self.name)
-
-    @property
-    def accuracy(self) -> float:
-        """On the test patches, by the labels that it was taught."""
-        calls = self.trained.calls
-        return float((calls["predicted"] == calls["label"]).mean())
 
     def class_maps(self, patches_nhwc: np.ndarray, size_px: int = networks.INPUT_PX) -> dict[str, np.ndarray]:
         """Grad-CAM for each class, (N, size_px, size_px), raw, of patches uint8 (N, H, W, C)."""

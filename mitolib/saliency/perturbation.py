@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.random import Generator
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
-from scipy.special import expit
 from scipy.stats import spearmanr
 from skimage.measure import block_reduce
 from skimage.transform import resize
@@ -25,6 +24,7 @@ from mitolib.saliency.truth import HeldOutPatches
 CELL = 4  # px of the 224: patches are altered in cells, one solves for 56 x 56 unknowns instead of 224 x 224
 NOISE = 0.01  # of the range 0-255, on imputed pixels, as in ROAD
 LEAST_FIBRES = 4  # fewer give no ranking
+REMOVAL = ["deletion", "insertion"]  # columns of `remove`
 NO_TWIN = "Left out: these data have no cured twin."
 
 
@@ -107,7 +107,9 @@ def _harmonic(coarse_yxc: np.ndarray, missing_yx: np.ndarray) -> np.ndarray:
 def remove(
     evidence: Evidence, patches_nhwc: np.ndarray, maps_nhw: np.ndarray, *, shares: Sequence[float], rng: Generator
 ) -> pd.DataFrame:
-    """Columns deletion and insertion, one row per patch: p(patient), mean over `shares` of the cells.
+    """Columns deletion and insertion, one row per patch: log odds of "patient", mean over `shares` of the cells.
+
+    Not p(patient), which stays at 0 or 1 where the network is sure, whatever is taken away.
 
     deletion: with that share of the cells imputed, highest first; low means that the map names what counts.
     insertion: with nothing but that share left; high means the same (Petsiuk et al. 2018, arXiv:1806.07421).
@@ -122,9 +124,9 @@ def remove(
         deleted = [rank_yx < share * cells_yx.size for share in shares]
         not_inserted = [rank_yx >= share * cells_yx.size for share in shares]
         altered = np.stack([impute(patch_yxc, missing_yx, rng=rng) for missing_yx in deleted + not_inserted])
-        p_patient = expit(evidence(altered))
-        rows.append((p_patient[: len(shares)].mean(), p_patient[len(shares) :].mean()))
-    return pd.DataFrame(rows, columns=["deletion", "insertion"])
+        found = evidence(altered)
+        rows.append((found[: len(shares)].mean(), found[len(shares) :].mean()))
+    return pd.DataFrame(rows, columns=REMOVAL)
 
 
 def restore(
@@ -139,8 +141,8 @@ def restore(
     """What each deficient fibre does to the network: columns patch, fibre, effect, one row per fibre.
 
     One fibre at a time gets the pixels of the cured twin, the `most` largest of a patch. twins_nhwc: in the stretch of
-    the patches. effect is by how much the log
-    odds of "patient" fall: within a patch it ranks fibres as the fall of p(patient) does, without rounding at 0 and 1.
+    the patches. effect is by how much the log odds of "patient" fall: within a patch it ranks fibres as the fall of
+    p(patient) does, without rounding at 0 and 1.
     """
     rows = []
     for i, (patch_yxc, twin_yxc) in enumerate(zip(patches_nhwc, twins_nhwc, strict=True)):

@@ -6,7 +6,7 @@ no independent witnesses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,12 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from mitolib import patches
-from mitolib.metrics import Estimate
 from mitolib.saliency.maps import unit
 from mitolib.saliency.methods import cascade
 from mitolib.saliency.network import PATIENT, Network
 from mitolib.saliency.truth import HeldOutPatches
+
+ALIKE = ["ssim", "spearman"]  # columns of `similarity`
 
 
 def similarity(a_nhw: np.ndarray, b_nhw: np.ndarray) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def similarity(a_nhw: np.ndarray, b_nhw: np.ndarray) -> pd.DataFrame:
         else:
             ssim = structural_similarity(a_unit_yx, b_unit_yx, data_range=1.0)
             rows.append((ssim, spearmanr(a_yx.ravel(), b_yx.ravel()).statistic))
-    return pd.DataFrame(rows, columns=["ssim", "spearman"])
+    return pd.DataFrame(rows, columns=ALIKE)
 
 
 def different_patches(maps_nhw: np.ndarray) -> pd.DataFrame:
@@ -44,37 +45,41 @@ def different_patches(maps_nhw: np.ndarray) -> pd.DataFrame:
     return alike if len(maps_nhw) > 1 else alike.mask(alike.notna())
 
 
+def mean_by_patch(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Mean of what is defined, patch by patch, over tables of one shape, a row per patch; NaN where nothing is."""
+    return pd.concat(tables, keys=range(len(tables))).groupby(level=1).mean()
+
+
 @dataclass(frozen=True)
 class Randomisation:
-    """How alike maps are to those of networks that know nothing, and to each other."""
+    """How alike maps are to those of networks that know nothing, and to each other. A table has a row per patch."""
 
-    cascade: pd.DataFrame  # index stage, columns ssim and spearman: Grad-CAM of VGG16, means over the patches
-    different: pd.Series  # ssim and spearman of its maps of different patches, means
-    alike: Mapping[str, Mapping[str, pd.DataFrame]]  # model -> method -> similarity to a network drawn anew
+    by_seed: pd.DataFrame  # index seed, stage; columns ssim and spearman: Grad-CAM of VGG16, means over the patches
+    alike: Mapping[str, Mapping[str, pd.DataFrame]]  # model -> method -> to a network drawn anew, mean over the seeds
     others: Mapping[str, Mapping[str, pd.DataFrame]]  # model -> method -> similarity of different patches' maps
-    labels: Mapping[str, Estimate]  # ssim and spearman, true labels against shuffled; empty without that network
+    permuted: Mapping[str, pd.DataFrame]  # network taught permuted labels -> Grad-CAM against that of the true ones
 
     @property
-    def labels_sentence(self) -> str:
-        """What the network of shuffled labels says, or why there is nothing to say."""
-        if not self.labels:
-            return "Left out: there is no network of shuffled labels."
-        return (
-            f"Taught true or shuffled labels, Grad-CAM maps are alike with SSIM {self.labels['ssim']} and rank "
-            f"correlation {self.labels['spearman']}."
-        )
+    def cascade(self) -> pd.DataFrame:
+        """Index stage, from the top down; columns ssim and spearman: means over the seeds."""
+        return self.by_seed.groupby(level="stage", sort=False).mean()
+
+    @property
+    def different(self) -> pd.Series:
+        """ssim and spearman of Grad-CAM of VGG16 of different patches, means."""
+        return self.others["VGG16"]["Grad-CAM"].mean()
 
     @property
     def record(self) -> dict[str, object]:
         """The `randomisation` entry of the record."""
         return {
             "cascade": self.cascade.T.to_dict(),
+            "seeds": int(self.by_seed.index.get_level_values("seed").nunique()),
             "different_patches": self.different.to_dict(),
-            "shuffled_labels": dict(self.labels),
         }
 
 
-def stages(network: Network, held_out: HeldOutPatches) -> pd.DataFrame:
-    """Index stage, from the top down, drawn anew; columns ssim and spearman: means over the patches."""
+def stages(network: Network, held_out: HeldOutPatches) -> tuple[list[str], np.ndarray]:
+    """Names of what is drawn anew, from the top down, and (stages, N, measures) similarity to the trained map."""
     maps = dict(cascade(network.model, network.layer, patches.as_input(held_out.patches_nhwc), PATIENT))
-    return pd.DataFrame({stage: similarity(maps["trained"], stack).mean() for stage, stack in maps.items()}).T
+    return list(maps), np.stack([similarity(maps["trained"], stack)[ALIKE].to_numpy() for stack in maps.values()])

@@ -67,8 +67,8 @@ def mosaic(root: str | Path, sections: Sequence[str]) -> list[str]:
     return names
 
 
-def spread(table: pd.DataFrame, n: int, *, seed: int) -> pd.DataFrame:
-    """At most n rows, in random order, taken in turn from each subject so that none outweighs the others."""
+def spread(table: pd.DataFrame, n: int | None, *, seed: int) -> pd.DataFrame:
+    """At most n rows, None for all, in random order, in turn from each subject so that none outweighs the others."""
     shuffled = table.sample(frac=1, random_state=seed)
     turn = shuffled.groupby("subject").cumcount()
     return shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")[:n]]
@@ -142,11 +142,11 @@ def held_out_patches(
     table: pd.DataFrame,
     patches_nhwc: np.ndarray,
     *,
-    n: int,
+    n: int | None,
     seed: int,
     twins: Sequence[Section] = (),
 ) -> HeldOutPatches:
-    """At most n test patches of patients, the subjects in turn; of mosaic sections alone where the truth is known.
+    """At most n test patches of patients, None for all, the subjects in turn; of mosaic sections alone with truth.
 
     table: all patches of the experiment, indexed from 0, with the column split. patches_nhwc: their pixels, uint8.
     twins: the same sections with every deficient fibre cured, in the stretch of the sick ones: a fibre is pasted from

@@ -180,12 +180,15 @@ def test_the_map_gallery_has_a_row_for_each_method():
     )
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["patch", "Grad-CAM", "Sobel"]
     assert axes[2, 1].images[0].get_array().min() == 1
+    assert [texts(ax) for ax in axes[1:, 0]] == [["empty"], []], "a map without any value is no picture"
 
 
 def test_the_cascade_is_drawn_from_the_top_down_with_the_level_of_different_patches():
-    falling = pd.DataFrame({"ssim": [1.0, 0.2], "spearman": [1.0, 0.3]}, index=["trained", "dense"])
+    index = pd.MultiIndex.from_product([[1, 2], ["trained", "dense"]], names=["seed", "stage"])
+    falling = pd.DataFrame({"ssim": [1.0, 0.1, 1.0, 0.3], "spearman": [1.0, 0.3, 1.0, 0.3]}, index=index)
     ax = figures.saliency.cascade(falling, others={"ssim": 0.4, "spearman": 0.5}, ax=plt.subplots()[1])
     lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
+    assert [1, 0.1] in [list(line.get_ydata()) for line in ax.lines], "each seed has a line of its own"
     assert lines["SSIM"] == [1, 0.2] and lines["rank correlation, different patches"] == [0.5, 0.5]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["trained", "dense"]
 

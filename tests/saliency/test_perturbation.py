@@ -40,8 +40,20 @@ def test_removing_what_the_network_looks_at_makes_it_miss_it_and_inserting_it_is
     faithful[:, :4, :4], wrong[:, 4:, 4:] = 1, 1
     good = perturbation.remove(bright_in_the_corner, patch, faithful, shares=[0.3], rng=rng).iloc[0]
     bad = perturbation.remove(bright_in_the_corner, patch, wrong, shares=[0.3], rng=rng).iloc[0]
-    assert good["deletion"] < 0.1 < 0.9 < bad["deletion"]
-    assert good["insertion"] > 0.9 > 0.1 > bad["insertion"]
+    assert good["deletion"] < -2 < 2 < bad["deletion"]
+    assert good["insertion"] > 2 > -2 > bad["insertion"]
+
+
+def test_removal_is_read_in_log_odds_which_still_tell_where_probabilities_are_all_one(rng):
+    patch = np.zeros((1, 64, 64, 1), np.uint8)
+    patch[:, :24, :24] = 255
+    faithful = np.zeros((1, 8, 8))
+    faithful[:, :4, :4] = 1
+    rows = [
+        perturbation.remove(lambda x, n=n: bright_in_the_corner(x) + n, patch, faithful, shares=[0.3], rng=rng).iloc[0]
+        for n in (0, 500)
+    ]
+    assert abs(rows[1]["deletion"] - rows[0]["deletion"] - 500) < 1
 
 
 @pytest.fixture

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import saliency, transfer, units
-from mitolib.saliency import localisation, measurements, methods, perturbation
+from mitolib import claims, own_data, saliency, transfer, units
+from mitolib.saliency import fits, localisation, measurements, methods, perturbation
+from mitolib.saliency.control import POOLED, Networks
 from mitolib.saliency.maps import enlarge, unit
-from mitolib.saliency.network import Network
+from mitolib.saliency.network import PERMUTED, UNTRAINED, Network
+from mitolib.saliency.randomisation import similarity
 from mitolib.saliency.truth import HeldOutPatches
 from mitolib.settings import SaliencyBudget
 from mitolib.study import EXP1, EXP2, Experiment
 
-BUDGET = SaliencyBudget(patches=4, altered=2, samples=1, fibres=4, shares=(0.25,))
+BUDGET = SaliencyBudget(patches=4, altered=2, samples=1, fibres=4, shares=(0.25,), redraws=2, label_draws=2)
 GALLERY = methods.methods_named(("saliency",))
 SUBJECTS = list("ABCA")
 
@@ -54,24 +56,35 @@ def trained(key: str, experiment: Experiment, n_channels: int, labels: list[str]
 LABELS = ["control", "control", "patient", "patient"]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One folder of units for all tests of this file: what two of them ask for alike is computed once."""
+    return tmp_path_factory.mktemp("units")
+
+
 @pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path / "units"))
+def places(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MITOLIB_UNITS", str(store))
     monkeypatch.setattr(units, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(measurements, "INPUT_PX", 32)
     monkeypatch.setitem(methods.LAYERS, "small", "conv")
 
 
 @pytest.fixture
-def networks() -> dict[str, Network]:
-    """One of one protein, one of several, and a control."""
+def networks() -> Networks:
+    """One of one protein, one of several, and two kinds of control."""
     keras.utils.set_random_seed(0)
     several = replace(EXP2, proteins=("NDUFB8", "VDAC1", "COX4"))
-    return {
-        "VGG16": Network("VGG16", trained("one", EXP1, 1, LABELS)),
-        "VGG16-ten": Network("VGG16-ten", trained("several", several, 3, LABELS)),
-        "VGG16-shuffled": Network("VGG16-shuffled", trained("control", EXP1, 1, LABELS[::-1]), is_control=True),
-    }
+    return Networks(
+        explained={
+            "VGG16": Network("VGG16", trained("one", EXP1, 1, LABELS)),
+            "VGG16-ten": Network("VGG16-ten", trained("several", several, 3, LABELS)),
+        },
+        untrained={"ResNet50": Network("ResNet50", trained("never", EXP1, 1, LABELS), control=UNTRAINED)},
+        permuted={
+            name: Network(name, trained(name, EXP1, 1, LABELS[::-1]), control=PERMUTED) for name in ("draw 1", "draw 2")
+        },
+    )
 
 
 @pytest.fixture
@@ -98,29 +111,42 @@ def measured(networks, tested, budget=BUDGET, seed=0) -> measurements.Measured:
     return saliency.measure(networks, tested, GALLERY, budget=budget, seed=seed)
 
 
-def chapter(networks, tested) -> tuple:
-    """What the tests of the chapter gave."""
-    rng, found = np.random.default_rng(0), measured(networks, tested)
-    randomised = found.randomised(rng)
-    summary = saliency.summarise(found.localised, randomised, found.perturbed, networks, tested, rng=rng)
-    return randomised, found.localised, found.perturbed, summary
+def concluded(networks, tested) -> dict:
+    """The record of the chapter, as far as claims read it."""
+    found = measured(networks, tested)
+    summary = saliency.summarise(found, rng=np.random.default_rng(0))
+    return {"shown": networks.shown, "permuted_labels": networks.record, **summary.record}
+
+
+def sentences(record: dict) -> list[str]:
+    return [claims.answer(claim, {"gradcam": record}).sentence for claim in saliency.claims(record)]
 
 
 def without_truth(held_out: HeldOutPatches) -> HeldOutPatches:
     nothing = {"fibres_nyx": 0 * held_out.fibres_nyx, "deficient": [np.array([], int)] * len(held_out)}
+    nothing["depends"] = {"truth": None}
     return replace(held_out, twins_nhwc=None, ndufb8_vdac1=None, has_truth=False, **nothing)
 
 
-def test_every_network_gets_every_method_and_the_control_grad_cam_alone(networks, tested):
-    removal = measured(networks, tested).perturbed.removal
-    blind = ["random", "centre", "Sobel", "intensity", "marker"]
-    assert list(removal["VGG16"]) == list(removal["VGG16-ten"]) == ["Grad-CAM", "saliency", *blind]
-    assert list(removal["VGG16-shuffled"]) == ["Grad-CAM", *blind]
+def keys(found: measurements.Measured, model: str = "VGG16") -> list[str]:
+    asked = [*found.found[model].values(), *found.redrawn.get(model, {}).values()]
+    return [key for each in asked for key in each.keys]
+
+
+BLIND = ["random", "centre", "Sobel", "intensity", "marker"]
+
+
+def test_every_network_gets_every_method_and_a_control_grad_cam_alone(networks, tested):
+    found = measured(networks, tested)
+    removal = found.perturbed.removal
+    assert list(removal) == list(found.redrawn) == ["VGG16", "VGG16-ten"]
+    assert all(list(by_method) == ["Grad-CAM", "saliency", *BLIND] for by_method in removal.values())
+    assert list(found.found["draw 1"]) == ["Grad-CAM"] and list(found.found["ResNet50"]) == ["examples", "Grad-CAM"]
 
 
 def test_what_is_kept_of_maps_is_what_the_single_steps_give(networks, tested):
     found = measured(networks, tested)
-    held_out, explained = tested["exp1"], networks["VGG16"]
+    held_out, explained = tested["exp1"], networks.explained["VGG16"]
     maps = explained.camera(np.repeat(held_out.patches_nhwc / 255, 3, -1), 1)
     scores = localisation.score(maps, held_out.masks_nyx).to_numpy()
     np.testing.assert_allclose(found.localised.scores.sort_index().loc["VGG16", "Grad-CAM"], scores, rtol=1e-4)
@@ -132,79 +158,158 @@ def test_what_is_kept_of_maps_is_what_the_single_steps_give(networks, tested):
     )
     effects["relevance"] = perturbation.mean_over_fibres(maps[:2], two.fibres_nyx, effects)
     kept = found.perturbed.effects["VGG16"]
-    np.testing.assert_allclose(kept[list(effects)].astype(float), effects.astype(float), rtol=1e-4)
-    assert perturbation.fibres_to_restore(two.deficient, most=4).equals(kept[["patch", "fibre"]])
+    np.testing.assert_allclose(kept[list(effects)].astype(float), effects.astype(float), rtol=1e-4, atol=1e-6)
+    assert kept[["patch", "fibre"]].eq(perturbation.fibres_to_restore(two.deficient, most=4)).all(axis=None)
+
+
+def test_a_network_drawn_anew_is_compared_patch_by_patch_over_all_its_seeds(networks, tested):
+    found = measured(networks, tested)
+    trained, (one, other) = found.found["VGG16"]["saliency"][0]["maps"], found.redrawn["VGG16"]["saliency"]
+    assert not (one["maps"] == other["maps"]).all()
+    by_seed = [similarity(trained.astype(float), drawn["maps"].astype(float)) for drawn in (one, other)]
+    mean = (by_seed[0] + by_seed[1]) / 2
+    pd.testing.assert_frame_equal(found.randomised.alike["VGG16"]["saliency"], mean, check_names=False)
+    assert found.randomised.by_seed.index.get_level_values("seed").nunique() == 2
+
+
+def test_cells_are_means_of_blocks_relative_to_the_greatest_and_an_empty_map_stays_empty():
+    maps = np.zeros((2, 28, 28))
+    maps[0, :2, :2], maps[0, 4, 4] = 1, 8
+    coarse = fits.cells(maps)
+    assert coarse.shape == (2, 14, 14) and coarse.dtype == np.float16 and not coarse[1].any()
+    assert coarse[0, 0, 0] == 0.5 and coarse[0, 2, 2] == 1
+    assert fits.cells(np.ones((1, 7, 7))).shape == (1, 7, 7), "a smaller map is left as it is"
+
+
+def test_the_random_map_finds_exactly_what_chance_does(networks, tested):
+    scores = measured(networks, tested).localised.scores.sort_index().loc["VGG16", "random"]
+    shares = tested["exp1"].masks_nyx.mean(axis=(1, 2))
+    np.testing.assert_allclose(scores["pointing"], shares, atol=0.01)  # masks at 224 px
+    np.testing.assert_allclose(scores["auprc"], scores["pointing"], rtol=1e-5)
+    np.testing.assert_allclose(scores["mass_over_area"], 1, rtol=1e-5)
 
 
 def test_maps_are_scored_altered_and_judged_for_every_network(networks, tested):
-    randomised, localised, perturbed, summary = chapter(networks, tested)
+    found = measured(networks, tested)
+    summary = saliency.summarise(found, rng=np.random.default_rng(0))
+    randomised, perturbed = found.randomised, found.perturbed
     assert list(randomised.cascade.index) == ["trained", "probabilities", "conv"]
-    assert set(randomised.alike) == {"VGG16", "VGG16-ten"} and set(randomised.labels) == {"ssim", "spearman"}
-    assert len(localised.scores) == sum(len(by_method) for by_method in perturbed.removal.values()) * 4
-    assert set(localised.strata["model"]) <= {"VGG16", "VGG16-ten"} and set(localised.strata_record) == {
-        "share",
-        "size",
-    }
+    assert set(randomised.alike) == {"VGG16", "VGG16-ten"} and list(randomised.permuted) == ["draw 1", "draw 2"]
+    assert set(found.localised.strata["model"]) <= {"VGG16", "VGG16-ten"}
+    assert set(found.localised.strata_record) == {"share", "size"}
     assert len(perturbed.removal["VGG16"]["Sobel"]) == BUDGET.altered
     assert (perturbed.removal["VGG16"]["random"].abs() > 0).any(axis=None), "another random map than the yardstick"
     assert all(len(effects) == BUDGET.altered * BUDGET.fibres for effects in perturbed.effects.values())
     scores = summary.methods["VGG16"]["Grad-CAM"]
     assert scores["mass_over_area"].n + scores["mass_over_area"].left_out == 4
     assert scores["deletion_minus_random"].left_out == 2, "of patches that were not altered"
+    assert list(summary.methods) == ["VGG16", "VGG16-ten", "ResNet50", POOLED], "the draws as one"
     shown = perturbed.restored_patch("VGG16-ten", tested["exp2"])
     assert shown.effects["fibre"].tolist() == [1, 2, 3, 4] and shown.effects["relevance"].notna().all()
+
+
+def test_differences_are_taken_patch_by_patch(networks, tested):
+    found = measured(networks, tested)
+    summary = saliency.summarise(found, rng=np.random.default_rng(0))
+    scores = found.localised.scores["auprc"].sort_index()
+    gap = (scores["VGG16", "Grad-CAM"] - scores["VGG16", "intensity"]).mean()
+    assert summary.differences["VGG16"]["Grad-CAM"]["auprc_minus_intensity"].value == pytest.approx(gap)
+    pooled = (scores["draw 1", "Grad-CAM"] + scores["draw 2", "Grad-CAM"]) / 2
+    gap = (scores["VGG16", "Grad-CAM"] - pooled).mean()
+    assert summary.controls["auprc_minus_permuted"].value == pytest.approx(gap)
+    chance = (pooled - scores["VGG16", "random"]).mean()
+    assert summary.differences[POOLED]["Grad-CAM"]["auprc_minus_random"].value == pytest.approx(chance)
+    alike = pd.concat(found.randomised.permuted.values())["ssim"].mean()
+    assert summary.controls["permuted_ssim"].value == pytest.approx(alike)
+    removal = found.perturbed.removal["VGG16"]
+    gap = (removal["Grad-CAM"] - removal["intensity"])["deletion"].mean()
+    assert summary.differences["VGG16"]["Grad-CAM"]["deletion_minus_intensity"].value == pytest.approx(gap)
+    assert "intensity" not in summary.score("auprc_minus_intensity")["VGG16"]
+
+
+def test_tables_have_a_row_for_each_method_and_at_most_six_columns(networks, tested):
+    summary = saliency.summarise(measured(networks, tested), rng=np.random.default_rng(0))
+    judged = ["Grad-CAM", "saliency", "centre", "Sobel", "intensity", "marker"]
+    assert list(summary.verdicts("VGG16").index) == list(summary.corrected("VGG16").index) == judged
+    assert summary.verdicts("VGG16").shape[1] == summary.corrected("VGG16").shape[1] == 4
+    assert list(summary.scores("VGG16").index) == ["Grad-CAM", "saliency", *BLIND]
+    assert list(summary.scores("VGG16"))[:2] == ["AUPRC", "pointing"]
+    assert list(summary.scores(POOLED).index) == ["Grad-CAM"]
 
 
 def test_a_chapter_is_drawn_from_its_units_without_a_network(networks, tested, tmp_path):
     def drawn() -> tuple:
         found = measured(networks, tested)
-        return *chapter(networks, tested), found.gallery("VGG16-ten"), found.examples("VGG16", tmp_path), found.units
+        record = concluded(networks, tested)
+        return record, found.gallery("VGG16-ten"), found.examples("VGG16", tmp_path), found.budget, found.units
 
     first = drawn()
-    for network in networks.values():
+    for network in networks.all.values():
         del network.trained.model
     again = drawn()
-    assert repr(again) == repr(first) and len(first[-1]) == 5 + 4 + 2
+    of_network, of_control = 3 + 2 + 2 * 2, 1  # examples, yardsticks, restoration; methods; methods drawn anew
+    assert repr(again) == repr(first) and len(first[-1]) == 2 * of_network + 2 + 3 * of_control + 1
 
 
-@pytest.mark.parametrize("change", ["head", "budget", "seed", "patches"])
+@pytest.mark.parametrize("change", ["head", "shares", "patches", "seed"])
 def test_what_the_measurements_depend_on_tells_their_units_apart(networks, tested, change):
-    first = measured(networks, tested).fits["VGG16"].keys
-    seed = 1 if change == "seed" else 0
-    budget = replace(BUDGET, shares=(0.5,)) if change == "budget" else BUDGET
+    networks = replace(networks, explained={"VGG16": networks.explained["VGG16"]}, untrained={}, permuted={})
+    first = keys(measured(networks, tested))
+    budget = replace(BUDGET, shares=(0.5,)) if change == "shares" else BUDGET
     if change == "head":
-        networks["VGG16"].trained.key = "trained otherwise"
+        networks.explained["VGG16"].trained.key = "trained otherwise"
     if change == "patches":
         tested["exp1"] = replace(tested["exp1"], depends={"explained": "others"})
-    assert not set(first) & set(measured(networks, tested, budget, seed).fits["VGG16"].keys)
+    again = keys(measured(networks, tested, budget, seed=7 if change == "seed" else 0))
+    kept = {"head": 0, "patches": 0, "seed": 0, "shares": 2 + 4}[change]  # examples, restoration; drawn anew
+    assert len(set(first) & set(again)) == kept
 
 
-def test_a_further_method_costs_no_unit_that_is_there(networks, tested):
-    first = measured(networks, tested).fits["VGG16"].keys
-    more = saliency.measure(networks, tested, GALLERY | methods.methods_named(("SmoothGrad",)), budget=BUDGET, seed=0)
-    assert len(set(more.fits["VGG16"].keys) - set(first)) == 1 and set(first) < set(more.fits["VGG16"].keys)
+@pytest.mark.parametrize("change", [{"redraws": 3}, {"label_draws": 9}, {"patches": 99}])
+def test_more_seeds_draws_or_methods_cost_no_unit_that_is_there(networks, tested, change):
+    first = keys(measured(networks, tested))
+    assert set(first) <= set(keys(measured(networks, tested, replace(BUDGET, **change))))
+    further = GALLERY | methods.methods_named(("SmoothGrad",))
+    more = saliency.measure(networks, tested, further, budget=BUDGET, seed=0)
+    assert set(first) < set(keys(more)) and len(set(keys(more)) - set(first)) == 1 + BUDGET.redraws
 
 
-def test_findings_have_a_sentence_for_each_test(networks, tested):
-    randomised, *_, summary = chapter(networks, tested)
-    networks["ResNet50"] = networks["VGG16"]
-    summary.methods["ResNet50"] = summary.methods["VGG16"]
-    text = saliency.findings(summary, randomised, networks, {"VGG16": 0.9, "VGG16-shuffled": 0.8})
-    assert len(text.splitlines()) == 10 and text.startswith("1. VGG16 taught shuffled labels") and "80.0%" in text
-    assert "on 3 proteins" in text and "on SDHA" in text and "pass all 4 tests" in text
+def test_the_budget_says_what_was_run_for_each_network(networks, tested):
+    found = measured(networks, tested, replace(BUDGET, altered=100)).budget
+    assert found["VGG16"] == {
+        **{"explained": 4, "altered": 4, "redraws": 2},
+        **{"methods": 2, "samples": 1, "fibres": 4},
+    }
+    assert found["ResNet50"] == {"explained": 4} and found[POOLED]["draws"] == 2
+
+
+def test_every_claim_of_the_chapter_has_an_answer(networks, tested):
+    record = concluded(networks, tested)
+    text = sentences(record)
+    names = [claim.name for claim in saliency.claims(record)]
+    assert len(set(names)) == len(names) == 5 + 2 * 11 and all(text)
+    assert any("VGG16 on SDHA" in sentence for sentence in text)
+    assert any("VGG16 on 3 proteins" in sentence for sentence in text)
 
 
 def test_data_without_truth_people_or_proteins_leave_out_what_needs_them_and_say_so(networks, tested):
-    alone = {"VGG16": networks["VGG16"]}
+    alone = replace(
+        networks,
+        explained={"VGG16": networks.explained["VGG16"]},
+        permuted={},
+        left_out=own_data.LeftOut("too few people"),
+    )
     bare = {"exp1": without_truth(tested["exp1"])}
-    randomised, localised, perturbed, summary = chapter(alone, bare)
-    assert "marker" not in perturbed.removal["VGG16"] and randomised.labels == {}
-    for sentence in (randomised.labels_sentence, localised.left_out, perturbed.restoration_sentence):
+    found = measured(alone, bare)
+    summary = saliency.summarise(found, rng=np.random.default_rng(0))
+    assert "marker" not in found.perturbed.removal["VGG16"] and alone.record == {}
+    for sentence in (found.localised.left_out, found.perturbed.restoration_sentence, str(alone.left_out)):
         assert sentence.startswith("Left out: ")
-    assert localised.strata_record is None and summary.score("mass_over_area") == {}
-    assert list(summary.verdicts) == ["follows the weights", "network reacts"]
-    text = saliency.findings(summary, randomised, alone, {"VGG16": 0.9})
-    assert len(text.splitlines()) == 3 and "fibres" not in text and "shuffled" not in text
+    assert found.localised.strata_record is None and summary.score("mass_over_area") == {}
+    assert list(summary.verdicts("VGG16")) == ["follows the weights", "network reacts"]
+    assert list(summary.corrected("VGG16")) == ["removal"]
+    text = sentences(concluded(alone, bare))
+    assert len(text) == 4 and not any("fibres" in sentence or "permuted" in sentence for sentence in text)
 
 
 def test_the_first_patches_keep_all_that_is_known_of_them(tested):
@@ -220,39 +325,45 @@ def test_a_gallery_is_stretched_for_display_and_shows_no_random_map(networks, te
 
 
 def test_a_network_says_what_it_was_taught_and_shows_an_example_of_each_call(networks, tested, tmp_path):
-    assert networks["VGG16"].taught.tolist() == LABELS
-    assert networks["VGG16-shuffled"].taught.to_dict()["A"] == "patient"
-    calls = networks["VGG16"].trained.calls
+    explained = networks.explained["VGG16"]
+    assert explained.taught.tolist() == LABELS
+    assert networks.taught["draw 1"].to_dict()["A"] == "patient"
+    calls, explained.trained.key = explained.trained.calls, "with these answers"
     calls["predicted"] = ["control", "patient", "patient", "patient"] * 2
-    assert networks["VGG16"].accuracy == 0.75
+    assert networks.accuracy["VGG16"] == 0.75
     shown = measured(networks, tested).examples("VGG16", tmp_path)
     assert shown.rows["label"].tolist() == ["control", "control", "patient"]
     assert list(shown.maps) == ["control", "patient"] and shown.maps["patient"].shape == (3, 32, 32)
     i = shown.rows.index[2]
-    maps = networks["VGG16"].class_maps(networks["VGG16"].trained.task.patches_nhwc[[i]], 32)
+    maps = explained.class_maps(explained.trained.task.patches_nhwc[[i]], 32)
     np.testing.assert_allclose(shown.maps["patient"][2], maps["patient"][0], rtol=1e-4, atol=1e-7)
     assert not shown.masks_nyx.any(), "nothing is known of these fibres"
 
 
 def test_measurements_come_out_as_they_did_when_their_protocol_was_declared(networks, tested):
-    """Where they do not, a method has changed: raise `measurements.PROTOCOL`, and pin what comes out now.
+    """Where they do not, a method has changed: raise `fits.PROTOCOL`, and pin what comes out now.
 
     Tolerance: 2e-3 of a score, or of a value, room for the rounding of another processor.
     """
-    assert measurements.PROTOCOL == 1
-    examples, yardsticks, grad_cam, saliency_map, falling = measured(networks, tested).fits["VGG16"]
+    assert fits.PROTOCOL == 2
+    found = measured(networks, tested)
+    of = {what: each[0] for what, each in found.found["VGG16"].items()}
+    drawn, falling = found.redrawn["VGG16"]["Grad-CAM"][0], found.stages[0]
+    control = found.found["draw 1"]["Grad-CAM"][0]
     pinned = [
-        (examples["maps"].mean((2, 3))[0] / examples["maps"].max(), [0.1265, 0.0008]),
-        (yardsticks["at_random"][0, 0], [0.2327, 0.3972]),
-        (yardsticks["removal"][4, 0], [0.2381, 0.4129]),  # of the marker
-        (yardsticks["fibres"]["effect"][:4], [-0.0326, -0.6821, -0.0196, -0.0448]),
-        (grad_cam["removal"][0, 0], [0.3197, 0.3393]),
-        (grad_cam["localisation"][0, :, 1], [0.8050, 1.0979, 1.0342, 1.3767]),
-        (grad_cam["alike"][0], [0.0046, 0.0858]),
-        (grad_cam["others"][:, 0], [0.7265, 0.5690, 0.4054, 0.5501]),
-        (saliency_map["removal"][0, 0], [0.4482, 0.1791]),
-        (saliency_map["relevance"][0, :4], [0.0267, 0.0307, 0.0320, 0.0270]),
-        (falling["similarity"][1], [-0.0005, -0.0668]),
+        (of["examples"]["maps"].mean((2, 3))[0] / of["examples"]["maps"].max(), [0.1265, 0.0008]),
+        (of["yardsticks"]["at_random"][0, 0], [-1.1933, -0.4169]),
+        (of["yardsticks"]["removal"][4, 0], [-1.1634, -0.3518]),  # of the marker
+        (of["restoration"]["effect"][:4], [-0.0326, -0.6821, -0.0196, -0.0448]),
+        (of["Grad-CAM"]["removal"][0, 0], [-0.7551, -0.6666]),
+        (of["Grad-CAM"]["localisation"][0, :, 1], [0.805, 1.0979, 1.0342, 1.3767]),
+        (of["Grad-CAM"]["maps"].mean((1, 2)), [0.0128, 0.0256, 0.0261, 0.0129]),
+        (of["saliency"]["removal"][0, 0], [-0.2079, -1.5225]),
+        (of["saliency"]["relevance"][0, :4], [0.0267, 0.0307, 0.032, 0.027]),
+        (of["saliency"]["maps"].mean((1, 2)), [0.5703, 0.5977, 0.5942, 0.5581]),
+        (drawn["maps"].mean((1, 2)), [0.2382, 0.2622, 0.222, 0.1982]),
+        (falling["similarity"][1, 0], [0.2015, 0.1743]),
+        (control["localisation"][0, :, 3], [0.651, 0.6255, 0.6649, 0.6731]),
     ]
     for found, expected in pinned:
         np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
@@ -261,6 +372,6 @@ def test_measurements_come_out_as_they_did_when_their_protocol_was_declared(netw
 def test_a_network_drawn_anew_shares_no_weight_with_one_that_was_never_trained(networks, tested):
     """Both start from a seed: of the same one they would be the same network, and its maps alike for no reason."""
     keras.utils.set_random_seed(0)  # as of the measurements
-    networks["VGG16"].trained.model = small(3)
-    (*_, grad_cam, _, _) = measured(networks, tested).fits["VGG16"]
-    assert (grad_cam["alike"] < 0.9).all()
+    never = replace(networks.explained["VGG16"], trained=trained("from the seed", EXP1, 1, LABELS))
+    networks = replace(networks, explained={"VGG16": never}, untrained={})
+    assert (measured(networks, tested).randomised.alike["VGG16"]["Grad-CAM"] < 0.9).all(axis=None)

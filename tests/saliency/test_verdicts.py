@@ -1,65 +1,77 @@
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+import pytest
 
 from mitolib.metrics import Estimate
 from mitolib.saliency import verdicts
-
-
-def test_the_summary_has_every_score_of_every_model_and_method_as_json(rng):
-    index = pd.MultiIndex.from_product([["VGG16"], ["Sobel", "saliency"], [0, 1]], names=["model", "method", "patch"])
-    scores = pd.DataFrame({"auprc": [1.0, 0, 1, 1], "rank": np.nan}, index=index)
-    summary = verdicts.estimates(scores, {"VGG16": pd.Series(list("AB"))}, rng=rng)
-    assert summary["VGG16"]["Sobel"]["auprc"].value == 0.5 and summary["VGG16"]["saliency"]["auprc"].value == 1
-    assert summary["VGG16"]["Sobel"]["rank"] == Estimate(None, None, 0, 2)
 
 
 def score(value: float | None, *ci: float) -> Estimate:
     return Estimate(value, ci or None)
 
 
-def test_verdicts_follow_the_intervals_and_a_map_must_beat_edges():
-    empty = {"randomisation_ssim": score(None), "different_patches_ssim": score(None)}
-    empty |= {"deletion_minus_random": score(0, -1, 1), "causal_rank_correlation": score(0.3)}
-    sees = {"randomisation_ssim": score(0.1), "different_patches_ssim": score(0.2)}
-    sees |= {"deletion_minus_random": score(-0.2, -0.3, -0.1), "causal_rank_correlation": score(0.5, 0.4, 0.6)}
-    by_method = {
-        "Sobel": empty | {"mass_over_area": score(1.3, 1.2, 1.4)},
-        "good": sees | {"mass_over_area": score(2, 1.5, 3)},
-        "edgy": sees | {"mass_over_area": score(1.2, 1.1, 1.3), "randomisation_ssim": score(0.9)},
-        "blind": sees | {"mass_over_area": score(0.8, 0.7, 0.9), "deletion_minus_random": score(0.1, 0.0, 0.2)},
+UP, DOWN, WIDE = score(0.2, 0.1, 0.3), score(-0.2, -0.3, -0.1), score(0.0, -0.1, 0.1)
+FINDS = ("auprc_minus_random", "pointing_minus_random", "auprc_minus_intensity", "pointing_minus_intensity")
+
+
+def differences(*found: Estimate) -> dict[str, Estimate]:
+    return dict(zip(FINDS, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("found", "answer"),
+    [
+        ((UP, UP, UP, UP), "yes"),
+        ((UP, DOWN, UP, UP), "no"),  # a map that never points inside finds nothing, whatever its AUPRC
+        ((DOWN, UP, UP, UP), "no"),
+        ((UP, WIDE, UP, UP), "open"),
+        ((UP, UP, DOWN, UP), "less than brightness"),
+        ((UP, UP, UP, DOWN), "less than brightness"),
+        ((UP, UP, WIDE, UP), "open"),
+        ((UP, UP, score(0.2), UP), "open"),  # too few people for an interval
+        ((UP, score(None), UP, UP), "-"),
+    ],
+)
+def test_a_map_finds_fibres_if_both_scores_lie_above_chance_and_brightness(found, answer):
+    assert verdicts.finds("Grad-CAM", differences(*found)) == answer
+
+
+def test_edges_that_never_point_inside_find_nothing():
+    assert verdicts.finds("Sobel", differences(UP, score(-0.4, -0.5, -0.3), UP, DOWN)) == "no"
+
+
+def test_brightness_is_held_against_chance_alone():
+    assert verdicts.finds("intensity", differences(UP, UP, score(0, 0, 0), score(0, 0, 0))) == "yes"
+
+
+def test_below_is_above_turned_round():
+    assert verdicts.below(DOWN, 0) is True and verdicts.below(UP, 0) is False
+    assert verdicts.below(WIDE, 0) is None and verdicts.below(score(-1), 0) is None
+
+
+def of(kept: Estimate, removal: Estimate, rank: Estimate) -> tuple[dict, dict]:
+    scores = {"deletion_minus_random": removal, "causal_rank_correlation": rank}
+    return scores, {"redrawn_minus_different": kept} | differences(UP, UP, UP, UP)
+
+
+def test_verdicts_follow_the_intervals_of_differences():
+    maps = {
+        "good": of(WIDE, DOWN, UP),  # as alike to another network's map as patches are, give or take
+        "stubborn": of(score(0.9, 0.8, 1.0), UP, DOWN),
+        "open": of(score(0.1, 0.05, 0.2), WIDE, WIDE),
+        "blind": of(score(None), score(None), score(None)),
+        "random": of(score(None), WIDE, WIDE),
     }
-    answers = verdicts.verdicts({"VGG16": by_method}).loc["VGG16"]
+    methods, compared = ({name: pair[i] for name, pair in maps.items()} for i in (0, 1))
+    answers = verdicts.network_verdicts(methods, compared)
     assert answers.loc["good"].tolist() == ["yes"] * 4
-    assert answers.loc["edgy"].tolist() == ["no", "no more than an edge or brightness map", "yes", "yes"]
-    assert answers.loc["blind"].tolist() == ["yes", "no", "no", "yes"]
-    assert answers.loc["Sobel"].tolist() == ["-", "yes", "open", "open"]
-    lucky = {"random": empty | {"mass_over_area": score(1.2, 1.0, 1.3)}}
-    answers = verdicts.verdicts({"VGG16": by_method | lucky}).loc["VGG16"]
-    assert answers.loc["Sobel", "finds deficient fibres"] == "open", "random numbers did as well in this sample"
+    assert answers.loc["stubborn"].tolist() == ["no", "yes", "no", "no"]
+    assert answers.loc["open"].tolist() == ["open", "yes", "open", "open"]
+    assert answers.loc["blind"].tolist() == ["-", "yes", "-", "-"]
     assert "random" not in answers.index
 
 
 def test_without_truth_the_questions_about_it_are_not_asked():
-    scores = {"randomisation_ssim": score(0.1), "different_patches_ssim": score(0.2)}
-    scores |= {"deletion_minus_random": score(-0.2, -0.3, -0.1)}
-    answers = verdicts.verdicts({"VGG16": {"Grad-CAM": scores, "random": scores}})
-    assert answers.loc["VGG16"].to_dict("index") == {
-        "Grad-CAM": {"follows the weights": "yes", "network reacts": "yes"}
-    }
-
-
-def test_one_score_is_taken_out_of_all_and_one_that_is_not_there_is_empty():
-    methods = {"VGG16": {"Sobel": {"auprc": score(1), "rank": score(2)}}, "ResNet50": {"Sobel": {"auprc": score(3)}}}
-    summary = verdicts.Summary(methods)
-    assert summary.score("auprc") == {"VGG16": {"Sobel": score(1)}, "ResNet50": {"Sobel": score(3)}}
-    assert summary.score("mass_over_area") == {}
-
-
-def test_the_verdicts_are_recorded_by_model_and_method():
-    scores = {"randomisation_ssim": score(0.1), "different_patches_ssim": score(0.2)}
-    scores |= {"deletion_minus_random": score(-0.2, -0.3, -0.1)}
-    summary = verdicts.Summary({name: {"Grad-CAM": scores} for name in ("VGG16", "ResNet50")})
-    answers = {"Grad-CAM": {"follows the weights": "yes", "network reacts": "yes"}}
-    assert summary.verdicts_record == {"VGG16": answers, "ResNet50": answers}
+    scores = {"Grad-CAM": {"deletion_minus_random": DOWN}}
+    answers = verdicts.network_verdicts(scores, {"Grad-CAM": {"redrawn_minus_different": WIDE}})
+    assert answers.to_dict("index") == {"Grad-CAM": {"follows the weights": "yes", "network reacts": "yes"}}
