@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from mitolib.claims import FAILS, HOLDS, OPEN, answer
+from mitolib.claims import FAILS, HOLDS, OPEN, conclusions
 from mitolib.metrics import Estimate
 from mitolib.saliency import claims
 
@@ -40,8 +40,8 @@ RECORD = {
 
 
 def said(record: dict) -> dict[str, tuple[str, str]]:
-    answers = [answer(claim, {"gradcam": record}) for claim in claims(record)]
-    return {found.name: (found.verdict, found.sentence) for found in answers}
+    answers = conclusions(claims(record), record)
+    return {name: (found.verdict, found.sentence) for name, found in answers.items()}
 
 
 def test_each_claim_says_what_its_interval_says():
