@@ -125,7 +125,7 @@ PROFILES = {
             n_seeds=1,
             saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,)),
             people=PeopleBudget(
-                steps=1, curve=(1,), longest=0.25, batch_size=2, n_seeds=1, shuffles=2, head_shuffles=1
+                steps=1, curve=(1,), longest=0.05, batch_size=2, n_seeds=1, shuffles=2, head_shuffles=1
             ),
             whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
         ),
