@@ -165,15 +165,6 @@ def curves(
     return fig
 
 
-def differences(estimates: Mapping[str, Mapping[str, Estimate]], *, ax: Axes) -> Axes:
-    """Paired differences between splits, a row for each model. estimates: "one - other" -> model -> difference."""
-    if not estimates:
-        return sentence(LEFT_OUT, ax=ax)
-    intervals(estimates, level=0, ax=ax)
-    ax.set_xlabel("difference in balanced accuracy")
-    return ax
-
-
 def grey_levels(by_protein: Mapping[str, Mapping[str, np.ndarray]], *, fig: Figure) -> Figure:
     """Histograms of grey levels, a panel for each protein, a line for each group of people or twins.
 

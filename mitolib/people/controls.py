@@ -278,12 +278,19 @@ def _probe(features: Features, split: str) -> Units:
 
 
 def subject_probe(asked: Mapping[str, Units]) -> SubjectProbe:
-    """How often the person was named, of each network and split; interval: a bootstrap over people, always the same."""
+    """How often the person was named, of each network and split.
+
+    Interval: a bootstrap over people, always the same; where everybody is named on every patch, or nobody on any, the
+    exact one of the share of people.
+    """
     entries = {}
     for name, fits in asked.items():
         right, chance, subjects = (fits[0][part] for part in ("right", "chance", "subjects"))
         accuracy = interval(right, subjects, rng=np.random.default_rng(0))
         ci = list(accuracy.ci) if accuracy.ci and accuracy.ci[0] < accuracy.ci[1] else None
+        if accuracy.value in (0, 1):
+            n_people = len(set(subjects))
+            ci = list(metrics.exact_interval(int(accuracy.value * n_people), n_people))
         entries[name] = {"accuracy": {"value": accuracy.value, "ci": ci, "n": len(right)}, "chance": chance}
     return SubjectProbe(entries)
 

@@ -173,9 +173,9 @@ class Evaluation:
         entries = metrics.corrected([*self.entries, *other.entries])
         return Evaluation(entries, {**self.predictions, **other.predictions})
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame | LeftOut:
         """Every score with its interval, for reading, by model and split."""
-        return metrics.summary_table(self.entries)
+        return metrics.summary_table(self.entries) if self.entries else LeftOut("there is no such model.")
 
     def estimates(self) -> dict[str, dict[str, dict[str, Estimate]]]:
         """Title of a score -> split -> model -> its value and interval, for a figure."""
@@ -245,13 +245,6 @@ class Differences:
             for entry in self.entries
         ]
         return pd.DataFrame(rows).set_index(named)
-
-    def estimates(self, score: str = "balanced_accuracy") -> dict[str, dict[str, Estimate]]:
-        """ "published - paired-folds" -> model -> difference between splits, for a figure."""
-        found: dict[str, dict[str, Estimate]] = {}
-        for entry in self.entries:
-            found.setdefault(f"{entry['of']} - {entry['minus']}", {})[entry["model"]] = Estimate(**entry[score])
-        return found
 
     def by_name(self) -> dict[str, dict[str, Any]]:
         """Of splits: model -> "published-minus-paired-folds" -> entry; of models: one -> other -> entry."""

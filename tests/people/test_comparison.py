@@ -87,7 +87,7 @@ def test_a_twin_s_pixels_are_read_from_its_own_section_and_only_deficient_classe
     assert all(len(fold) == 36 for folds in patches.folds_with_twins().values() for fold in folds)
 
 
-def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, rng):
+def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, rng, light_head):
     chapter = people.prepare(cohort_of_ones_own, {})
     trained = train(chapter, features_of(chapter, rng))
     result = people.evaluate(trained.by_splits, rng=rng)
