@@ -138,7 +138,7 @@ def _by_budget(record: Mapping[str, Any]) -> Iterator[Claim]:
             longest = max(gaps, key=int)
             if "balanced_accuracy" not in gaps[longest]:
                 continue
-            number = f"Balanced accuracy, people seen minus held out, at {longest} steps, one training: {{gap}}, p {{p:.3f}}."
+            number = f"Balanced accuracy, people seen minus held out, at {longest} steps: {{gap}}, p {{p:.3f}}."
             yield Claim(
                 name=f"{key(head)}-gap-at-the-longest",
                 reads={

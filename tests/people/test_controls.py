@@ -68,6 +68,8 @@ def test_labels_dealt_out_anew_agree_with_the_truth_by_chance_on_the_patches_tha
 def test_labels_that_cannot_be_dealt_out_are_refused_with_the_reason():
     table = pd.DataFrame({"section": list("AABCC"), "subject": list("AABCC"), "y": 0, "x": range(5), "size": 512})
     table = table.assign(label=["control"] * 2 + ["patient"] * 3)
-    part = Patches(EXP1, with_twins(table, []), {"": ()}, {"whole": [pd.Series("test", range(5))]}, {})
+    part = Patches(
+        EXP1, with_twins(table, []), {"": ()}, {"whole": [pd.Series(["test", "train", "test", "test", "train"])]}, {}
+    )
     with pytest.raises(ValueError, match=r"0.45 and 0.55.*Add subjects"):
         controls.deal(part, "whole", n=2, seed=0)

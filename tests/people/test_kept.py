@@ -19,7 +19,7 @@ from mitolib.study import EXP1
 SMOKE = settings.PROFILES["smoke"]
 PEOPLE = replace(SMOKE.people, steps=2, curve=(2,), longest=0.5, n_seeds=2, shuffles=2, head_shuffles=2)
 PROFILE = replace(SMOKE, seed=3, epochs=1, people=PEOPLE)
-N_CURVE = 1 + 2  # units of each budget of the curve: the published split, and two folds of people
+FOLDS = {"published": 1, "no-overlap": 1, "paired-folds": 4}  # of a head, each with each seed a unit
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +32,14 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setattr(cohort, "digest", lambda sections, proteins: f"{sections} {proteins}")
 
 
-def chapter(twins: str = "twins", names: str = "ABCD") -> Material:
-    """Two people of each class with seven patches each, which allow all splits, and their twins."""
+def chapter(twins: str = "twins", names: str = "ABCDEFGH") -> Material:
+    """Four people of each class with seven patches each, which allow all splits, and their twins."""
     subjects = np.repeat(list(names), 7)
-    table = pd.DataFrame({"section": subjects, "subject": subjects, "y": np.tile(np.arange(7) * 256, 4), "x": 0})
-    table = table.assign(size=512, label=np.repeat(["control", "patient"], 14))
+    table = pd.DataFrame({"section": subjects, "subject": subjects, "y": np.tile(np.arange(7) * 256, 8), "x": 0})
+    table = table.assign(size=512, label=np.repeat(["control", "patient"], 28))
     sections = {"": "themselves", "cured": twins, "afflicted": twins}
     patches = Patches(EXP1, with_twins(table), sections, *protocols.available(table, "exp1"))
-    patches.__dict__["pixels_nhwc"] = {"": np.arange(56.0).reshape(56, 1, 1, 1)}  # of all rows, in place of pictures
+    patches.__dict__["pixels_nhwc"] = {"": np.arange(112.0).reshape(112, 1, 1, 1)}  # of all rows, in place of pictures
     return Material(None, {"exp1": patches})
 
 
@@ -193,7 +193,7 @@ OTHER: dict[str, Callable[[], Material]] = {
     "protein": lambda: Material(
         None, {"exp1": other_patches(chapter()["exp1"], experiment=EXP1.adapted(proteins=["COX4"]))}
     ),
-    "people": lambda: chapter(names="CDAB"),
+    "people": lambda: chapter(names="EFGHABCD"),
 }
 
 
@@ -231,16 +231,15 @@ def test_each_fold_and_seed_of_a_head_is_a_unit_and_the_curve_shares_those_of_it
     found = of_heads([json.loads(name) for name in keys()])
     dealt_anew = [name for name in found if "classes" in name]
     assert {(name["seed"], name["draw"]) for name in dealt_anew} == {(3, 0), (3, 1)}
-    folds = {"published": 1, "no-overlap": 1, "paired-folds": 2}
     longest = max(name["steps"] for name in found)
     of_budget = [name for name in found if name["steps"] == 2 and "classes" not in name]
-    assert len(of_budget) == 2 * sum(folds.values()) and len({json.dumps(name) for name in of_budget}) == len(of_budget)
-    assert sum(name["steps"] == longest for name in found) == N_CURVE and longest > 2
+    assert len(of_budget) == 2 * sum(FOLDS.values()) and len({json.dumps(name) for name in of_budget}) == len(of_budget)
+    assert sum(name["steps"] == longest for name in found) == 1 + 4 and longest > 2
 
 
 def test_a_further_seed_recomputes_nothing(keys):
     one, other = keys(), keys(n_seeds=3)
-    assert shared(one, other) == [json.loads(name) for name in one] and len(other) == len(one) + 4
+    assert shared(one, other) == [json.loads(name) for name in one] and len(other) == len(one) + sum(FOLDS.values())
 
 
 def test_a_further_draw_of_labels_is_no_matter_to_heads(keys):
@@ -271,29 +270,30 @@ def test_every_kind_of_unit_comes_out_as_when_its_protocol_was_declared():
 
     The first and the last answer. Tolerance: 2e-3 of a probability, well above what processors differ by here.
     """
-    assert evaluation.PROTOCOL == controls.PROTOCOL == 1
-    trained, _ = asked()
+    assert evaluation.PROTOCOL == controls.PROTOCOL == 2
+    trained, _ = asked(n_seeds=1, head_shuffles=1)
     kept = {
         "head": trained.by_splits.fits["VGG16 head"],
         "logistic": trained.by_splits.fits["VGG16 features, logistic"],
         "dealt anew": trained.shuffled.fits,
-        "dealt anew, head": trained.shuffled.head.fits["VGG16 head"],
+        "dealt anew, head": trained.shuffled.heads.fits["draw 0"],
     } | trained.by_pictures.fits
     ends = {name: [fits[0]["p"][[0, -1]] for fits in by_split.values()] for name, by_split in kept.items()}
     pinned = {
-        "head": [[0.6497, 0.9909], [0.6265, 0.9892], [0.6125, 0.5987], [0.6281, 0.9915]],
-        "logistic": [[0.2379, 0.7383], [0.2549, 0.7266], [0.2376, 0.2594], [0.2973, 0.6800]],
-        "dealt anew": [[0.4558, 0.5524], [0.5038, 0.4960], [0.2739, 0.2774], [0.9889, 0.9784]],
-        "dealt anew, head": [[0.5714, 0.6099]],
-        "patches": [[0.2973, 0.6905]],
-        "patches, centred by section": [[0.5, 0.5]],
-        "sections": [[0.4540, 0.5444]],
-        "patches, with twins": [[0.2201, 0.7702]],
-        "sections, with twins": [[0.4169, 0.5822]],
+        "head": [[0.5464, 0.7782], [0.5506, 0.8087], [0.5422, 0.7939]],
+        "logistic": [[0.1792, 0.8329], [0.1761, 0.8170], [0.1547, 0.1841], [0.1673, 0.8317], [0.1717, 0.8199]],
+        "dealt anew": [[0.2937, 0.5022], [0.5058, 0.4962], [0.5801, 0.4313], [0.4963, 0.5078], [0.5079, 0.4946]],
+        "dealt anew, head": [[0.5528, 0.8064]],
+        "patches": [[0.1673, 0.8340], [0.1717, 0.8015]],
+        comparison.THRESHOLDED: [[0.1720, 0.8395], [0.1760, 0.8013]],
+        "patches, centred by section": [[0.5, 0.5], [0.5, 0.5]],
+        "sections": [[0.3902, 0.6119], [0.3829, 0.6101]],
+        "patches, with twins": [[0.1047, 0.8957], [0.1122, 0.8640]],
+        "sections, with twins": [[0.3222, 0.6804], [0.3141, 0.6767]],
     }
     assert ends.keys() == pinned.keys()
     for name, wanted in pinned.items():
         np.testing.assert_allclose(ends[name], wanted, atol=2e-3, err_msg=name)
-    probed = people.subject_probe(trained.probes).entries
-    assert probed["VGG16, published"] == {"accuracy": 1, "chance": pytest.approx(2 / 3)}
-    assert probed["VGG16, no-overlap"] == {"accuracy": 0.5, "chance": 0.25}
+    probed = trained.subject_probe().entries
+    assert probed["VGG16, published"]["accuracy"]["value"] == pytest.approx(1 / 6)
+    assert probed["VGG16, no-overlap"]["accuracy"]["value"] == 0.25
