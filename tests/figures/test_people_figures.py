@@ -43,7 +43,7 @@ def test_a_curve_has_a_panel_for_each_head_a_line_for_each_split_and_the_budget(
     fig = figures.people.curves(estimates, steps=50, names=names, fig=plt.figure())
     assert [ax.get_title() for ax in fig.axes] == ["A", "B"]
     lines = {line.get_label(): line for line in fig.axes[1].lines}
-    assert lines["seen"].get_xdata() == [10, 100] and lines["held out"].get_ydata() == [0.5, 0.7]
+    assert list(lines["seen"].get_xdata()) == [10, 100] and list(lines["held out"].get_ydata()) == [0.5, 0.7]
     assert any(list(line.get_xdata()) == [50, 50] for line in fig.axes[0].lines)
 
 

@@ -17,8 +17,8 @@ AUGMENTATION = Augmentation(views=2, zoom=(0.8, 1.2), seed=5)
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(bank, "FOLDER", tmp_path)
-    return tmp_path
+    monkeypatch.setattr(bank, "FOLDER", tmp_path / "banks")
+    return tmp_path / "banks"
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def backbone() -> keras.Model:
 
 @pytest.fixture
 def part(make_cohort, rng) -> Patches:
-    """Forty patches that allow the published split."""
+    """Nine patches of each of four people, which allow the published split."""
     classes = {"Control": ["A", "B"], "Patient": ["C", "D"]}
-    sections = cohort.read_cohort(make_cohort(classes, ("SDHA",), (96, 640)), ["SDHA"])
+    sections = cohort.read_cohort(make_cohort(classes, ("SDHA",), (96, 544)), ["SDHA"])
     table = patches.grid(sections, size_px=96, stride_px=56)
     experiment = EXP1.adapted(patch_px=96, stride_px=56)
     return Patches(experiment, with_twins(table, []), {"": sections}, *protocols.available(table, "exp1"))
