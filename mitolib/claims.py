@@ -1,5 +1,7 @@
 """Claims: sentences that compare, rank or conclude, each with the predicate over results that decides what is said.
 
+For example::
+
     gap = Claim(
         name="seen-people-score-higher",
         reads={"gap": "patient_level difference.VGG16-head.balanced_accuracy"},
@@ -16,7 +18,7 @@ the interval spans both; the sentence that belongs to the answer is the one that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +43,6 @@ class Claim:
 class Answer:
     """What the results say of a claim: HOLDS, FAILS or OPEN, and the sentence for it."""
 
-    name: str
     verdict: str
     sentence: str
 
@@ -61,7 +62,12 @@ def answer(claim: Claim, records: Mapping[str, Mapping[str, Any]]) -> Answer:
         found[word] = Estimate(**value) if is_estimate else value
     verdict = {True: HOLDS, False: FAILS, None: OPEN}[claim.predicate(**found)]
     sentence = {HOLDS: claim.holds, FAILS: claim.fails, OPEN: claim.open}[verdict]
-    return Answer(claim.name, verdict, sentence.format(**found))
+    return Answer(verdict, sentence.format(**found))
+
+
+def conclusions(claims: Iterable[Claim], record: Mapping[str, Any]) -> dict[str, Answer]:
+    """What one chapter's results say of its claims, by name: the `claims` entry of its results file."""
+    return {claim.name: answer(claim, {record["chapter"]: record}) for claim in claims}
 
 
 def above(score: Estimate, level: float) -> bool | None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.random import Generator
+from scipy.stats import t
 
 from mitolib.settings import LABELS
 
+SCORES = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")  # of `scores`, each from 0 to 1
+COLLAPSED = 0.95  # a network that gives more of its patches one answer has collapsed
 LEAST_SUBJECTS = 3  # fewer give no interval
 
 
@@ -70,6 +74,18 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[l
         "majority_baseline": majority_baseline(truth),
         "confusion": confusion_matrix(truth, predicted, labels=list(classes)).tolist(),
     }
+
+
+def further_training(values: Sequence[float], *, most: float = inf) -> Estimate:
+    """Mean of a score over trainings alike but for the seed, and the 95 % prediction interval of one more of them.
+
+    By Student's t. most: what the score cannot exceed. No interval for one training.
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, None, n)
+    half_width = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
+    return Estimate(mean, (mean - half_width, min(most, mean + half_width)), n)
 
 
 def majority_baseline(truth: np.ndarray) -> float:

@@ -34,6 +34,15 @@ LABELS = ("control", "patient")  # class index = position
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreezingBudget:
+    """How a network is trained whose last convolutions learn too."""
+
+    rates: tuple[float, ...]  # learning rates, each tried at each depth
+    epochs: int
+    patience: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SaliencyBudget:
     """How much is explained, and altered, for each network."""
 
@@ -77,6 +86,7 @@ class Profile:
     batch_size: int
     views: int  # augmented copies of each training patch; 0 draws a new one at every epoch
     n_seeds: int  # trainings of the same network with seeds one apart, of which the first is `seed`
+    freezing: FreezingBudget
     saliency: SaliencyBudget
     people: PeopleBudget
     whitening: WhiteningBudget
@@ -94,22 +104,9 @@ class Profile:
         """Where the phantom of this profile's scale lies."""
         return DATA / "phantom" / f"scale-{self.scale:g}"
 
-    @property
-    def budget(self) -> str:
-        """What a training may take, as one clause."""
-        augmented = (
-            f"augmented copies per training patch: {self.views}" if self.views else "augmented anew at every epoch"
-        )
-        return f"at most {self.epochs} epochs, patience {self.patience}; batches of {self.batch_size}; {augmented}"
-
-    @property
-    def summary(self) -> str:
-        """One sentence for the top of a page on the phantom, whose size follows the profile."""
-        return f"Profile {self.name}: sections at {self.scale:g} of the published length and width; {self.budget}."
-
 
 def _parameters() -> list[Field]:
-    return [field for field in fields(Profile) if field.name not in ("name", "saliency", "people", "whitening")]
+    return [field for field in fields(Profile) if field.name != "name" and not field.type.endswith("Budget")]
 
 
 PROFILES = {
@@ -123,6 +120,7 @@ PROFILES = {
             batch_size=8,
             views=1,
             n_seeds=1,
+            freezing=FreezingBudget(rates=(1e-4,), epochs=1, patience=1),
             saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,)),
             people=PeopleBudget(
                 steps=1, curve=(1,), longest=0.05, batch_size=2, n_seeds=1, shuffles=2, head_shuffles=1
@@ -137,6 +135,7 @@ PROFILES = {
             batch_size=4,
             views=1,
             n_seeds=1,
+            freezing=FreezingBudget(rates=(1e-4,), epochs=2, patience=2),
             saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,)),
             people=PeopleBudget(
                 steps=5, curve=(2, 5), longest=0.05, batch_size=4, n_seeds=1, shuffles=2, head_shuffles=1
@@ -151,6 +150,7 @@ PROFILES = {
             batch_size=2,
             views=8,
             n_seeds=5,
+            freezing=FreezingBudget(rates=(1e-3, 1e-4, 1e-5), epochs=30, patience=8),
             saliency=SaliencyBudget(patches=24, altered=8, samples=8, fibres=20, shares=(0.1, 0.3, 0.5)),
             people=PeopleBudget(
                 steps=3000,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from mitolib.weights import Weights
 
 PROTOCOL = 1  # of a head's training; raise it when the same unit would come out otherwise
 GRID = ["section", "y", "x", "label", "split"]  # of a patch table: what a training depends on
+FURTHER = (*metrics.SCORES, "generalisation_gap")  # what is said of a further training
 BUDGET = ("epochs", "patience", "batch_size", "views", "learning_rate", "zoom", "seed")  # the same, of a profile
 
 
@@ -194,6 +195,18 @@ class TrainedHead:
         return self.task.table.iloc[self.task.rows("test")].assign(p_patient=self.p_patient, predicted=predicted)
 
     @property
+    def generalisation_gap(self) -> float:
+        """Training minus validation accuracy, in the mean of the last ten epochs."""
+        last = self.history.tail(10)
+        return float((last["accuracy"] - last["val_accuracy"]).mean())
+
+    @property
+    def most_common_call(self) -> float:
+        """Share of the test patches that are given the more common of its two answers: 1 where it has one answer."""
+        n_patients = (self.p_patient > 0.5).sum()
+        return float(max(n_patients, len(self.p_patient) - n_patients) / len(self.p_patient))
+
+    @property
     def n_trained(self) -> int:
         """Parameters that were trained."""
         return self.fits[self.place]["n_trained"]
@@ -203,22 +216,13 @@ class TrainedHead:
         """Scores, epochs and history for a results file."""
         return self.scores | heads.as_record(self.history)
 
-    @property
-    def finding(self) -> str:
-        """Two sentences of Markdown."""
-        return (
-            "**{network}** is right on {accuracy:.1%} of the test patches (balanced accuracy {balanced_accuracy:.1%}); "
-            "always giving the more common answer is right on {majority_baseline:.1%}. "
-            "Training ran for {epochs} epochs."
-        ).format(network=self.network, epochs=len(self.history), **self.scores)
-
 
 def train_heads(frozen: Frozen, names: Sequence[Mapping[str, Any]], *, chapter: str) -> list[TrainedHead]:
     """Trainings with the budget of the frozen network's profile, and their tests: a unit of the chapter for each name.
 
-    names: `seed`, of the head's first weights, the order of the patches and the dropout; and, if some of what is above
-    the cut is to stay as it is, `frozen_to`: the last layer that is not trained. Raises what `heads.fit` and
-    `units.each` raise.
+    names: `seed`, of the head's first weights, the order of the patches and the dropout; if some of what is above the
+    cut is to stay as it is, `frozen_to`: the last layer that is not trained; if it is not the profile's,
+    `learning_rate`. Raises what `heads.fit` and `units.each` raise.
     """
     fits = units.each(
         lambda network, **name: _fit(frozen, **name),
@@ -232,9 +236,13 @@ def train_heads(frozen: Frozen, names: Sequence[Mapping[str, Any]], *, chapter: 
     return [TrainedHead(frozen, fits, place, name.get("frozen_to")) for place, name in enumerate(names)]
 
 
-def _fit(frozen: Frozen, *, seed: int, frozen_to: str | None = None) -> dict[str, Any]:
+def _fit(
+    frozen: Frozen, *, seed: int, frozen_to: str | None = None, learning_rate: float | None = None
+) -> dict[str, Any]:
     """A unit: p_patient (N,) float32 of the test patches, history, number of trained parameters, and weights."""
-    task = frozen.task
+    task, profile = frozen.task, frozen.profile
+    if learning_rate is not None:
+        profile = replace(profile, learning_rate=learning_rate)
     _, head = networks.divide(frozen.build(seed, frozen_to), frozen.cut)
     history = heads.fit(
         head,
@@ -242,9 +250,10 @@ def _fit(frozen: Frozen, *, seed: int, frozen_to: str | None = None) -> dict[str
         task.classes[task.rows("train")],
         frozen.validation_nhwc,
         task.classes[task.rows("validation")],
-        profile=frozen.profile,
+        profile=profile,
         rng=np.random.default_rng(seed),
-        label=f"{frozen.network}, seed {seed}" + (f", frozen to {frozen_to}" if frozen_to else ""),
+        label=f"{frozen.network}, seed {seed}, rate {profile.learning_rate:g}"
+        + (f", frozen to {frozen_to}" if frozen_to else ""),
     )
     return {
         "p_patient": heads.p_patient(head, frozen.test_nhwc),
@@ -272,6 +281,11 @@ class TrainedNetwork:
         return self.frozen.weights
 
     @property
+    def is_control(self) -> bool:
+        """Whether its frozen layers are random, an untrained backbone."""
+        return self.weights.source == "random"
+
+    @property
     def first(self) -> TrainedHead:
         """Of the profile's seed: the one that figures, predictions and later chapters show."""
         return next(iter(self.by_seed.values()))
@@ -283,15 +297,33 @@ class TrainedNetwork:
 
     @property
     def seeds(self) -> pd.DataFrame:
-        """Test scores and epochs, one row per seed."""
+        """Test scores, epochs, generalisation gap and share of the more common call, one row per seed."""
         scores = pd.DataFrame({seed: trained.scores for seed, trained in self.by_seed.items()}).T
         scores = scores.drop(columns=["confusion", "majority_baseline"])
-        return scores.assign(epochs=[len(trained.history) for trained in self.by_seed.values()]).astype(float)
+        return scores.assign(
+            epochs=[len(trained.history) for trained in self.by_seed.values()],
+            generalisation_gap=[trained.generalisation_gap for trained in self.by_seed.values()],
+            most_common_call=[trained.most_common_call for trained in self.by_seed.values()],
+        ).astype(float)
 
     @property
     def record(self) -> dict[str, Any]:
-        """The `models` entry of a results file: the first training, and scores by seed."""
-        return self.first.record | {"seeds": self.seeds.T.to_dict()}
+        """The `models` entry of a results file: the first training, what the seeds gave, where one more would lie."""
+        further = {name: metrics.further_training(self.seeds[name], most=1) for name in FURTHER}
+        curves = {seed: trained.history["val_accuracy"].tolist() for seed, trained in self.by_seed.items()}
+        return self.first.record | {
+            "seeds": self.seeds.T.to_dict(),
+            "further_training": further,
+            "n_collapsed": int((self.seeds["most_common_call"] > metrics.COLLAPSED).sum()),
+            "val_accuracy": curves,
+        }
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """The `budget` entry of a results file: what the profile allowed, and how many epochs were run."""
+        profile = self.frozen.profile
+        allowed = {name: getattr(profile, name) for name in ("epochs", "patience", "batch_size", "views")}
+        return allowed | {"seeds": len(self.by_seed), "epochs run": [len(one.history) for one in self.by_seed.values()]}
 
     @property
     def units(self) -> list[dict[str, Any]]:

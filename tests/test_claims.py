@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mitolib.claims import FAILS, HOLDS, OPEN, Claim, above, answer, look_up
+from mitolib.claims import FAILS, HOLDS, OPEN, Answer, Claim, above, answer, conclusions, look_up
 from mitolib.metrics import Estimate
 
 LOWER = Claim(
@@ -55,3 +55,10 @@ def test_entries_are_found_through_mappings_sequences_and_attributes():
     assert look_up(tree, "a.0.value", "here") == 0.5
     with pytest.raises(LookupError, match=r"here: no key 'a\.1' \(not found at '1'\)"):
         look_up(tree, "a.1", "here")
+
+
+def test_a_chapter_has_one_answer_for_each_of_its_claims():
+    results = {"chapter": "people"} | record(0.2, [0.1, 0.3])["people"]
+    assert conclusions([LOWER], results) == {
+        "lower-on-people-not-seen": Answer(HOLDS, "Lower on 14 people, by 0.20 (0.10 to 0.30).")
+    }

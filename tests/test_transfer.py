@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import bank, heads, metrics, networks, patches, settings, splits, transfer, weights
+from mitolib import bank, figures, heads, metrics, networks, patches, settings, splits, transfer, weights
 from mitolib.study import EXP1
 
 PROFILE = replace(settings.PROFILES["smoke"], epochs=2, patience=2, batch_size=4, seed=5, n_seeds=2)
@@ -167,8 +167,32 @@ def test_calls_and_finding_say_the_scores(task):
     assert calls.index.tolist() == [12, 13, 14, 15]
     assert (calls["predicted"] == calls["label"]).mean() == trained.scores["accuracy"]
     assert ((calls["p_patient"] > 0.5) == (calls["predicted"] == "patient")).all()
-    assert f"{trained.scores['accuracy']:.1%} of the test patches" in trained.finding
-    assert f"{len(trained.history)} epochs" in trained.finding
+    assert f"{trained.scores['accuracy']:.1%}" in figures.training.finding(trained)
+
+
+def test_a_rate_of_its_own_is_trained_at_and_is_another_unit(task, monkeypatch):
+    seen, fit = [], heads.fit
+    monkeypatch.setattr(
+        heads, "fit", lambda *args, profile, **kw: seen.append(profile) or fit(*args, profile=profile, **kw)
+    )
+    frozen = transfer.Frozen("Small", task, profile=PROFILE)
+    names = [{"seed": 5}, {"seed": 5, "learning_rate": 1e-5}]
+    first, slower = transfer.train_heads(frozen, names, chapter="freezing")
+    assert first.key != slower.key
+    assert [profile.learning_rate for profile in seen] == [PROFILE.learning_rate, 1e-5]
+
+
+def test_the_record_says_what_was_trained_and_where_one_more_would_lie(task):
+    network = transfer.train("Small", task, profile=PROFILE)
+    assert network.budget["seeds"] == 2 and len(network.budget["epochs run"]) == 2
+    assert network.budget["views"] == PROFILE.views and network.budget["epochs"] == PROFILE.epochs
+    further = network.record["further_training"]["balanced_accuracy"]
+    assert further.value == network.seeds["balanced_accuracy"].mean() and further.n == 2
+    alike = network.seeds["most_common_call"]
+    assert alike[5] == max((network.first.p_patient > 0.5).mean(), (network.first.p_patient <= 0.5).mean())
+    assert network.record["n_collapsed"] == (alike > 0.95).sum()
+    gap = network.first.history.eval("accuracy - val_accuracy").tail(10).mean()
+    assert network.first.generalisation_gap == pytest.approx(gap)
 
 
 def test_a_training_comes_out_as_it_did_when_its_protocol_was_declared(task):

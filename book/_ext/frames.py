@@ -68,7 +68,7 @@ def frame(app: Sphinx, docname: str, content: list[str]) -> None:
         summary = f":::{{admonition}} Key takeaways\n:class: important\n\n{text}\n:::"
     record = json.loads((source / f"results/{chapter}.json").read_text(encoding="utf8"))
     lag = behind(chapter, notebook)
-    head = "\n\n".join(filter(None, [older(chapter, lag, record), summary]))
+    head = "\n\n".join(filter(None, [older(chapter, lag, record), summary, budget(record)]))
     cells = [notebook["cells"][0], *([_cell(head, "takeaways")] if head else []), *notebook["cells"][1:]]
     used = _cited([*_markdown(notebook), summary])
     parts = [try_it(chapter, record, lag), environment(record), references(used, source), _next(app, docname)]
@@ -138,6 +138,22 @@ def older(chapter: str, lag: str, record: Mapping[str, Any]) -> str:
     text = f"{made} {since} The code on this page, and what it computed, are of that run."
     ways = "\n\n".join(filter(None, [text, " ".join(filter(None, [back, anew]))]))
     return f":::{{admonition}} {title}\n:class: note\n\n{ways}\n:::"
+
+
+def budget(record: Mapping[str, Any]) -> str:
+    """What each network of this very page was trained with, read from its results; "" where these do not say it."""
+    of_networks = record.get("budget", {})
+    if not of_networks or not all(isinstance(entries, Mapping) for entries in of_networks.values()):
+        return ""
+
+    def listed(entries: Mapping[str, Any]) -> str:
+        texts = {
+            key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in entries.items()
+        }
+        return "; ".join(f"{key.replace('_', ' ')} {text}" for key, text in texts.items())
+
+    lines = [f"- {network}: {listed(entries)}" for network, entries in of_networks.items()]
+    return "\n".join([":::{admonition} What was trained for this page", ":class: note", "", *lines, ":::"])
 
 
 def try_it(chapter: str, record: Mapping[str, Any], lag: str = "") -> str:
@@ -256,21 +272,15 @@ def _next(app: Sphinx, docname: str) -> str:
 
 
 class VersusRole(ResultRole):
-    """`chapter key other-key format`: the first number, and whether it is more or less than the second, as printed."""
+    """`chapter key other-key format`: two numbers side by side. Which of them is greater is for a claim to say."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
             chapter, *keys, spec = self.text.split()
             record, source = self.results(chapter)
-            numbers = [look_up(record, key, source) for key in keys]
+            numbers = (look_up(record, key, source) for key in keys)
             first, second = (formatted(number, key, spec, source) for number, key in zip(numbers, keys, strict=True))
-            if None in numbers:
-                word = "beside"
-            elif first == second:  # as printed
-                word = "as much as"
-            else:
-                word = "more than" if numbers[0] > numbers[1] else "less than"
-            return [nodes.Text(f"{first}, {word} the {second}")], []
+            return [nodes.Text(f"{first}, beside the {second}")], []
         except LookupError as problem:
             return [self.missing(problem)], []
 

@@ -17,10 +17,9 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, ClassVar
 
 from docutils import nodes
@@ -97,6 +96,21 @@ class ResultRole(Reader, SphinxRole):
             return [self.missing(problem)], []
 
 
+class ClaimRole(Reader, SphinxRole):
+    """`chapter claim`: the sentence that belongs to what the results of the chapter say of this claim."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        chapter, _, name = self.text.partition(" ")
+        try:
+            record, source = self.results(chapter)
+            sentence = look_up(record, "claims", source).get(name, {}).get("sentence")
+            if sentence is None:
+                raise LookupError(f"{source}: no claim {name!r} (there are: {', '.join(record['claims'])})")
+        except LookupError as problem:
+            return [self.missing(problem)], []
+        return self.inliner.parse(sentence, self.lineno, self.inliner, self.inliner.parent)
+
+
 class PublishedRole(ResultRole):
     """`NAME.key format`, NAME being an attribute of mitolib.paper."""
 
@@ -135,20 +149,11 @@ class TableDirective(Reader, SphinxDirective):
         return [*parsed, *messages]
 
 
-def spread(seeds: Sequence[Mapping[str, float]]) -> Callable[[str], str]:
-    """metric -> its mean and standard deviation over trainings; the baseline is of the data and does not vary."""
-
-    def shown(metric: str) -> str:
-        if not all(metric in scores for scores in seeds):
-            return ""
-        values = [scores[metric] for scores in seeds]
-        return f"{mean(values):.3f} ± {stdev(values):.3f}"
-
-    return shown
-
-
 class ScoresTable(TableDirective):
-    """Published scores above ours and their spread over seeds; a start from random weights is marked in words."""
+    """Published scores above ours: the mean over seeds, and where one further training would lie.
+
+    A network that started from random weights is a control, and has no row here.
+    """
 
     required_arguments = 1
     option_spec = TableDirective.option_spec | {"also": directives.unchanged_required}
@@ -161,41 +166,49 @@ class ScoresTable(TableDirective):
         origins = {model: (record, source) for model in look_up(record, "models", source)}
         if further:
             origins |= dict.fromkeys(further, self.results(chapter))
-        for model in sorted({*paper.SCORES[experiment], *origins}):
-            run, name = origins.get(model, (record, source))
+        ours, controls = {}, []
+        for model, (run, name) in origins.items():
+            if self.weights(model, run, name) == "random":
+                controls.append(model)
+                continue
             for metric in sorted(paper.METRICS):
                 look_up(run, f"models.{model}.{metric}", name)
-        ours = {"models": {model: run["models"][model] for model, (run, _) in origins.items()}}
-        random = [model for model, (run, name) in origins.items() if self.weights(model, run, name) == "random"]
+            ours[model] = run["models"][model]
+        controls += record.get("controls", {})
         rows = []
-        for (model, side), scores in paper.compare_scores(ours, experiment).iterrows():
-            where = "published" if side == "paper" else f"ours, profile {look_up(origins[model][0], 'profile', source)}"
-            if side != "paper" and model in random:
-                where += ", **random start, not ImageNet**"
-            printed = paper.SCORES[experiment].get(model, {}) if side == "paper" else {}  # two decimals there
-            numbers = [f"{x:.{2 if metric in printed else 3}f}" for metric, x in scores.items()]
-            rows.append([model, where, *("not given" if number == "nan" else number for number in numbers)])
-            seeds = list(ours["models"].get(model, {}).get("seeds", {}).values()) if side != "paper" else []
-            if len(seeds) > 1:
-                rows.append(
-                    [model, f"mean ± standard deviation of {len(seeds)} seeds", *map(spread(seeds), scores.index)]
-                )
-                each = [
-                    f"{s['accuracy']:.3f}" + (f" after {s['epochs']:.0f} epochs" if "epochs" in s else "")
-                    for s in seeds
-                ]
-                self.notes.append(f"{model}, seed by seed: accuracy {', '.join(each)}.")
+        for (model, side), scores in paper.compare_scores({"models": ours}, experiment).iterrows():
+            if side == "paper":
+                printed = paper.SCORES[experiment].get(model, {})  # two decimals there
+                numbers = [f"{x:.{2 if metric in printed else 3}f}" for metric, x in scores.items()]
+                rows.append([model, "published", *("not given" if number == "nan" else number for number in numbers)])
+            else:
+                rows += self.trained(model, ours[model], look_up(origins[model][0], "profile", source))
         self.notes.append(
             f"Ours: {look_up(record, 'provenance.data.name', source)} data; precision, recall and "
             "F1 are macro averages. The paper does not say which average it prints. "
             "The majority baseline is the accuracy of giving every test patch the more frequent label."
         )
-        for model in random:
+        for model in sorted({model for model in controls if model in paper.SCORES[experiment]}):
             self.notes.append(
-                f"**{model}: no ImageNet weights could be had for this run, so it started from random ones.** "
-                "Its row is no reproduction of the published one."
+                f"**{model}: no ImageNet weights could be had, so it has no row of ours.** What an untrained backbone "
+                "scores is shown as a control in its chapter."
             )
         return ["Model", "Source", *(metric.replace("_", " ").capitalize() for metric in paper.METRICS)], rows
+
+    def trained(self, model: str, entry: Mapping[str, Any], profile: str) -> list[list[str]]:
+        """Our rows of a model: the mean over its seeds and where one more would lie, or its only training."""
+        seeds, further = entry.get("seeds", {}), entry.get("further_training", {})
+        if len(seeds) < 2:
+            numbers = [f"{entry[metric]:.3f}" for metric in paper.METRICS]
+            return [[model, f"ours, one training, profile {profile}", *numbers]]
+        each = [f"{scores['accuracy']:.3f} after {scores['epochs']:.0f} epochs" for scores in seeds.values()]
+        self.notes.append(f"{model}, seed by seed: accuracy {', '.join(each)}.")
+        means = [f"{further[m]['value']:.3f}" if m in further else f"{entry[m]:.3f}" for m in paper.METRICS]
+        intervals = ["{:.2f} to {:.2f}".format(*further[m]["ci"]) if m in further else "" for m in paper.METRICS]
+        return [
+            [model, f"ours, mean of {len(seeds)} trainings, profile {profile}", *means],
+            [model, "one further training of ours (95 % prediction interval)", *intervals],
+        ]
 
     @staticmethod
     def weights(model: str, record: Mapping[str, Any], source: str) -> str:
@@ -232,28 +245,37 @@ class SplitTable(TableDirective):
 
 
 class LedgerTable(TableDirective):
-    """Each quantitative claim of the paper, our number and the verdict; why a claim was not checked, in words."""
+    """The numbers of the paper of one kind, `inputs` or `measured`, ours, and the verdict or why there is none."""
 
-    caption = "Every number of the paper, and what this edition makes of it"
+    required_arguments = 1
+    caption = "The numbers of the paper ({0}), and what this edition makes of them"
     style = "scores ledger"  # _static/site.js makes a table of this class one that can be filtered
 
     def content_rows(self) -> tuple[list[str], list[list[str]]]:
         self.env.note_dependency(ledger.__file__)
-        records = {
-            chapter: self.results(chapter)[0] for chapter in sorted({c.chapter for c in ledger.CLAIMS if c.chapter})
-        }
+        records = {chapter: self.results(chapter)[0] for chapter in sorted({p.chapter for p in ledger.PRINTED})}
+        table = ledger.ledger(records)
+        is_measured = self.arguments[0] == ledger.MEASURED
         rows = []
-        for row in ledger.ledger(records).itertuples():
-            number = f".{row.digits}f"
+        for row in table[table["kind"] == self.arguments[0]].itertuples():
+            printed = f".{row.digits}f"
+            shown = ".2f" if is_measured and row.digits else printed
             ours = "none"
             if not math.isnan(row.ours):
-                shown = format(row.ours, number if row.digits != 2 else ".3f")
-                ours = f"[{shown}](chapters/{row.chapter}.ipynb#{row.made_in})"
-            allowed = f"± {row.tolerance:.3f}" if row.tolerance else "exact"
-            verdict = row.verdict if row.verdict == ledger.REPRODUCED else f"**{row.verdict}**"
+                ours = f"[{row.ours:{shown}}](chapters/{row.chapter}.ipynb#{row.made_in})"
+            interval = "" if math.isnan(row.low) else f"{row.low:{shown}} to {row.high:{shown}}"
+            verdict = row.verdict if row.verdict in (ledger.MATCHES, ledger.REPRODUCED) else f"**{row.verdict}**"
             why = f": {row.why}" if row.why else ""
-            rows.append([row.where, row.what, format(row.published, number), ours, allowed, verdict + why])
-        return ["Where", "What", "Published", "Ours", "Tolerance", "Verdict"], rows
+            between = [interval] if is_measured else []
+            rows.append([row.where, row.what, format(row.published, printed), ours, *between, verdict + why])
+        return [
+            "Where",
+            "What",
+            "Published",
+            "Ours",
+            *(["One further training"] if is_measured else []),
+            "Verdict",
+        ], rows
 
 
 class ProfilesTable(TableDirective):
@@ -291,6 +313,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         app.add_directive(directive.__name__.removesuffix("Table").lower() + "-table", directive)
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("result", ResultRole())
+    app.add_role("claim", ClaimRole())
     app.add_role("published", PublishedRole())
     app.connect("builder-inited", mock_for_good)
     app.connect("autodoc-process-docstring", code_in_docstring)

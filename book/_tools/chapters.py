@@ -17,6 +17,7 @@ CHAPTERS = (  # in the order in which a book lists them
 
 # Chapter -> those that it waits for. It reads networks that they have trained, and makes anew what is missing.
 NEEDS = {
+    "freezing": ("exp1",),
     "gradcam": ("exp1", "exp2"),
     "look": ("exp1",),
     "real_concepts": ("concept_whitening",),
@@ -26,7 +27,7 @@ NEEDS = {
 SHARES = {
     "exp1": 5,
     "exp2": 5,
-    "freezing": 3,
+    "freezing": 6,
     "gradcam": 3,
     "concept_whitening": 8,
     "real_concepts": 8,

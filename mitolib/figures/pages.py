@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mitolib.claims import Answer
 from mitolib.progress import clock
 from mitolib.settings import Profile
 
@@ -12,22 +13,23 @@ from mitolib.settings import Profile
 def banner(profile: Profile, data_name: str) -> str:
     """Markdown for the top of a chapter: which kind of run the reader is looking at, on which data.
 
-    data_name: as `own_data.name` has it; the published protocol and the size of the phantom say nothing of "your own".
+    data_name: as `own_data.name` has it. What was trained, and for how long, differs between chapters: the results
+    file has it under `budget`, and the provenance at the chapter's end shows it.
     """
-    kind = {
-        "paper": "This page was executed with the published protocol.",
-        "quick": "This page was executed in the quick profile: smaller sections and fewer epochs than published. "
-        "Its numbers show that the pipeline runs; they are not the reproduction.",
-        "smoke": "This page was executed in the smoke profile, a test of the machinery. Its numbers mean nothing.",
+    text = f"Profile *{profile.name}*. Data: {data_name}"
+    if not data_name.startswith("your own"):
+        text += f", in sections of {profile.scale:g} times the published length and width"
+    worth = {
+        "paper": "",
+        "quick": " Its numbers show that the pipeline runs, and no more.",
+        "smoke": " A test of the machinery: its numbers mean nothing.",
     }[profile.name]
-    text = f"{kind} {profile.summary} Data: {data_name}."
-    if data_name.startswith("your own"):
-        worth = {"quick": " Its numbers show that the pipeline runs.", "smoke": " Its numbers mean nothing."}
-        text = (
-            f"This page was executed on data of its reader: {data_name}. Profile {profile.name}: {profile.budget}."
-            f"{worth.get(profile.name, '')}"
-        )
-    return f":::{{admonition}} How this page was made\n:class: note\n{text}\n:::"
+    return f":::{{admonition}} How this page was made\n:class: note\n{text}.{worth}\n:::"
+
+
+def conclusions(claims: Mapping[str, Answer]) -> str:
+    """Markdown, a numbered list: what the results say of each claim, see `claims.conclusions`."""
+    return "\n".join(f"{i}. {answer.sentence}" for i, answer in enumerate(claims.values(), 1))
 
 
 def provenance(record: Mapping[str, Any]) -> str:
@@ -38,11 +40,12 @@ def provenance(record: Mapping[str, Any]) -> str:
         "mitolib": p["mitolib"],
         "executed": f"{p['created']}, {p['seconds'] / 60:.1f} minutes",
         "profile": record["profile"],
-        "parameters": ", ".join(f"{key} {value}" for key, value in p["parameters"].items()),
+        **{f"budget of {name}": _listed(budget) for name, budget in record.get("budget", {}).items()},
+        "parameters": _listed(p["parameters"]),
         "device": f"{p['device']}, {p['cores']} cores"
         + (f"; frozen backbones in {p['precision']}" if p["precision"] else ""),
         "software": ", ".join([f"Python {p['python']}", *(f"{k} {v}" for k, v in p["packages"].items())]),
-        "data": ", ".join(f"{key} {value}" for key, value in p["data"].items()),
+        "data": _listed(p["data"]),
     } | {
         f"weights of {name}": "random initialisation: the ImageNet weights were out of reach"
         if w["source"] == "random"
@@ -52,6 +55,10 @@ def provenance(record: Mapping[str, Any]) -> str:
     lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     box = f":::{{admonition}} Provenance\n:class: tip, dropdown\n\n| | |\n|---|---|\n{lines}\n:::"
     return f"{box}\n\n{_units(p['units'])}" if p["units"] else box
+
+
+def _listed(entries: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in entries.items())
 
 
 def _units(units: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import nan
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from pandas.io.formats.style import Styler
 
-from mitolib import paper
+from mitolib import metrics, paper
 from mitolib.figures.cohort import image
 from mitolib.figures.style import FROZEN, LABEL_COLOURS, TRAINED
 from mitolib.settings import LABELS, Profile
+
+if TYPE_CHECKING:  # importing it takes TensorFlow
+    from mitolib.transfer import TrainedHead
 
 
 def layers(summary: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -47,14 +51,17 @@ def layers(summary: pd.DataFrame, *, ax: Axes) -> Axes:
     return ax
 
 
-def curves(history: pd.DataFrame, *, axes: Sequence[Axes], baseline: float) -> Sequence[Axes]:
+def curves(histories: Sequence[pd.DataFrame], *, axes: Sequence[Axes], baseline: float) -> Sequence[Axes]:
     """Accuracy on the first axis, loss on the second, training and validation by epoch.
 
+    histories: of trainings to be compared, as `heads.fit` gives them; the first is drawn thick, the others thin.
     baseline: validation accuracy of always answering the more common class.
     """
     for ax, name in zip(axes, ("accuracy", "loss"), strict=True):
-        ax.plot(history.index, history[name], color="#444444", label="training")
-        ax.plot(history.index, history[f"val_{name}"], color="#CC79A7", label="validation")
+        for i, history in reversed(list(enumerate(histories))):
+            drawn = {"linewidth": 0.7, "alpha": 0.6} if i else {"linewidth": 1.8}
+            ax.plot(history.index, history[name], color="#444444", label=None if i else "training", **drawn)
+            ax.plot(history.index, history[f"val_{name}"], color="#CC79A7", label=None if i else "validation", **drawn)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("epoch")
         ax.set_ylabel(name)
@@ -86,19 +93,10 @@ def confusion(counts: Sequence[Sequence[int]], *, ax: Axes, title: str = "") -> 
     return ax
 
 
-def examples(calls: pd.DataFrame, n_per_class: int, *, seed: int) -> pd.DataFrame:
-    """Test patches to be shown, drawn at random: as many of each class, controls first.
-
-    calls: the test patches with p_patient and predicted, as `transfer.TrainedHead.calls` gives them.
-    """
-    mixed = calls.sample(frac=1, random_state=seed)
-    return mixed.groupby("label").head(n_per_class).sort_values("label")
-
-
 def right_and_wrong(calls: pd.DataFrame, n: int, *, seed: int) -> pd.DataFrame:
     """At most n test patches, drawn at random: of each class recognised and missed ones in turn, sorted by both.
 
-    calls: as for `examples`.
+    calls: test patches with p_patient and predicted, as `transfer.TrainedHead.calls` gives them.
     """
     mixed = calls.sample(frac=1, random_state=seed)
     turn = mixed.groupby(["label", "predicted"]).cumcount()
@@ -106,7 +104,7 @@ def right_and_wrong(calls: pd.DataFrame, n: int, *, seed: int) -> pd.DataFrame:
 
 
 def predictions(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray) -> np.ndarray:
-    """One patch per axis with its truth, the probability of "patient" and whether the call is right.
+    """One patch per axis with its truth, the probabilities of both classes and whether the call is right.
 
     patches_nyx: (N, H, W) 0-255; rows: columns subject, label, p_patient, predicted, in the same order.
     """
@@ -116,38 +114,49 @@ def predictions(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray
         image(patch_yx, ax=ax)
         right = row.label == row.predicted
         ax.set_title(f"{row.subject}, a {row.label}", fontsize=9, color=LABEL_COLOURS[row.label])
-        verdict = f"p(patient) {row.p_patient:.2f}: {'right' if right else 'WRONG'}"
+        p = f"control {1 - row.p_patient:.2f}, patient {row.p_patient:.2f}"
+        verdict = f"{p}:\n{'right' if right else 'WRONG'}"
         ax.text(0.5, -0.03, verdict, ha="center", va="top", fontsize=9, transform=ax.transAxes)
     return axes
 
 
-def spread(seeds: pd.DataFrame) -> Styler:
-    """Table of the scores of each seed, their mean and standard deviation.
+def spread(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Table of the scores of each seed, their mean and standard deviation, and where one further training would lie.
 
-    seeds: one row per seed, columns of scores and epochs, as `transfer.TrainedNetwork.seeds` gives it. One seed has no
-    standard deviation, and the table says so.
+    seeds: one row per seed, columns of scores, epochs and generalisation gap, as `transfer.TrainedNetwork.seeds` gives
+    it. One seed has neither deviation nor interval, and the table says so.
     """
-    table = pd.concat([seeds, seeds.agg(["mean", "std"])]).rename_axis("seed")
-    table.columns = table.columns.str.replace("_", " ")
-    numbers = {name: "{:.0f}" if name == "epochs" else "{:.3f}" for name in table}
-    return table.style.format(numbers, na_rep="one seed")
+    numbers = {name: "{:.0f}" if name == "epochs" else "{:.3f}" for name in seeds}
+    rows = {
+        str(seed): {name: numbers[name].format(value) for name, value in row.items()} for seed, row in seeds.iterrows()
+    }
+    for title, statistic in (("mean", seeds.mean()), ("standard deviation", seeds.std())):
+        rows[title] = {name: numbers[name].format(value) for name, value in statistic.items()}
+    rows["95 % prediction interval"] = {
+        name: ""
+        if name == "epochs"
+        else "{:.2f} to {:.2f}".format(*(metrics.further_training(values, most=1).ci or (nan, nan)))
+        for name, values in seeds.items()
+    }
+    table = pd.DataFrame(rows).T.rename_axis("seed").replace(["nan", "nan to nan"], "one seed")
+    return table.rename(columns=lambda name: name.replace("_", " "))
 
 
 def depths(models: Mapping[str, Mapping[str, Any]]) -> Styler:
-    """Table of what is trained and how it scores. models: as in the results file of freezing, by last frozen layer."""
-    table = pd.DataFrame(models).T.drop(columns=["confusion", "history"]).set_index("trained").rename_axis("trained")
-    table.columns = table.columns.str.replace("_", " ")
-    return table.style.format(precision=3).format("{:,}", subset="trainable")
+    """Table of what is trained at which rate and how it scores. models: as in the results file of freezing."""
+    columns = ["trained", "learning_rate", "trainable", "accuracy", "balanced_accuracy", "epochs"]
+    table = pd.DataFrame(models).T[columns].set_index(["trained", "learning_rate"])
+    table.index.names = ["trained", "learning rate"]
+    table.columns = ["trained parameters", "accuracy", "balanced accuracy", "epochs"]
+    return table.style.format(precision=3).format("{:,}", subset="trained parameters").format_index("{:g}", level=1)
 
 
-def best_depth(models: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: which depth of freezing has the best balanced accuracy. models: as for `depths`."""
-    best = max(models.values(), key=lambda scores: scores["balanced_accuracy"])
+def finding(trained: TrainedHead) -> str:
+    """A sentence of Markdown on one training: how often it is right on the test patches."""
     return (
-        "Best on the test patches: **{trained}** trained, accuracy {accuracy:.1%}, balanced accuracy "
-        "{balanced_accuracy:.1%}; always giving the more common answer is right on {majority_baseline:.1%}. "
-        "One seed, {epochs} epochs."
-    ).format(**best)
+        "**{network}**, seed {seed}: accuracy on the test patches {accuracy:.1%}, balanced accuracy "
+        "{balanced_accuracy:.1%}; majority-class baseline {majority_baseline:.1%}."
+    ).format(network=trained.network, seed=trained.frozen.profile.seed, **trained.scores)
 
 
 def hyperparameters(profile: Profile) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mitolib import files, paper
+from mitolib import files, metrics, paper
 from mitolib.settings import ROOT
 
 BOOK = ROOT / "book"
@@ -60,13 +60,14 @@ def test_role_shows_a_published_number(render):
         ("{result}`exp1 models.VGG16 .3f`", ("results/exp1.json", "models.VGG16", ".3f")),
         ("{result}`exp9 models.VGG16.accuracy .3f`", ("results/exp9.json",)),
         ("{published}`SCORES.exp7 .3f`", ("mitolib.paper", "SCORES.exp7")),
-        ("```{scores-table} exp1\n```", ("results/exp1.json", "models.ResNet18+CW.accuracy")),
+        ("```{scores-table} exp2\n```", ("results/exp2.json", "models.VGG16.f1")),
         ("```{scores-table} exp9\n```", ("exp9",)),
-        ("```{split-table} exp2\n```", ("results/exp2.json",)),
+        ("```{split-table} exp2\n```", ("results/exp2.json", "split.train.control")),
     ],
 )
 def test_missing_value_is_a_warning_that_names_it_and_no_blank(render, page, names):
-    text, warnings = render(page, exp1=RECORD | {"profile": "quick"})
+    incomplete = {"VGG16": {name: score for name, score in SCORES.items() if name != "f1"}}
+    text, warnings = render(page, exp1=RECORD | {"profile": "quick"}, exp2=RECORD | {"models": incomplete, "split": {}})
     assert warnings.count("WARNING") == 1
     assert all(name in warnings for name in names), warnings
     assert "[not available:" in text
@@ -77,6 +78,16 @@ def test_what_a_smoke_run_is_too_small_for_is_said_and_no_warning(render):
     assert "Split none in smoke." in text and not warnings
 
 
+def test_a_claim_is_the_sentence_that_its_results_chose(render):
+    told = {"beats": {"verdict": "open", "sentence": "Whether **VGG16** does better stays open."}}
+    text, warnings = render("So: {claim}`exp1 beats`", exp1=RECORD | {"claims": told})
+    assert "So: Whether VGG16 does better stays open." in text and not warnings
+    text, warnings = render("{claim}`exp1 wins`", exp1=RECORD | {"claims": told})
+    assert "[not available:" in text and "no claim 'wins' (there are: beats)" in warnings
+    _, warnings = render("{claim}`exp1 beats`", exp1=RECORD)
+    assert "no key 'claims'" in warnings
+
+
 def test_a_score_that_is_undefined_in_every_patch_is_called_so_and_nothing_else_may_be_null(render):
     record = RECORD | {"profile": "quick", "mass": {"value": None, "ci": None}}
     text, warnings = render("Mass {result}`gradcam mass.value .2f`.", gradcam=record)
@@ -85,21 +96,24 @@ def test_a_score_that_is_undefined_in_every_patch_is_called_so_and_nothing_else_
     assert "[not available:" in text and "mass.ci" in warnings
 
 
-def test_result_of_random_weights_is_marked_in_words(render):
+def test_a_network_from_random_weights_has_no_row_of_ours_and_a_note(render):
     text, warnings = render(f"```{{scores-table}} exp1\n{ALSO}\n```", exp1=RECORD, concept_whitening=WHITENED)
     assert not warnings
-    assert text.count("random start, not ImageNet") == 2
+    assert text.count("ours, one training, profile smoke") == 1, "VGG16 alone"
     assert "ResNet50: no ImageNet weights could be had" in text and "ResNet18+CW: no ImageNet weights" in text
-    assert "ours, profile smoke" in text and "ours, profile quick" in text
+    controls = RECORD | {"models": {"VGG16": SCORES}, "controls": {"ResNet50": SCORES}}
+    text, _ = render("```{scores-table} exp1\n```", exp1=controls)
+    assert "ResNet50: no ImageNet weights could be had" in text
 
 
-def test_the_spread_over_seeds_has_a_row_where_there_are_several(render):
+def test_several_seeds_have_their_mean_and_where_one_more_would_lie(render):
     seeds = {"127": SCORES | {"epochs": 71}, "128": dict.fromkeys(paper.METRICS, 0.825) | {"epochs": 32}}
-    models = RECORD["models"] | {"VGG16": SCORES | {"seeds": seeds}}
-    exp1 = RECORD | {"models": models}
+    further = {"value": 0.725, "ci": [0.5, 0.95], "n": 2, "left_out": None}
+    of_seeds = {"seeds": seeds, "further_training": dict.fromkeys(metrics.SCORES, further)}
+    exp1 = RECORD | {"models": RECORD["models"] | {"VGG16": SCORES | of_seeds}}
     text, warnings = render(f"```{{scores-table}} exp1\n{ALSO}\n```", exp1=exp1, concept_whitening=WHITENED)
     assert not warnings
-    assert text.count("of 2 seeds") == 1 and "0.725 ± 0.141" in text
+    assert text.count("mean of 2 trainings") == 1 and "0.725" in text and "0.50 to 0.95" in text
     assert "seed by seed: accuracy 0.625 after 71 epochs, 0.825 after 32 epochs." in text
 
 

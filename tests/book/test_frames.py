@@ -115,6 +115,13 @@ def test_the_line_to_try_is_the_run_that_is_shown_and_its_code_only_where_it_was
     assert "git checkout" not in frames.try_it("exp1", run_at("abc123+"))
 
 
+def test_a_page_says_what_was_trained_for_it_and_nothing_where_its_results_do_not():
+    trained = {"VGG16": {"epochs": 100, "batch_size": 2, "seeds": 2, "epochs run": [71, 32]}}
+    text = frames.budget(RECORD | {"budget": trained})
+    assert "- VGG16: epochs 100; batch size 2; seeds 2; epochs run 71, 32" in text
+    assert frames.budget(RECORD) == "" and frames.budget(RECORD | {"budget": {"steps": 150}}) == ""
+
+
 # Pages that lag behind their notebooks ---------------------------------------------------------------------------
 
 
@@ -340,16 +347,16 @@ def test_the_way_to_cite_is_that_of_the_citation_file():
 
 @pytest.mark.parametrize(
     ("other", "words"),
-    [(0.75, "0.88, more than the 0.75"), (0.95, "0.88, less than the 0.95"), (0.876, "0.88, as much as the 0.88")],
+    [(0.75, "0.88, beside the 0.75"), (0.95, "0.88, beside the 0.95")],
 )
-def test_a_comparison_takes_its_verdict_from_the_numbers(render, other, words):
+def test_two_numbers_stand_side_by_side_without_a_verdict(render, other, words):
     record = {"models": {"VGG16": VGG16 | {"majority_baseline": other}}}
     page = "{versus}`exp1 models.VGG16.accuracy models.VGG16.majority_baseline .2f`"
     text, warnings = render(page, exp1=record)
     assert words in text and not warnings
 
 
-def test_a_comparison_with_an_undefined_score_gives_no_verdict(render):
+def test_an_undefined_score_is_called_so_beside_another(render):
     record = {"map": {"value": None}, "edges": {"value": 1.234}}
     text, warnings = render("{versus}`exp1 map.value edges.value .2f`", exp1=record)
     assert "undefined, beside the 1.23" in text and not warnings

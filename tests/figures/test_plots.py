@@ -20,14 +20,18 @@ def test_the_confusion_matrix_shows_each_count_where_it_belongs():
     assert (ax.get_ylabel(), ax.get_xlabel()) == ("truth", "predicted")
 
 
-def test_the_curves_are_the_history():
+def test_the_curves_are_the_histories_and_the_first_stands_out():
     history = pd.DataFrame(
         {"accuracy": [0.5, 0.7], "loss": [1, 0.5], "val_accuracy": [0.4, 0.6], "val_loss": [1.1, 0.7]}, index=[1, 2]
     )
-    axes = figures.training.curves(history, axes=plt.subplots(1, 2)[1], baseline=0.73)
-    lines = {line.get_label(): list(line.get_ydata()) for line in axes[0].lines}
-    assert lines["training"] == [0.5, 0.7] and lines["validation"] == [0.4, 0.6]
-    assert lines["majority class"] == [0.73, 0.73]
+    shorter = history[:1] / 2
+    axes = figures.training.curves([history, shorter], axes=plt.subplots(1, 2)[1], baseline=0.73)
+    named = {line.get_label(): line for line in axes[0].lines if not line.get_label().startswith("_")}
+    assert list(named["training"].get_ydata()) == [0.5, 0.7] and list(named["validation"].get_ydata()) == [0.4, 0.6]
+    assert list(named["majority class"].get_ydata()) == [0.73, 0.73]
+    others = [line for line in axes[0].lines if line.get_label().startswith("_")]
+    assert [list(line.get_ydata()) for line in others] == [[0.25], [0.2]]
+    assert all(line.get_linewidth() < named["training"].get_linewidth() for line in others)
 
 
 def test_wrong_calls_are_named_wrong():
@@ -40,7 +44,8 @@ def test_wrong_calls_are_named_wrong():
         }
     )
     axes = figures.training.predictions(np.zeros((2, 4, 4)), rows, axes=plt.subplots(1, 2)[1])
-    assert texts(axes[0]) == ["p(patient) 0.90: WRONG"] and texts(axes[1]) == ["p(patient) 0.80: right"]
+    assert texts(axes[0]) == ["control 0.10, patient 0.90:\nWRONG"]
+    assert texts(axes[1]) == ["control 0.20, patient 0.80:\nright"]
 
 
 def calls() -> pd.DataFrame:
@@ -49,34 +54,29 @@ def calls() -> pd.DataFrame:
     return pd.DataFrame({"label": labels, "predicted": ["patient", *labels[1:]]}, index=range(20, 30))
 
 
-def test_examples_are_as_many_of_each_class_and_the_same_for_a_seed():
-    shown = figures.training.examples(calls(), 3, seed=1)
-    assert shown["label"].tolist() == ["control"] * 3 + ["patient"] * 3 and shown.index.is_unique
-    assert shown.equals(figures.training.examples(calls(), 3, seed=1))
-
-
 def test_a_missed_patch_is_shown_even_if_it_is_the_only_one():
     shown = figures.training.right_and_wrong(calls(), 5, seed=1)
     assert 20 in shown.index and len(shown) == 5
     assert shown["label"].is_monotonic_increasing
 
 
-def test_the_spread_is_mean_and_deviation_and_one_seed_has_none():
-    seeds = pd.DataFrame({"balanced_accuracy": [0.5, 0.7], "epochs": [3.0, 5.0]}, index=[127, 128])
-    shown = figures.training.spread(seeds).to_html()
-    assert "balanced accuracy" in shown and "0.600" in shown and "0.141" in shown
-    assert "one seed" in figures.training.spread(seeds[:1]).to_html() and "one seed" not in shown
+def test_the_spread_is_mean_deviation_and_interval_and_one_seed_has_none():
+    seeds = pd.DataFrame({"balanced_accuracy": [0.5, 0.6, 0.7], "epochs": [3.0, 5.0, 7.0]}, index=[127, 128, 129])
+    shown = figures.training.spread(seeds)
+    assert shown["balanced accuracy"].tolist() == ["0.500", "0.600", "0.700", "0.600", "0.100", "0.10 to 1.00"]
+    assert shown["epochs"].tolist() == ["3", "5", "7", "5", "2", ""]
+    alone = figures.training.spread(seeds[:1])["balanced accuracy"]
+    assert alone[["standard deviation", "95 % prediction interval"]].tolist() == ["one seed", "one seed"]
 
 
-def test_the_best_depth_is_that_of_the_best_balanced_accuracy():
+def test_depths_are_listed_with_their_rates():
     shared = {"confusion": [[1, 0], [0, 1]], "history": {}, "majority_baseline": 0.75, "epochs": 2, "trainable": 1234}
     models = {
-        "block5_pool": {"trained": "head only", "accuracy": 0.8, "balanced_accuracy": 0.5} | shared,
-        "block4_pool": {"trained": "head and block 5", "accuracy": 0.7, "balanced_accuracy": 0.6} | shared,
+        "block5_pool": {"trained": "head only", "learning_rate": 1e-3, "accuracy": 0.8, "balanced_accuracy": 0.5},
+        "block4_pool-1e-05": {"trained": "block 5", "learning_rate": 1e-5, "accuracy": 0.7, "balanced_accuracy": 0.6},
     }
-    assert "head and block 5" in figures.training.best_depth(models) and "70.0%" in figures.training.best_depth(models)
-    html = figures.training.depths(models).to_html()
-    assert "1,234" in html and "head only" in html and "confusion" not in html
+    html = figures.training.depths({key: entry | shared for key, entry in models.items()}).to_html()
+    assert "1,234" in html and "head only" in html and "1e-05" in html and "confusion" not in html
 
 
 def test_frozen_layers_are_drawn_by_stage_and_trained_ones_singly():
