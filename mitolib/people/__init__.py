@@ -1,7 +1,7 @@
 """The honest evaluation: the same models under every split of people, on twins, and fibre by fibre."""
 
 from mitolib.people.comparison import by_fibres
-from mitolib.people.conclusions import claims, findings
+from mitolib.people.conclusions import claims
 from mitolib.people.evaluation import evaluate
 from mitolib.people.leak import leakage
 from mitolib.people.material import features, prepare
@@ -17,7 +17,6 @@ __all__ = [
     "claims",
     "evaluate",
     "features",
-    "findings",
     "leakage",
     "precision",
     "prepare",

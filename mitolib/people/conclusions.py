@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mitolib.claims import Claim, above, answer
-from mitolib.metrics import Estimate
+from mitolib.claims import Claim, above
+from mitolib.metrics import COLLAPSED, Estimate
 from mitolib.people.comparison import PATCHES, THRESHOLDED
 from mitolib.people.controls import HEAD, ON_FEATURES
 from mitolib.people.leak import SPELT
@@ -24,6 +24,7 @@ def claims(record: Mapping[str, Any]) -> list[Claim]:
         *_leaking(record),
         *_between_splits(record),
         *_by_budget(record),
+        *_collapsed(record),
         *_dealt_anew(record),
         *_named(record),
         *_twin_pictures(record),
@@ -36,12 +37,6 @@ def claims(record: Mapping[str, Any]) -> list[Claim]:
         *_fibres(record),
         _precision(record),
     ]
-
-
-def findings(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Name of the claim -> verdict and sentence, for the results file and the page."""
-    answers = {claim.name: answer(claim, {CHAPTER: record}) for claim in claims(record)}
-    return {name: {"verdict": found.verdict, "sentence": found.sentence} for name, found in answers.items()}
 
 
 def _at(*path: str) -> str:
@@ -150,6 +145,20 @@ def _by_budget(record: Mapping[str, Any]) -> Iterator[Claim]:
                 fails=f"At the longest training *{head}* scores no higher on people seen. {number}",
                 open=f"Whether the gap of *{head}* remains at the longest training stays open. {number}",
             )
+
+
+def _collapsed(record: Mapping[str, Any]) -> Iterator[Claim]:
+    """Of each head of the table: did trainings end at one answer for all, under any split?"""
+    for head in record["collapsed"]:
+        number = f"The same answer for over {COLLAPSED:.0%} of the test patches: {{collapsed}} of {{trainings}}."
+        yield Claim(
+            name=f"{key(head)}-never-collapses",
+            reads={count: _at("collapsed", head, count) for count in ("collapsed", "trainings")},
+            predicate=lambda collapsed, trainings: collapsed == 0,
+            holds=f"No training of *{head}* collapsed to one answer. {number}",
+            fails=f"Some trainings of *{head}* collapsed to one answer. {number}",
+            open=number,
+        )
 
 
 def _dealt_anew(record: Mapping[str, Any]) -> Iterator[Claim]:

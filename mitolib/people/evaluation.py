@@ -188,6 +188,16 @@ class Evaluation:
             entries.setdefault(metrics.key(entry["model"]), {})[entry["split"]] = entry
         return entries
 
+    def collapsed(self) -> dict[str, dict[str, int]]:
+        """Of each model with seeds, over all its splits: trainings, and those of them that collapsed to one answer."""
+        found: dict[str, dict[str, int]] = {}
+        for entry in self.entries:
+            if entry["trainings"]:
+                sums = found.setdefault(entry["model"], {"collapsed": 0, "trainings": 0})
+                for count in sums:
+                    sums[count] += entry[count]
+        return found
+
     def themselves(self, model: str, split: str) -> pd.DataFrame:
         """The predictions of the people without those of their twins."""
         predictions = self.predictions[model][split]

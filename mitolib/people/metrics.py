@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.random import Generator
 from scipy.stats import binomtest, bootstrap, permutation_test, rankdata, t
 
-from mitolib.metrics import LEAST_SUBJECTS, Estimate
+from mitolib.metrics import COLLAPSED, LEAST_SUBJECTS, Estimate
 from mitolib.settings import LABELS
 
 LABELLINGS = 10_000  # gone through one by one, or drawn
@@ -145,10 +145,12 @@ def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> 
     trainings. A patch or subject that several folds tested counts once, with the mean over its folds.
 
     {"patch_accuracy", "balanced_accuracy", "auc_subject", "subjects_right", "n_subjects", "p_permutation", "ci",
-    "seeds"}. `ci` has 95 % intervals: of the first three from a bootstrap over subjects within each class, with few
-    controls a coarse one, or None where every draw gives the same; of the share of subjects called rightly, by the
-    majority over its patches, folds and seeds, from `exact_interval`. The p is that of the subjects' mean scores over
+    "seeds", "trainings", "collapsed"}. `ci` has 95 % intervals: of the first three from a bootstrap over subjects within
+    each class, with few controls a coarse one, or None where every draw gives the same; of the share of subjects called
+    rightly, by the majority over its patches, folds and seeds, from `exact_interval`. The p is that of the subjects' mean scores over
     all folds, also where `auc_subject` compares scores within folds. `seeds`: the first three by seed, {} for one.
+    trainings: of a model with seeds, one for each seed and fold, else 0; collapsed: those that give nearly all of their
+    patches (`metrics.COLLAPSED` of the core) one answer.
     """
     scored = _Scored.of(predictions)
     people = scored.people
@@ -156,14 +158,25 @@ def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> 
     n_right = int(((people["votes"] > 0.5) == (people["truth"] == 1)).sum())
     by_seed = predictions.groupby("seed") if "seed" in predictions else ()
     of_seeds = {str(seed): _observed(_Scored.of(of_seed)) for seed, of_seed in by_seed}
-    return _observed(scored) | {
-        "subjects_right": n_right,
-        "n_subjects": len(people),
-        "p_permutation": permutation_p(people["score"].to_numpy(), people["truth"].to_numpy()),
-        "ci": dict(zip(MEANS, map(limits, bootstrapped), strict=True))
-        | {"subjects_right": list(exact_interval(n_right, len(people)))},
-        "seeds": of_seeds if len(of_seeds) > 1 else {},
-    }
+    return (
+        _observed(scored)
+        | {
+            "subjects_right": n_right,
+            "n_subjects": len(people),
+            "p_permutation": permutation_p(people["score"].to_numpy(), people["truth"].to_numpy()),
+            "ci": dict(zip(MEANS, map(limits, bootstrapped), strict=True))
+            | {"subjects_right": list(exact_interval(n_right, len(people)))},
+            "seeds": of_seeds if len(of_seeds) > 1 else {},
+        }
+        | _collapsed(predictions)
+    )
+
+
+def _collapsed(predictions: pd.DataFrame) -> dict[str, int]:
+    if "seed" not in predictions:
+        return {"trainings": 0, "collapsed": 0}
+    called = (predictions["p"] > 0.5).groupby([predictions["seed"], predictions["fold"]]).mean()
+    return {"trainings": len(called), "collapsed": int((np.maximum(called, 1 - called) > COLLAPSED).sum())}
 
 
 def difference(one: pd.DataFrame, other: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> dict[str, Any]:

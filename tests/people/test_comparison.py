@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import own_data, people, settings
+from mitolib import claims, own_data, people, settings
 from mitolib.people import comparison, evaluation, material, protocols, twins
 
 PATCH = {"patch_px": 96, "stride_px": 64}
@@ -100,7 +100,7 @@ def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, 
     assert effects.effects == {}
     heads = {entry["split"]: entry for entry in result.entries if entry["model"] == "VGG16 head"}
     assert set(heads) == set(comparison.OF_HEADS) & set(chapter["exp1"].folds), "not in every pair of people"
-    assert set(heads[protocols.UNSEEN]["seeds"]) == {"127", "128"}
+    assert set(heads[protocols.UNSEEN]["seeds"]) == {"127", "128"} and heads[protocols.UNSEEN]["trainings"] == 2 * 3
 
     untrained = people.evaluate(trained.untrained, rng=rng)
     assert {entry["model"] for entry in untrained.entries} == {"ResNet50 head, untrained backbone"}
@@ -134,6 +134,8 @@ def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, 
     assert chapter.fibres.shares.empty and persons.table()["class"].tolist() == ["control"] * 3 + ["patient"] * 3
     shares = chapter.fibres.shares
     outcome = {
+        "chapter": "patient_level",
+        "collapsed": result.collapsed(),
         "leak": people.leakage(chapter).entries,
         "curve": curve.record(),
         "table": result.entries,
@@ -155,10 +157,10 @@ def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, 
         "by_model": (result + honest).by_model(),
     }
     outcome = json.loads(json.dumps(outcome))  # as a results file holds it
-    found = people.findings(outcome)
+    found = claims.conclusions(people.claims(outcome), outcome)
     assert {"VGG16-head-longer-training-pays-paired-folds", "the-people-are-too-few"} <= set(found)
     assert not any("cure" in name or "twin" in name for name in found), "what the data do not allow"
-    assert all(claim["verdict"] in ("holds", "does not hold", "open") for claim in found.values())
+    assert all(claim.verdict in ("holds", "does not hold", "open") for claim in found.values())
 
 
 def test_twins_of_those_who_train_are_added_where_there_are_twins(cohort_of_ones_own, rng):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mitolib import claims
 from mitolib.people import conclusions
 from mitolib.people.comparison import PATCHES, THRESHOLDED
 from mitolib.people.morphometry import GREY_LEVELS
@@ -46,8 +47,10 @@ def record(gap: tuple = ABOVE, p: float = 0.01) -> dict[str, Any]:
     splits = difference(SEEN, UNSEEN, gap, p, model=HEAD)
     share = {"share_of_patches": 0.98, "mean_shared_fraction": 0.83, "subjects_seen": 1.0}
     return {
+        "chapter": "patient_level",
         "leak": {"exp1": share},
         "table": [entry(HEAD)],
+        "collapsed": {HEAD: {"collapsed": 0, "trainings": 36}},
         "difference": {"VGG16-head": {"published-minus-paired-folds": splits}},
         "curve": {
             "entries": [{"model": HEAD}],
@@ -73,11 +76,12 @@ def record(gap: tuple = ABOVE, p: float = 0.01) -> dict[str, Any]:
 
 
 def verdicts(of: dict[str, Any]) -> dict[str, str]:
-    return {name: found["verdict"] for name, found in conclusions.findings(of).items()}
+    return {name: found.verdict for name, found in claims.conclusions(conclusions.claims(of), of).items()}
 
 
 COUNTED = {"exp1-most-test-patches-overlap", "features-name-the-person", "cured-pictures-pass-for-people"}
 COUNTED |= {"the-people-are-too-few", "VGG16-head-misses-who-has-few-deficient-fibres"}
+COUNTED |= {"VGG16-head-never-collapses"}
 
 
 @pytest.mark.parametrize(("gap", "verdict"), [(ABOVE, "holds"), (BELOW, "does not hold"), (ACROSS, "open")])
@@ -110,7 +114,8 @@ def with_no_interval() -> dict[str, Any]:
 
 
 def test_a_sentence_names_its_numbers_and_the_people():
-    found = {name: of["sentence"] for name, of in conclusions.findings(record()).items()}
+    of = record()
+    found = {name: said.sentence for name, said in claims.conclusions(conclusions.claims(of), of).items()}
     assert "0.30 (0.10 to 0.50), p (Holm) 0.010" in found["VGG16-head-published-minus-paired-folds"]
     missed = found["VGG16-head-misses-who-has-few-deficient-fibres"]
     assert "P03 (2%)" in missed and "Controls called patients: C02" in missed
@@ -126,6 +131,7 @@ def test_what_is_counted_is_decided_by_the_count():
     other["twin_pictures"]["cured"]["within"] = 80
     other["controls"]["subject_probe"]["VGG16, published"]["accuracy"] = estimate(0.1, [0.05, 0.13])
     other["n_controls"] = 200
+    other["collapsed"][HEAD]["collapsed"] = 2
     other["held_out"]["VGG16-head"]["p_fewer"] = 0.99
     found = verdicts(other)
     assert {found[name] for name in COUNTED} == {"does not hold"}
@@ -133,7 +139,7 @@ def test_what_is_counted_is_decided_by_the_count():
 
 def test_what_the_data_do_not_allow_has_no_claim():
     other = record()
-    for name in ("leak", "twin_pictures", "twins", "carried", "fall_by_share", "difference"):
+    for name in ("leak", "collapsed", "twin_pictures", "twins", "carried", "fall_by_share", "difference"):
         other[name] = {}
     other["controls"] |= {"subject_probe": {}, "untrained": [], "permuted_means": {}}
     other["held_out"]["VGG16-head"]["p_fewer"] = None
@@ -144,4 +150,4 @@ def test_what_the_data_do_not_allow_has_no_claim():
 
 def test_names_of_claims_are_told_apart():
     names = [claim.name for claim in conclusions.claims(record())]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 17

@@ -229,6 +229,13 @@ def test_scores_of_several_seeds_are_means_of_the_scores_of_each(rng):
         assert found[name] == pytest.approx(np.mean([scores[name] for scores in alone]))
         assert found["seeds"]["6"][name] == alone[1][name]
     assert list(found["seeds"]) == ["5", "6"] and alone[0]["seeds"] == {}
+    assert (found["trainings"], found["collapsed"]) == (2, 0) and alone[0]["trainings"] == 0
+
+
+def test_a_training_that_gives_one_answer_to_all_has_collapsed(rng):
+    right, one_answer = {"C": [0.1, 0.2], "P": [0.9, 0.8]}, {"C": [0.9, 0.7], "P": [0.9, 0.8]}
+    found = metrics.summary(of_seeds(right, one_answer, one_answer), rng=rng, draws=2)
+    assert (found["trainings"], found["collapsed"]) == (3, 2)
 
 
 def test_a_paired_difference_draws_the_same_people_for_both():
