@@ -145,10 +145,11 @@ def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> 
     trainings. A patch or subject that several folds tested counts once, with the mean over its folds.
 
     {"patch_accuracy", "balanced_accuracy", "auc_subject", "subjects_right", "n_subjects", "p_permutation", "ci",
-    "seeds", "trainings", "collapsed"}. `ci` has 95 % intervals: of the first three from a bootstrap over subjects within
-    each class, with few controls a coarse one, or None where every draw gives the same; of the share of subjects called
-    rightly, by the majority over its patches, folds and seeds, from `exact_interval`. The p is that of the subjects' mean scores over
-    all folds, also where `auc_subject` compares scores within folds. `seeds`: the first three by seed, {} for one.
+    "seeds", "trainings", "collapsed"}. `ci` has 95 % intervals: of the first three from a bootstrap over subjects
+    within each class, with few controls a coarse one, or None where every draw gives the same; of the share of subjects
+    called rightly, by the majority over its patches, folds and seeds, from `exact_interval`. The p is that of the
+    subjects' mean scores over all folds, also where `auc_subject` compares scores within folds. `seeds`: the first
+    three by seed, {} for one.
     trainings: of a model with seeds, one for each seed and fold, else 0; collapsed: those that give nearly all of their
     patches (`metrics.COLLAPSED` of the core) one answer.
     """
