@@ -24,9 +24,9 @@ from mitolib.units import Units
 class Trained:
     """What was asked for; `evaluate` reads the models under splits.
 
-    by_splits: every model under every split. untrained: heads on networks without ImageNet weights. by_pictures: ways
-    to train for people not seen. shuffled: models on labels dealt out anew. probes: by network and split. curves: by
-    head and its steps. budget: of each network's heads, for the results file.
+    curves: by head and its steps. by_splits: every model under every split. untrained: heads on networks without
+    ImageNet weights. by_pictures: ways to train for people not seen. shuffled: models on labels dealt out anew. probes:
+    by network and split. budget: of each network's heads, for the results file.
     """
 
     by_splits: Asked
@@ -78,13 +78,7 @@ def train(
     )
     of_control = replace(budget, seeds=[profile.seed])
     return Trained(
-        by_splits=ask(comparison.by_splits(material, features, budget=budget)),
-        untrained=ask(comparison.untrained(features, budget=of_control)),
-        by_pictures=ask(comparison.by_pictures(material, features)),
-        shuffled=controls.ask_shuffled(
-            features["VGG16"], draws=asked.shuffles, head_draws=asked.head_shuffles, budget=budget
-        ),
-        probes=controls.ask_probes(features),
+        # First, since it says which budget the others should have.
         curves={
             of_network.head_name: {
                 n_steps: _on_curve(of_network, replace(of_control, steps=n_steps))
@@ -93,6 +87,13 @@ def train(
             for of_network in features.values()
             if of_network.network == "VGG16"
         },
+        by_splits=ask(comparison.by_splits(material, features, budget=budget)),
+        untrained=ask(comparison.untrained(features, budget=of_control)),
+        by_pictures=ask(comparison.by_pictures(material, features)),
+        shuffled=controls.ask_shuffled(
+            features["VGG16"], draws=asked.shuffles, head_draws=asked.head_shuffles, budget=budget
+        ),
+        probes=controls.ask_probes(features),
         steps=budget.steps,
         budget={
             of_network.name: (of_control if of_network.is_untrained else budget).record(of_network)
