@@ -2,10 +2,10 @@
 
     python benchmarks/bench_brief_heads.py        (or `make bench`; the first time it draws the phantom at full size)
 
-Claim. Where a head is trained briefly, as in `patient_level`, batches of equal parts of both classes give it much the
-same score with every seed. Batches drawn as they come, three patches of a patient to one of a control, leave some seeds
-at one answer for all: balanced accuracy 0.5. Published split of experiment 1, VGG16 on SDHA; then also batches as they
-come that are eight times as large, half as many, at half the rate.
+Claim. Where a head is trained briefly, as at the start of the curve in `patient_level`, batches of equal parts of both
+classes give it much the same score with every seed. Batches drawn as they come, three patches of a patient to one of a
+control, leave some seeds at one answer for all: balanced accuracy 0.5. Published split of experiment 1, VGG16 on SDHA;
+then also batches as they come that are eight times as large, half as many, at half the rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mitolib.phantom import draw
 
 PROTEIN, STRIDE_PX = "SDHA", 224
 SEEDS = range(127, 132)
-STEPS = 150  # as in patient_level
+STEPS = 150  # the shortest training of the curve in patient_level
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,13 @@ class SaliencyBudget:
 class PeopleBudget:
     """How the heads of the honest evaluation are trained, and how often labels are dealt out anew."""
 
-    steps: int
+    steps: int  # of every head in every split: chosen on the plateau of the curve
+    curve: tuple[int, ...]  # steps of the heads of the curve, before its longest
+    longest: float  # of the curve: share of the published protocol's epochs
     batch_size: int
-    shuffles: int
-    workers: int  # processes that share the folds of a head, -1 for one per core; worth it where a fold takes seconds
+    n_seeds: int
+    shuffles: int  # draws of labels, for the regression
+    head_shuffles: int  # the same, for the paper's head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,9 @@ PROFILES = {
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=1, patience=1),
             saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,), redraws=1, label_draws=1),
-            people=PeopleBudget(steps=1, batch_size=2, shuffles=2, workers=1),
+            people=PeopleBudget(
+                steps=1, curve=(1,), longest=0.05, batch_size=2, n_seeds=1, shuffles=2, head_shuffles=1
+            ),
             whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
         ),
         Profile(
@@ -134,7 +139,9 @@ PROFILES = {
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=2, patience=2),
             saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,), redraws=1, label_draws=1),
-            people=PeopleBudget(steps=5, batch_size=4, shuffles=2, workers=1),
+            people=PeopleBudget(
+                steps=5, curve=(2, 5), longest=0.05, batch_size=4, n_seeds=1, shuffles=2, head_shuffles=1
+            ),
             whitening=WhiteningBudget(whole_steps=11, steps=6, folds=1),
         ),
         Profile(
@@ -149,7 +156,15 @@ PROFILES = {
             saliency=SaliencyBudget(
                 patches=None, altered=100, samples=8, fibres=20, shares=(0.1, 0.3, 0.5), redraws=5, label_draws=5
             ),
-            people=PeopleBudget(steps=150, batch_size=4, shuffles=20, workers=-1),
+            people=PeopleBudget(
+                steps=3000,
+                curve=(150, 500, 1500, 3000, 6000),
+                longest=0.25,
+                batch_size=2,
+                n_seeds=3,
+                shuffles=20,
+                head_shuffles=5,
+            ),
             whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
         ),
     )

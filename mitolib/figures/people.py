@@ -10,11 +10,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mitolib.figures.cohort import image
 from mitolib.figures.estimates import intervals
-from mitolib.figures.style import COVERED, LABEL_COLOURS
+from mitolib.figures.style import COVERED, LABEL_COLOURS, SMALL
 from mitolib.metrics import Estimate
 
 LEFT_OUT = "Left out: these patches cannot be dealt out as in the paper."
@@ -115,6 +116,9 @@ def twin_panels(effects: Mapping[str, Mapping[str, pd.DataFrame]], rows: Mapping
         of_model[0].set_title(model, fontsize=9)
     for ax, name in zip(axes[:, 0], rows.values(), strict=True):
         ax.set_ylabel(f"p(patient), {name}", fontsize=9)
+    handles = [Line2D([], [], color=colour, marker="o", markersize=4) for colour in LABEL_COLOURS.values()]
+    names = ["control, then afflicted", "patient, then cured"]
+    fig.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL)
     return fig
 
 
@@ -122,16 +126,94 @@ def twins(effects: pd.DataFrame, *, ax: Axes, title: str = "") -> Axes:
     """p(patient) of each subject and of its twin, joined. effects: columns label, before, after, by subject."""
     for row in effects[::-1].itertuples():  # the few controls on top
         ax.plot([0, 1], [row.before, row.after], "o-", color=LABEL_COLOURS[row.label], markersize=4, linewidth=1)
+        ax.annotate(
+            row.Index, (0, row.before), (-4, 0), textcoords="offset points", ha="right", va="center", fontsize=6
+        )
     ax.axhline(0.5, color="black", linestyle="--", linewidth=0.8)
     ax.set_xticks([0, 1], ["itself", "its twin"])
-    ax.set_xlim(-0.25, 1.25)
+    ax.set_xlim(-0.35, 1.25)
     ax.set_ylim(-0.03, 1.03)
     ax.set_title(title, fontsize=9)
     return ax
 
 
+def curves(
+    estimates: Mapping[str, Mapping[str, Mapping[int, Estimate]]], *, steps: int, names: Mapping[str, str], fig: Figure
+) -> Figure:
+    """Balanced accuracy against the steps of training: a panel for each head, a line with intervals for each split.
+
+    estimates: head -> split -> steps -> value and interval. steps: the budget of the chapter, a dotted line. names:
+    split -> what it is called. Dashed: one half, which is chance.
+    """
+    axes = fig.subplots(1, len(estimates), sharey=True, squeeze=False)[0]
+    for ax, (head, by_split) in zip(axes, estimates.items(), strict=True):
+        for number, (split, by_steps) in enumerate(by_split.items()):
+            colour = sns.color_palette("colorblind")[number]
+            points = list(by_steps)
+            ends = [of.ci or (of.value, of.value) for of in by_steps.values()]
+            ax.fill_between(points, *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
+            values = [of.value for of in by_steps.values()]
+            ax.plot(points, values, "os"[number % 2] + "-", color=colour, markersize=4, label=names.get(split, split))
+        ax.axhline(0.5, color="black", linestyle="--", linewidth=0.8)
+        ax.axvline(steps, color="0.4", linestyle=":", linewidth=1)
+        ax.set_xscale("log")
+        ax.set_ylim(0.2, 1.03)
+        ax.set_xlabel("steps of training")
+        ax.set_title(head, fontsize=9)
+    axes[0].set_ylabel("balanced accuracy of patches")
+    axes[0].legend(frameon=False, loc="lower right", fontsize=8)
+    return fig
+
+
+def grey_levels(by_protein: Mapping[str, Mapping[str, np.ndarray]], *, fig: Figure) -> Figure:
+    """Histograms of grey levels, a panel for each protein, a line for each group of people or twins.
+
+    by_protein: protein -> group -> (256,) share of the pixels; a sentence where it is empty.
+    """
+    if not by_protein:
+        sentence("Left out: these data have no twins.", ax=fig.subplots())
+        return fig
+    axes = fig.subplots(1, len(by_protein), sharey=True, squeeze=False)[0]
+    styles = {
+        "controls": (LABEL_COLOURS["control"], "-"),
+        "patients": (LABEL_COLOURS["patient"], "-"),
+        "cured": (LABEL_COLOURS["patient"], ":"),
+        "afflicted": (LABEL_COLOURS["control"], ":"),
+    }
+    for ax, (protein, by_group) in zip(axes, by_protein.items(), strict=True):
+        for group, shares in by_group.items():
+            colour, line = styles[group]
+            ax.plot(np.cumsum(shares), line, color=colour, label=group, linewidth=1.4)
+        ax.set_title(protein, fontsize=9)
+        ax.set_xlabel("grey level")
+    axes[0].set_ylabel("share of the pixels up to it")
+    axes[0].legend(frameon=False, fontsize=8)
+    return fig
+
+
+def fall_by_share(by_model: Mapping[str, pd.DataFrame], *, fig: Figure) -> Figure:
+    """By how much the cure lowers p against the share of deficient fibres: a panel for each model, named points.
+
+    by_model: model -> a row for each patient, by name, with share (0 to 1) and fall; a sentence where it is empty.
+    """
+    if not by_model:
+        sentence("Left out: these data have no twins.", ax=fig.subplots())
+        return fig
+    axes = fig.subplots(1, len(by_model), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, (model, patients) in zip(axes, by_model.items(), strict=True):
+        ax.plot(100 * patients["share"], patients["fall"], "o", color=LABEL_COLOURS["patient"], markersize=4)
+        for name, row in patients.iterrows():
+            at = (100 * row["share"], row["fall"])
+            ax.annotate(name, at, (3, 3), textcoords="offset points", fontsize=SMALL)
+        ax.axhline(0, color="black", linestyle="--", linewidth=0.8)
+        ax.set_xlabel("deficient fibres, %")
+        ax.set_title(model, fontsize=9)
+    axes[0].set_ylabel("fall of p(patient) by the cure")
+    return fig
+
+
 def precision_by_size(intervals: pd.DataFrame, *, ax: Axes) -> Axes:
-    """95 % interval against the number of subjects, a band for each true share. Columns share, n, low, high."""
+    """Exact 95 % interval against the number of subjects, a band for each true share. Columns share, n, low, high."""
     for colour, (share, rows) in zip(sns.color_palette("colorblind"), intervals.groupby("share"), strict=False):
         ax.fill_between(rows["n"], rows["low"], rows["high"], color=colour, alpha=0.25, label=f"{share:.0%} right")
         ax.plot(rows["n"], rows["low"], color=colour, linewidth=1)

@@ -9,48 +9,52 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from mitolib import cohort
 from mitolib.metrics import class_index
-from mitolib.own_data import FIBRES, LeftOut
 from mitolib.people import morphometry
 from mitolib.people.controls import ON_FEATURES
-from mitolib.people.evaluation import Evaluation, Trial, ask, evaluate, unseen_trial
+from mitolib.people.evaluation import MAJORITY, Evaluation, Trial, ask, evaluate, unseen_trial
 from mitolib.people.material import Features, Material
-from mitolib.people.models import Augmented, Logistic, Majority, Model
-from mitolib.people.on_features import head_trial, logistic_kept
+from mitolib.people.models import Augmented, Logistic, Majority, Model, Thresholded
+from mitolib.people.on_features import HeadBudget, head_trial, logistic_kept
+from mitolib.people.protocols import NO_OVERLAP, SEEN, UNSEEN
 from mitolib.people.twins import with_twins
 
-GREY_LEVELS = "outlined fibres, grey levels"
+OF_HEADS = (SEEN, NO_OVERLAP, UNSEEN)  # splits whose folds are few enough for what trains for minutes
+PATCHES, THRESHOLDED = "patches", "patches, threshold from training people"
 
 
-def by_splits(
-    material: Material, features: Mapping[str, Features], *, steps: int, batch_size: int, seed: int
-) -> dict[str, Trial]:
-    """Every model under every split of its patches; twins are tested with their patches.
+def by_splits(material: Material, features: Mapping[str, Features], *, budget: HeadBudget) -> dict[str, Trial]:
+    """Every model under every split of its patches, heads under OF_HEADS; twins are tested with their patches.
 
-    features: of `material.features`. steps, batch_size and seed: of the heads.
+    features: of `material.features`. Networks without ImageNet weights are controls, see `untrained`.
     """
     one = material["exp1"]
     rows, folds, taught = one.rows, one.folds_with_twins(), one.taught
-    vgg16 = features["VGG16"]
     trials = {
-        "majority": Trial(lambda: Majority(taught), rows, folds),
+        MAJORITY: Trial(lambda: Majority(taught), rows, folds),
         f"mean {one.experiment.proteins[0]}": Trial(lambda: Logistic(one.brightness, taught), rows, folds),
-        ON_FEATURES: Trial(lambda: Logistic(vgg16.pooled, taught), rows, folds, logistic_kept(vgg16, twins=True)),
     }
-    for of_network in features.values():
-        part = of_network.patches
-        trials[of_network.head_name] = head_trial(
-            of_network,
-            part.taught,
-            part.rows,
-            part.folds_with_twins(),
-            steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-            twins=True,
-        )
-    return trials
+    if not (vgg16 := features["VGG16"]).is_untrained:
+        kept = logistic_kept(vgg16, twins=True)
+        trials[ON_FEATURES] = Trial(lambda: Logistic(vgg16.pooled, taught), rows, folds, kept)
+    return trials | _heads(features, budget, untrained=False)
+
+
+def untrained(features: Mapping[str, Features], *, budget: HeadBudget) -> dict[str, Trial]:
+    """Heads on networks without ImageNet weights, under OF_HEADS; none where all networks have theirs."""
+    return _heads(features, budget, untrained=True)
+
+
+def _heads(features: Mapping[str, Features], budget: HeadBudget, *, untrained: bool) -> dict[str, Trial]:
+    chosen = [of_network for of_network in features.values() if of_network.is_untrained == untrained]
+    return {of_network.head_name: head_under_splits(of_network, OF_HEADS, budget=budget) for of_network in chosen}
+
+
+def head_under_splits(features: Features, splits: Sequence[str], *, budget: HeadBudget) -> Trial:
+    """A head under those of these splits that its patches allow; twins are tested with their patches."""
+    part = features.patches
+    folds = {split: folds for split, folds in part.folds_with_twins().items() if split in splits}
+    return head_trial(features, part.taught, part.rows, folds, budget=budget, twins=True)
 
 
 def by_fibres(material: Material, *, rng: Generator) -> Evaluation:
@@ -59,38 +63,21 @@ def by_fibres(material: Material, *, rng: Generator) -> Evaluation:
     In grey levels, and on a phantom in the counts behind them and by its true fibres. Empty where fibres cannot be
     outlined, with the reason as its remark.
     """
-    people = material.people
-    measured, remark = measured_fibres(material)
+    people, fibres = material.people, material.fibres
     subjects, labels = people["subject"].to_numpy(), class_index(people["label"])
     trials = {
-        name: unseen_trial(partial(morphometry.DeficientShare, fibres, subjects, labels), people)
-        for name, fibres in measured.items()
+        name: unseen_trial(partial(morphometry.DeficientShare, table, subjects, labels), people)
+        for name, table in fibres.tables.items()
     }
-    return evaluate(ask(trials), rng=rng, remark=remark)
-
-
-def measured_fibres(material: Material) -> tuple[dict[str, pd.DataFrame], str]:
-    """Tables of fibres by how they were measured, and how many were outlined, or why there are none."""
-    data = material.data
-    if not data.has(FIBRES):
-        return {}, str(LeftOut(f"{FIBRES}."))
-    outlined = morphometry.measure(data.sections)
-    if reason := morphometry.too_few(outlined, material.people):
-        return {}, reason
-    measured = {GREY_LEVELS: outlined}
-    if data.is_phantom:
-        stretch = pd.read_csv(data.root / "truth" / "stretch.csv")
-        measured["outlined fibres, counts"] = morphometry.as_counts(outlined, stretch)
-        true_fibres = cohort.read_fibres(data.root)
-        measured["true fibres, counts"] = true_fibres.assign(subject=true_fibres["section"])
-    return measured, f"{len(outlined)} fibres were outlined."
+    return evaluate(ask(trials), rng=rng, remark=fibres.remark)
 
 
 def by_pictures(material: Material, features: Mapping[str, Features]) -> dict[str, Trial]:
-    """People not seen, told by VGG16's features of as many proteins as there are: five ways to train on the same.
+    """People not seen, told by VGG16's features of as many proteins as there are: six ways to train on the same.
 
-    By patches; these centred and scaled within each section; by sections, one row a person; and, on a phantom, both of
-    patches and of sections with the twins of the people who train.
+    By patches; with a line between the classes that training people choose; centred and scaled within each section; by
+    sections, one row a person; and, on a phantom, both of patches and of sections with the twins of the people who
+    train.
     """
     widest = max(features.values(), key=lambda of_network: len(of_network.patches.experiment.proteins))
     rows = widest.patches.rows
@@ -98,6 +85,9 @@ def by_pictures(material: Material, features: Mapping[str, Features]) -> dict[st
 
     def on_patches() -> Logistic:
         return Logistic(widest.pooled, widest.patches.taught)
+
+    def with_threshold() -> Thresholded:
+        return Thresholded(on_patches(), rows)
 
     def on_centred_patches() -> Logistic:
         return Logistic(centred(widest.pooled, [rows["section"], rows["twin"]]), widest.patches.taught)
@@ -111,7 +101,8 @@ def by_pictures(material: Material, features: Mapping[str, Features]) -> dict[st
         return unseen_trial(make, tested, logistic_kept(widest, twins=twins, trained_on=trained_on))
 
     trials = {
-        "patches": trial("patches", on_patches, rows),
+        PATCHES: trial(PATCHES, on_patches, rows),
+        THRESHOLDED: trial(THRESHOLDED, with_threshold, rows),
         "patches, centred by section": trial("patches, centred by section", on_centred_patches, rows),
         "sections": trial("sections", on_sections, people),
     }

@@ -5,20 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from pandas.io.formats.style import Styler
 
 from mitolib import bank, splits, units
+from mitolib.metrics import Estimate, interval
 from mitolib.own_data import LeftOut
 from mitolib.people import metrics, protocols
 from mitolib.people.evaluation import (
     CHAPTER,
-    SEEN,
     UNPUBLISHED,
     Asked,
     answer,
@@ -29,101 +28,176 @@ from mitolib.people.evaluation import (
 )
 from mitolib.people.material import Features, Patches
 from mitolib.people.models import Logistic
-from mitolib.people.on_features import head_trial, logistic_kept
+from mitolib.people.on_features import HeadBudget, head_trial, logistic_kept
+from mitolib.people.protocols import NO_OVERLAP, SEEN
 from mitolib.progress import track
 from mitolib.settings import LABELS
 from mitolib.units import Units
 
 PROTOCOL = (
-    1  # of draws and probe, with the regression in `models`; raise it when the same unit would come out otherwise
+    2  # of draws and probe, with the regression in `models`; raise it when the same unit would come out otherwise
 )
-ON_FEATURES = "VGG16 features, logistic"
+ON_FEATURES, HEAD = "VGG16 features, logistic", "VGG16 head"
 DEALT_ANEW = "dealt anew"  # in the name of a unit
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Labels dealt out anew: (N,) class indices; the patches themselves with these labels; their folds by split."""
+    """Labels dealt out anew, for one split.
+
+    labels: (N,) class indices. rows: the patches themselves with these labels. folds: of the split. agreement: of these
+    labels with the true ones, the mean over the true classes, on the patches that the folds test.
+    """
 
     labels: np.ndarray
     rows: pd.DataFrame
-    folds: Mapping[str, Sequence[pd.Series]]
+    folds: Sequence[pd.Series]
+    agreement: float
 
 
 @dataclass(frozen=True, eq=False)
 class AskedShuffled:
-    """What was asked for: `fits` has a unit for each split, of all draws; `head` is of the first draw, or empty."""
+    """What was asked for.
 
-    draws: Sequence[Draw]
+    draws: by split. fits: by split, a unit of all draws. heads: of the first draws of the published split. refused: by
+    split, why labels cannot be dealt out for it.
+    """
+
+    draws: Mapping[str, Sequence[Draw]]
     fits: Mapping[str, Units]
-    head: Asked
-    rng: Generator  # of the bootstrap: the one that dealt
+    heads: Asked
+    refused: Mapping[str, str]
+    rng: Generator  # of the bootstrap
 
     @property
     def units(self) -> list[dict[str, Any]]:
         """What the results file says of the units."""
-        return [unit for fits in self.fits.values() for unit in fits.record] + self.head.units
+        return [unit for fits in self.fits.values() for unit in fits.record] + self.heads.units
 
 
 @dataclass(frozen=True)
 class ShuffledLabels:
-    """entries: `metrics.summary` of each model, split and draw of labels, with "model", "split" and "draw"."""
+    """entries: `metrics.summary` of each model, split and draw of labels, with "model", "split", "draw", "agreement".
+
+    refused: by split, why labels cannot be dealt out for it.
+    """
 
     entries: list[dict[str, Any]]
+    refused: Mapping[str, str]
 
-    def table(self) -> pd.DataFrame:
-        """Mean, least and greatest of the draws, by model and split."""
+    def table(self) -> pd.DataFrame | LeftOut:
+        """By model and split, mean, least and greatest of the draws; agreement of the labels with the true ones too."""
+        if not self.entries:
+            return LeftOut(" ".join(dict.fromkeys(self.refused.values())))
         by_model = pd.DataFrame(self.entries).groupby(["model", "split"], sort=False)
         columns = {"draws": by_model.size()}
-        for score, title in metrics.DRAWN.items():
+        for score, title in ({"agreement": "agreement with the true labels"} | metrics.DRAWN).items():
             over_draws = by_model[score].agg(["mean", "min", "max"])
             columns[title] = over_draws.apply(lambda row: "{:.2f} ({:.2f} to {:.2f})".format(*row), axis=1)
         return pd.DataFrame(columns)
 
+    def refusals(self) -> str:
+        """Markdown: for which splits labels cannot be dealt out, and why; "" where for all."""
+        return "\n".join(f"- {split}: {why}" for split, why in self.refused.items())
 
-def ask_shuffled(features: Features, *, draws: int, steps: int, batch_size: int, seed: int) -> AskedShuffled:
-    """Train and test on labels dealt out anew among the people, `draws` times, under every split that they allow.
+    def means(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Model -> split -> balanced accuracy and agreement as `metrics.mean_of_draws`, for pages and claims."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        if self.entries:
+            for (model, split), of in pd.DataFrame(self.entries).groupby(["model", "split"], sort=False):
+                found.setdefault(metrics.key(model), {})[split] = {
+                    score: metrics.mean_of_draws(of[score].to_numpy()) for score in ("balanced_accuracy", "agreement")
+                }
+        return found
+
+
+def ask_shuffled(features: Features, *, draws: int, head_draws: int, budget: HeadBudget) -> AskedShuffled:
+    """Train and test on labels dealt out anew among the people, `draws` times, under every split of the patches.
 
     features: of one protein. A logistic regression on them each time, one unit for all draws of a split, and in the
-    first draw a `Head` on the published split, of `steps` batches.
+    first `head_draws` of the published split a `Head`, with the first seed of its budget. Labels are dealt out for each
+    split by itself: what may not agree with the truth is what its folds test (`splits.permuted_labels`).
     """
-    rng = np.random.default_rng(seed)
-    part = features.patches
-    dealt = [splits.shuffle_by_subject(part.truth, part.rows["subject"], rng=rng) for _ in range(draws)]
-    drawn = [_draw(part, labels) for labels in dealt]
-    fits = {split: _on_features(features, drawn, split, seed) for split in part.folds}
-    first = drawn[0]
-    trials = {}
-    if SEEN in first.folds:
-        budget = {"steps": steps, "batch_size": batch_size, "seed": seed}
-        folds = {SEEN: first.folds[SEEN]}
-        trials[features.head_name] = head_trial(
-            features, first.labels, first.rows, folds, **budget, twins=False, classes=DEALT_ANEW, draw=0
+    seed = budget.seeds[0]
+    dealt, refused = {}, {}
+    for split in features.patches.folds:
+        try:
+            dealt[split] = deal(features.patches, split, n=draws, seed=seed)
+        except ValueError as error:
+            refused[split] = str(error)
+    trials = {
+        f"draw {number}": head_trial(
+            features,
+            draw.labels,
+            draw.rows,
+            {SEEN: draw.folds},
+            budget=replace(budget, seeds=[seed]),
+            twins=False,
+            classes=DEALT_ANEW,
+            draw=number,
         )
-    return AskedShuffled(drawn, {split: unit for split, unit in fits.items() if unit is not None}, ask(trials), rng)
+        for number, draw in enumerate(dealt.get(SEEN, [])[:head_draws])
+    }
+    fits = {split: _on_features(features, of_split, split, draws, seed) for split, of_split in dealt.items()}
+    return AskedShuffled(dealt, fits, ask(trials), refused, np.random.default_rng(seed))
 
 
-def _draw(part: Patches, labels: np.ndarray) -> Draw:
-    rows = part.themselves.assign(label=np.array(LABELS)[labels[: len(part.themselves)]])
-    available, _ = protocols.available(rows, part.experiment.name)
-    return Draw(labels, rows, {split: available[split] for split in part.folds if split in available})
+def deal(part: Patches, split: str, *, n: int, seed: int) -> list[Draw]:
+    """At most `n` draws of labels for a split. Raises ValueError where none can be had.
+
+    The classes of the patches decide in some splits who is tested, so that each draw has folds of its own. A draw is
+    kept where its agreement is about chance on the patches that these test.
+    """
+    rows = part.themselves
+    truth, subjects = part.truth[: len(rows)], rows["subject"].to_numpy()
+    tested = _tested(part.folds[split])
+    taught = (part.folds[split][0] == "train").to_numpy() if len(part.folds[split]) == 1 else None
+    labels = splits.permuted_labels(
+        truth, subjects, n=splits.MOST_DEALS, rng=np.random.default_rng(seed), taught=taught, scored=tested
+    )
+    draws: list[Draw] = []
+    for of_draw in labels:
+        relabelled = rows.assign(label=np.array(LABELS)[of_draw])
+        try:
+            folds = protocols.SPLITS[split](relabelled, part.experiment.name)
+        except ValueError:  # with these labels a set lacks a class
+            continue
+        agreement = _agreement(of_draw, truth, _tested(folds))
+        if splits.AGREEMENT[0] <= agreement <= splits.AGREEMENT[1]:
+            draws.append(Draw(_of_all(of_draw, part), relabelled, folds, agreement))
+        if len(draws) == n:
+            break
+    if not draws:
+        raise ValueError("no labels dealt out anew allow this split and agree with the true ones by chance alone.")
+    return draws
 
 
-def _on_features(features: Features, draws: Sequence[Draw], split: str, seed: int) -> Units | None:
-    """The unit of all draws that allow a split, or None where none does."""
-    allowing = {number: draw for number, draw in enumerate(draws) if split in draw.folds}
-    if not allowing:
-        return None
-    kept = logistic_kept(features, twins=False, classes=DEALT_ANEW, draws=len(draws), seed=seed)
+def _tested(folds: Sequence[pd.Series]) -> np.ndarray:
+    return np.any([fold == "test" for fold in folds], axis=0)
+
+
+def _agreement(labels: np.ndarray, truth: np.ndarray, tested: np.ndarray) -> float:
+    """Mean over the true classes of the share of tested patches whose label is the true one."""
+    return float(np.mean([(labels == truth)[tested & (truth == label)].mean() for label in range(len(LABELS))]))
+
+
+def _of_all(labels: np.ndarray, part: Patches) -> np.ndarray:
+    """The labels for all rows, those of twins among them."""
+    return labels[part.rows["origin"]]
+
+
+def _on_features(features: Features, draws: Sequence[Draw], split: str, asked: int, seed: int) -> Units:
+    """The unit of all draws of a split."""
+    kept = logistic_kept(features, twins=False, classes=DEALT_ANEW, draws=asked, seed=seed)
 
     def fit(**name: Any) -> dict[str, np.ndarray]:
         answers = [
-            answer(Logistic(features.pooled, draw.labels), draw.folds[split]).assign(draw=number)
-            for number, draw in track(allowing.items(), f"{DEALT_ANEW}, {split}", len(allowing))
+            answer(Logistic(features.pooled, draw.labels), draw.folds).assign(draw=number)
+            for number, draw in enumerate(track(draws, f"{DEALT_ANEW}, {split}", len(draws)))
         ]
         return as_arrays(pd.concat(answers, ignore_index=True))
 
-    dealt = {str(number): folds_digest(draw.rows, draw.folds[split]) for number, draw in allowing.items()}
+    dealt = {str(number): folds_digest(draw.rows, draw.folds) for number, draw in enumerate(draws)}
     return units.each(
         fit,
         [{**kept.name, "split": split}],
@@ -138,30 +212,40 @@ def _on_features(features: Features, draws: Sequence[Draw], split: str, seed: in
 def shuffled_labels(asked: AskedShuffled) -> ShuffledLabels:
     """The scores of each draw, in the order of the draws."""
     rng = deepcopy(asked.rng)  # asked again it says the same
-    answers = {split: dict(list(pd.DataFrame(fits[0]).groupby("draw"))) for split, fits in asked.fits.items()}
+    tried: list[tuple[str, str, int, pd.DataFrame]] = []
+    for split, draws in asked.draws.items():
+        answers = dict(list(pd.DataFrame(asked.fits[split][0]).groupby("draw")))
+        for number, draw in enumerate(draws):
+            of_draw = described(answers[number].drop(columns="draw"), draw.rows)
+            tried.append((ON_FEATURES, split, number, of_draw))
+    for number, name in enumerate(asked.heads.trials):
+        tried.append((HEAD, SEEN, number, asked.heads.answers(name, SEEN)))
     entries = []
-    for number, draw in enumerate(asked.draws):
-        tried = {
-            (ON_FEATURES, split): described(answers[split][number].drop(columns="draw"), draw.rows)
-            for split in draw.folds
-        }
-        if number == 0:
-            tried |= {(name, SEEN): asked.head.answers(name, SEEN) for name in asked.head.trials}
-        for (name, split), of_draw in tried.items():
-            scores = metrics.summary(of_draw, rng=rng, draws=2)
-            entries.append({"model": name, "split": split, "draw": number} | scores)
-    return ShuffledLabels(entries)
+    for model, split, number, of_draw in tried:
+        scores = metrics.summary(of_draw, rng=rng, draws=2)
+        agreement = asked.draws[split][number].agreement
+        entries.append({"model": model, "split": split, "draw": number, "agreement": agreement} | scores)
+    return ShuffledLabels(entries, asked.refused)
 
 
 @dataclass(frozen=True)
 class SubjectProbe:
     """entries: "network, split" -> how often a probe names the person, see `named`."""
 
-    entries: dict[str, dict[str, float]]
+    entries: dict[str, dict[str, Any]]
 
-    def table(self) -> Styler | LeftOut:
-        """The entries in percent."""
-        return pd.DataFrame(self.entries).T.style.format("{:.1%}") if self.entries else UNPUBLISHED
+    def table(self) -> pd.DataFrame | LeftOut:
+        """Named rightly with its interval over people, and what guessing would name at most."""
+        if not self.entries:
+            return UNPUBLISHED
+        rows = {
+            name: {
+                "named rightly": str(Estimate(**entry["accuracy"])),
+                "guessing, at most": f"{entry['chance']:.2f}",
+            }
+            for name, entry in self.entries.items()
+        }
+        return pd.DataFrame(rows).T
 
 
 def ask_probes(features: Mapping[str, Features]) -> dict[str, Units]:
@@ -169,7 +253,7 @@ def ask_probes(features: Mapping[str, Features]) -> dict[str, Units]:
     return {
         f"{name}, {split}": _probe(of_network, split)
         for name, of_network in features.items()
-        for split in (SEEN, "no-overlap")
+        for split in (SEEN, NO_OVERLAP)
         if split in of_network.patches.folds
     }
 
@@ -179,7 +263,7 @@ def _probe(features: Features, split: str) -> Units:
     (fold,) = part.folds[split]
     kept = logistic_kept(features, twins=False, classes="the person")
 
-    def fit(**name: Any) -> dict[str, float]:
+    def fit(**name: Any) -> dict[str, Any]:
         return named(features.pooled, part.rows["subject"].to_numpy(), fold)
 
     return units.each(
@@ -194,16 +278,33 @@ def _probe(features: Features, split: str) -> Units:
 
 
 def subject_probe(asked: Mapping[str, Units]) -> SubjectProbe:
-    """How often the person was named, of each network and split."""
-    return SubjectProbe({name: fits[0] for name, fits in asked.items()})
+    """How often the person was named, of each network and split.
+
+    Interval: a bootstrap over people, always the same; where everybody is named on every patch, or nobody on any, the
+    exact one of the share of people.
+    """
+    entries = {}
+    for name, fits in asked.items():
+        right, chance, subjects = (fits[0][part] for part in ("right", "chance", "subjects"))
+        accuracy = interval(right, subjects, rng=np.random.default_rng(0))
+        ci = list(accuracy.ci) if accuracy.ci and accuracy.ci[0] < accuracy.ci[1] else None
+        if accuracy.value in (0, 1):
+            n_people = len(set(subjects))
+            ci = list(metrics.exact_interval(int(accuracy.value * n_people), n_people))
+        entries[name] = {"accuracy": {"value": accuracy.value, "ci": ci, "n": len(right)}, "chance": chance}
+    return SubjectProbe(entries)
 
 
-def named(features: np.ndarray, subjects: np.ndarray, split: pd.Series) -> dict[str, float]:
-    """{"accuracy", "chance"}: how often a linear probe names the subject of a test patch, and the commonest subject's
-    share of the test patches. features: (N, F); subjects: (N,) names; split: 'train' and 'test' for each row."""
+def named(features: np.ndarray, subjects: np.ndarray, split: pd.Series) -> dict[str, Any]:
+    """Whether a linear probe names the subject of each test patch: right (n,) uint8, subjects (n names) and chance.
+
+    chance: the commonest subject's share of the test patches. features: (N, F); subjects: (N,) names; split: 'train'
+    and 'test' for each row.
+    """
     train, test = (np.flatnonzero(split == part) for part in ("train", "test"))
     probe = Logistic(features, subjects).fit(train)
     return {
-        "accuracy": float((probe.predict(features[test]) == subjects[test]).mean()),
+        "right": (probe.predict(features[test]) == subjects[test]).astype(np.uint8),
+        "subjects": subjects[test].tolist(),
         "chance": float(pd.Series(subjects[test]).value_counts(normalize=True).iloc[0]),
     }

@@ -17,9 +17,13 @@ from mitolib import bank, cohort, networks, patches
 from mitolib.cohort import Section
 from mitolib.metrics import class_index
 from mitolib.own_data import FIBRES, Data, LeftOut
-from mitolib.people import protocols
-from mitolib.people.morphometry import OUTLINED
+from mitolib.people import morphometry, pictures, protocols
+from mitolib.people.models import Draw
+from mitolib.people.morphometry import OUTLINED, Fibres
+from mitolib.people.pictures import TwinPictures
+from mitolib.people.protocols import NO_OVERLAP, SEEN
 from mitolib.people.twins import tested_with_twins, with_twins
+from mitolib.settings import Profile
 from mitolib.study import LEAST_CHANNELS, Experiment
 from mitolib.weights import Weights
 
@@ -97,7 +101,7 @@ class Patches:
         """What lies under the patches of a section, see `protocols.coverage`, by those of two splits that there are."""
         rows = self.themselves
         rows = rows[rows["section"] == section]
-        shown = [split for split in ("published", "no-overlap") if split in self.folds]
+        shown = [split for split in (SEEN, NO_OVERLAP) if split in self.folds]
         return {split: protocols.coverage(rows, self.folds[split][0]) for split in shown}
 
 
@@ -132,6 +136,11 @@ class Material:
         shown = [protein for part in self.experiments.values() for protein in part.experiment.proteins]
         return list(dict.fromkeys([*shown, *(OUTLINED if self.data.has(FIBRES) else ())]))
 
+    @cached_property
+    def fibres(self) -> Fibres:
+        """See `morphometry.fibres_of`. Outlined when first asked for: of whole sections that takes minutes."""
+        return morphometry.fibres_of(self.data, self.people)
+
     def counts(self) -> pd.DataFrame:
         """Patches of each experiment, and of their twins."""
         named = {"": "patches", "cured": "of cured twins", "afflicted": "of afflicted twins"}
@@ -143,6 +152,16 @@ class Material:
         if not self.twin_kinds:
             return LeftOut("these data have no twins.")
         return pd.Series(self.donors, name="is given what this has").to_frame()
+
+    def twin_pictures(self, compared: pd.DataFrame | None) -> TwinPictures:
+        """Of the pictures of the twins. compared: as `phantom.compare_twins` gives it; None without twins."""
+        return TwinPictures(compared)
+
+    def grey_levels(self, proteins: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """See `pictures.grey_levels`; empty where there are no twins. Proteins that were not read are left out."""
+        sections = self["exp1"].sections
+        shown = [protein for protein in proteins if protein in self.proteins]
+        return pictures.grey_levels(sections, shown) if self.twin_kinds else {}
 
     def splits(self) -> Styler:
         """A row for each experiment and split: folds, and mean number of training and test patches of a fold."""
@@ -179,6 +198,15 @@ def _patches(experiment: Experiment, sections: Mapping[str, Sequence[Section]]) 
     return Patches(experiment, rows, sections, *protocols.available(table, experiment.name))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training patches are varied: `views` copies of each, 0 for a new one each time, zoomed within `zoom`."""
+
+    views: int
+    zoom: tuple[float, float]
+    seed: int
+
+
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to whether they are equal
 class Features:
     """What a frozen network makes of patches and of their twins, in the order of `patches.rows`.
@@ -190,11 +218,19 @@ class Features:
     patches: Patches
     weights: str  # digest of the network's, or how they were drawn
     compute: Callable[[], np.ndarray] = field(repr=False)  # gives maps_nhwc
+    augmentation: Augmentation
+    vary: Callable[[], Draw] = field(repr=False)  # gives `augmented`
+    is_untrained: bool = False  # no ImageNet weights: a control
 
     @cached_property
     def maps_nhwc(self) -> np.ndarray:
         """(N, 7, 7, F) float16."""
         return self.compute()
+
+    @cached_property
+    def augmented(self) -> Draw:
+        """Maps of augmented patches by row, twins excluded: a row's n-th copy when it was drawn n times before."""
+        return self.vary()
 
     @cached_property
     def pooled(self) -> np.ndarray:
@@ -204,6 +240,10 @@ class Features:
     def prepare(self) -> None:
         """Compute them, or read them from their bank, ahead of those that need them."""
         _ = self.maps_nhwc
+
+    def prepare_augmented(self) -> None:
+        """The same, and their augmented copies."""
+        _ = self.maps_nhwc, self.augmented
 
     def depends(self, *, twins: bool) -> dict[str, Any]:
         """What tells them from others, as plain values. twins: those of twins too."""
@@ -221,9 +261,10 @@ class Features:
 
     @property
     def head_name(self) -> str:
-        """ "VGG16 head" or "VGG16 head, ten proteins"."""
+        """ "VGG16 head" or "VGG16 head, ten proteins"; of an untrained network it says so."""
         several = _several(self.patches.experiment)
-        return f"{self.network} head" + (f", {several} proteins" if several else "")
+        untrained = ", untrained backbone" if self.is_untrained else ""
+        return f"{self.network} head" + (f", {several} proteins" if several else "") + untrained
 
 
 def _several(experiment: Experiment) -> str:
@@ -239,32 +280,83 @@ def _network_name(network: str, experiment: Experiment) -> str:
     return f"{network}, {several}" if several else network
 
 
-def features(material: Material, weights: Mapping[str, Weights], *, seed: int) -> dict[str, Features]:
+def features(material: Material, weights: Mapping[str, Weights], *, profile: Profile) -> dict[str, Features]:
     """By name: VGG16 on one protein, VGG16 on several where they are there, ResNet-50 on one.
 
-    weights: of VGG16 and ResNet50, as `weights.resolve` gives them. seed: of a network without ImageNet weights.
+    weights: of VGG16 and ResNet50, as `weights.resolve` gives them. profile: how patches are augmented; its seed is
+    that of the augmentation, and of a network without ImageNet weights.
     """
+    augmentation = Augmentation(views=profile.views, zoom=profile.zoom, seed=profile.seed)
     shown = [("VGG16", part) for part in material.experiments.values()] + [("ResNet50", material["exp1"])]
-    of_networks = [
-        Features(
-            network,
-            part,
-            weights[network].sha256 or f"random, seed {seed}",
-            partial(_maps, network, part, weights[network], seed),
+    of_networks = []
+    for network, part in shown:
+        of_network = weights[network]
+        backbone = partial(_backbone, network, part, of_network, profile.seed)
+        name = _network_name(network, part.experiment)
+        of_networks.append(
+            Features(
+                network,
+                part,
+                of_network.sha256 or f"random, seed {profile.seed}",
+                partial(_maps, backbone, part, name),
+                augmentation,
+                partial(_augmented, backbone, part, name, augmentation),
+                is_untrained=of_network.source == "random",
+            )
         )
-        for network, part in shown
-    ]
     return {of_network.name: of_network for of_network in of_networks}
 
 
-def _maps(network: str, part: Patches, weights: Weights, seed: int) -> np.ndarray:
-    """(N, 7, 7, F) float16, through the bank."""
-    name = _network_name(network, part.experiment)
+def _backbone(network: str, part: Patches, weights: Weights, seed: int) -> keras.Model:
     n_channels = max(LEAST_CHANNELS, len(part.experiment.proteins))
     keras.utils.set_random_seed(seed)
-    backbone, _ = networks.divide(networks.build(network, n_channels=n_channels, arrays=weights.arrays))
+    return networks.divide(networks.build(network, n_channels=n_channels, arrays=weights.arrays))[0]
+
+
+def _maps(backbone: Callable[[], keras.Model], part: Patches, name: str) -> np.ndarray:
+    """(N, 7, 7, F) float16, through the bank."""
+    network = backbone()
     maps = [
-        bank.Bank(backbone, pixels, prepare=patches.as_input, label=f"{name} {kind}".strip()).all()
+        bank.Bank(network, pixels, prepare=patches.as_input, label=f"{name} {kind}".strip()).all()
         for kind, pixels in part.pixels_nhwc.items()
     ]
     return np.concatenate(maps)
+
+
+def _augmented(backbone: Callable[[], keras.Model], part: Patches, name: str, augmentation: Augmentation) -> Draw:
+    """Of all patches but twins, through two banks: those that train in the published split, and the others.
+
+    The first is the bank of the experiments' own chapters, so that their features are not computed twice.
+    """
+    network, pixels_nhwc = backbone(), part.pixels_nhwc[""]
+    trains = np.zeros(len(pixels_nhwc), bool)
+    for published in part.folds.get(SEEN, []):
+        trains = (published == "train").to_numpy()
+    banks = [
+        bank.source(
+            network,
+            pixels_nhwc,
+            rows=rows,
+            augment=partial(patches.augment, zoom=augmentation.zoom),
+            prepare=patches.as_input,
+            views=augmentation.views,
+            seed=augmentation.seed,
+            label=f"{name}, augmented",
+        )
+        for rows in (np.flatnonzero(trains), np.flatnonzero(~trains))
+        if len(rows)
+    ]
+    which = (~trains if trains.any() else trains).astype(int)  # of the banks each row is in
+    position = np.where(trains, trains.cumsum(), (~trains).cumsum()) - 1  # and where in it
+
+    def draw(rows: np.ndarray, before: np.ndarray) -> np.ndarray:
+        maps_nhwc = None
+        for number, time in sorted(set(zip(which[rows].tolist(), before.tolist(), strict=True))):
+            chosen = (which[rows] == number) & (before == time)
+            drawn = banks[number](time, position[rows[chosen]])
+            if maps_nhwc is None:
+                maps_nhwc = np.empty((len(rows), *drawn.shape[1:]), drawn.dtype)
+            maps_nhwc[chosen] = drawn
+        return maps_nhwc
+
+    return draw

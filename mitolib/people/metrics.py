@@ -1,7 +1,10 @@
 """What can be said of people: it rests on subjects, not on patches, and there are few.
 
 Counts of subjects have exact intervals, means a bootstrap over whole subjects, and an AUC a permutation test that goes
-through all labellings.
+through all labellings. Where every draw of a bootstrap gives the same, as for a perfect AUC, it says nothing: there is
+no interval then, and the exact ones of the test and of the subjects called rightly remain.
+
+Predictions of a model trained with several seeds have a column seed: scores are means over the seeds.
 """
 
 from __future__ import annotations
@@ -14,14 +17,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from scipy.stats import binomtest, permutation_test, rankdata
+from scipy.stats import binomtest, bootstrap, permutation_test, rankdata, t
 
-from mitolib.metrics import Estimate
+from mitolib.metrics import COLLAPSED, LEAST_SUBJECTS, Estimate
 from mitolib.settings import LABELS
 
 LABELLINGS = 10_000  # gone through one by one, or drawn
+SIGNS = 20_000  # the same of the signs of differences: 2^14 are 16,384
 MEANS = ("patch_accuracy", "balanced_accuracy", "auc_subject")  # of a `summary`
 DRAWN = {"balanced_accuracy": "balanced accuracy of patches", "auc_subject": "AUC over people"}  # what figures show
+
+
+def key(model: str) -> str:
+    """The name of a model without comma or space, so that a page can name it."""
+    return model.replace(",", "").replace(" ", "-")
 
 
 def exact_interval(n_right: int, n: int) -> tuple[float, float]:
@@ -42,7 +51,7 @@ class Precision:
 
     without_error: the exact interval where all of a group are called rightly, a row for each class and one for all.
     by_size: `exact_intervals` of three shares. controls_needed: people, in tens, from which on the interval of a share
-    of 90 % is at most 10 points wide.
+    of 90 % is at most ten points wide in all, from its lower end to its upper.
     """
 
     without_error: pd.DataFrame
@@ -62,7 +71,7 @@ def precision(people: pd.DataFrame) -> Precision:
 
 
 def people_needed(share: float, *, width: float) -> int:
-    """The least number of people, in tens, for which the exact interval of a share is at most `width` wide."""
+    """The least number of people, in tens, for which the exact interval of a share has at most this total width."""
     for n in count(10, 10):
         low, high = exact_interval(round(share * n), n)
         if high - low <= width:
@@ -88,8 +97,10 @@ def pairs(predictions: pd.DataFrame) -> np.ndarray:
 
     Where a pair was tested together, alone, by a fold of its own, its scores in that fold are compared; else the scores
     over all folds. The mean of the matrix is the AUC over subjects, in the first case the leave-pair-out AUC of Airola
-    et al. (2010). predictions: as in `by_subject`, with a column fold.
+    et al. (2010). predictions: as in `by_subject`, with a column fold. Of several seeds: the mean of their matrices.
     """
+    if "seed" in predictions and predictions["seed"].nunique() > 1:
+        return np.mean([pairs(of_seed) for _, of_seed in predictions.groupby("seed")], axis=0)
     people = by_subject(predictions)
     controls, patients = (people.index[people["truth"] == i] for i in range(len(LABELS)))
     fold_scores = predictions.pivot_table(index="fold", columns="subject", values="p", aggfunc="mean")
@@ -130,36 +141,174 @@ def permutation_p(scores: np.ndarray, truth: np.ndarray) -> float:
 def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> dict[str, Any]:
     """What a model is worth on the patches and on the people that its folds tested.
 
-    predictions: columns fold, row (of the patch table), subject, truth (0 or 1) and p. A patch or subject that
-    several folds tested counts once, with the mean over its folds.
+    predictions: columns fold, row (of the patch table), subject, truth (0 or 1) and p, and seed where there are several
+    trainings. A patch or subject that several folds tested counts once, with the mean over its folds.
 
-    {"patch_accuracy", "balanced_accuracy", "auc_subject", "subjects_right", "n_subjects", "p_permutation", "ci"}. `ci`
-    has 95 % intervals: of the first three from a bootstrap over subjects within each class, with few controls a
-    coarse one; of the share of subjects called rightly from `exact_interval`. The p is that of the subjects' mean
-    scores over all folds, also where `auc_subject` compares scores within folds.
+    {"patch_accuracy", "balanced_accuracy", "auc_subject", "subjects_right", "n_subjects", "p_permutation", "ci",
+    "seeds", "trainings", "collapsed"}. `ci` has 95 % intervals: of the first three from a bootstrap over subjects
+    within each class, with few controls a coarse one, or None where every draw gives the same; of the share of subjects
+    called rightly, by the majority over its patches, folds and seeds, from `exact_interval`. The p is that of the
+    subjects' mean scores over all folds, also where `auc_subject` compares scores within folds. `seeds`: the first
+    three by seed, {} for one.
+    trainings: of a model with seeds, one for each seed and fold, else 0; collapsed: those that give nearly all of their
+    patches (`metrics.COLLAPSED` of the core) one answer.
     """
-    people = by_subject(predictions)
-    classes = [np.flatnonzero(people["truth"] == i) for i in range(len(LABELS))]
-    drawn = [[rng.integers(len(members), size=len(members)) for members in classes] for _ in range(draws)]
-    patches_right, auc_matrix = _patches_right(predictions).loc[people.index], pairs(predictions)
-
-    def means(members: Sequence[np.ndarray]) -> np.ndarray:
-        return _means([patches_right.to_numpy()[rows] for rows in classes], auc_matrix, members)
-
-    bootstrapped = means([np.array(of_class) for of_class in zip(*drawn, strict=True)])
-    limits = np.percentile(bootstrapped, [2.5, 97.5], axis=1).T.tolist()
-    observed = means([np.arange(len(members))[None] for members in classes])[:, 0].tolist()
+    scored = _Scored.of(predictions)
+    people = scored.people
+    bootstrapped = scored.means(_drawn(scored.classes, rng, draws))
     n_right = int(((people["votes"] > 0.5) == (people["truth"] == 1)).sum())
-    return dict(zip(MEANS, observed, strict=True)) | {
-        "subjects_right": n_right,
-        "n_subjects": len(people),
-        "p_permutation": permutation_p(people["score"].to_numpy(), people["truth"].to_numpy()),
-        "ci": dict(zip(MEANS, limits, strict=True)) | {"subjects_right": list(exact_interval(n_right, len(people)))},
+    by_seed = predictions.groupby("seed") if "seed" in predictions else ()
+    of_seeds = {str(seed): _observed(_Scored.of(of_seed)) for seed, of_seed in by_seed}
+    return (
+        _observed(scored)
+        | {
+            "subjects_right": n_right,
+            "n_subjects": len(people),
+            "p_permutation": permutation_p(people["score"].to_numpy(), people["truth"].to_numpy()),
+            "ci": dict(zip(MEANS, map(limits, bootstrapped), strict=True))
+            | {"subjects_right": list(exact_interval(n_right, len(people)))},
+            "seeds": of_seeds if len(of_seeds) > 1 else {},
+        }
+        | _collapsed(predictions)
+    )
+
+
+def _collapsed(predictions: pd.DataFrame) -> dict[str, int]:
+    if "seed" not in predictions:
+        return {"trainings": 0, "collapsed": 0}
+    called = (predictions["p"] > 0.5).groupby([predictions["seed"], predictions["fold"]]).mean()
+    return {"trainings": len(called), "collapsed": int((np.maximum(called, 1 - called) > COLLAPSED).sum())}
+
+
+def difference(one: pd.DataFrame, other: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> dict[str, Any]:
+    """By how much the first predictions score higher than the other, on the people whom both tested.
+
+    one, other: as in `summary`, of two splits or of two models. Of each of the MEANS {"value", "ci", "n"}: the
+    interval from a bootstrap that draws people within each class, the same people for both; n people. p_sign_flip: the
+    two-sided p of a permutation test of the difference in accuracy, each person's patches in one number and both
+    classes with the same weight, over all ways to exchange one and other within people, if these are at most 20,000.
+    Empty where no person of a class was tested by both.
+    """
+    both = set(one["subject"]) & set(other["subject"])
+    first, second = (_Scored.of(predictions[predictions["subject"].isin(both)]) for predictions in (one, other))
+    if not all(map(len, first.classes)):
+        return {}
+    drawn = _drawn(first.classes, rng, draws)
+    apart = first.means(drawn) - second.means(drawn)
+    observed, of_other = _observed(first), _observed(second)
+    values = {
+        name: {"value": observed[name] - of_other[name], "ci": limits(of_draws), "n": len(both)}
+        for name, of_draws in zip(MEANS, apart, strict=True)
     }
+    return values | {"p_sign_flip": _sign_flip_p(first, second)}
+
+
+def _sign_flip_p(first: _Scored, second: _Scored) -> float:
+    weights = np.concatenate([np.full(len(rows), 0.5 / len(rows)) for rows in first.classes])
+    in_order = np.concatenate(first.classes)
+    accuracies = [scored.right[in_order, 0] / scored.right[in_order, 1] for scored in (first, second)]
+    if np.array_equal(*accuracies):
+        return 1.0
+    test = permutation_test(
+        accuracies,
+        lambda one, other, axis: ((one - other) * weights).sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=SIGNS,
+        rng=0,
+    )
+    return float(test.pvalue)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The same p corrected for their number by the step-down method of Holm (1979)."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = stepped.clip(max=1)
+    return corrected.tolist()
+
+
+def mean_of_draws(values: Sequence[float]) -> dict[str, Any]:
+    """{"value", "ci", "n"}: the mean, and its 95 % interval by Student's t; None for fewer than three, or all alike."""
+    values, ci = np.asarray(values, float), None
+    if len(values) >= LEAST_SUBJECTS and np.ptp(values) > 0:
+        half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        ci = [float(values.mean() - half), float(values.mean() + half)]
+    return {"value": float(values.mean()), "ci": ci, "n": len(values)}
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """Spearman's of (N,) values of N people: {"rank_correlation": {"value", "ci", "n"}, "p"}.
+
+    ci: a bootstrap over people, percentiles. p: two-sided, of 9,999 random pairings, always the same. All but n are
+    None where it is not defined: fewer than four people, or values that are all alike.
+    """
+    n = len(one)
+    if n < 4 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return {"rank_correlation": {"value": None, "ci": None, "n": n}, "p": None}
+    drawn = bootstrap((one, other), _spearman, vectorized=True, paired=True, method="percentile", rng=0)
+    interval = drawn.confidence_interval
+    # In a permutation only the pairing changes, so that ranks are taken once.
+    test = permutation_test(
+        (rankdata(one), rankdata(other)), _spearman, permutation_type="pairings", vectorized=True, rng=0
+    )
+    ends = [float(interval.low), float(interval.high)]
+    ci = ends if np.isfinite(ends).all() else None
+    correlation = {"value": float(_spearman(one, other)), "ci": ci, "n": n}
+    return {"rank_correlation": correlation, "p": float(test.pvalue)}
+
+
+def _spearman(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Along an axis; 0 for a draw of one person alone, whose ranks are all alike."""
+    ranks = [rankdata(values, axis=axis) for values in (one, other)]
+    first, second = (of - of.mean(axis=axis, keepdims=True) for of in ranks)
+    scale = np.sqrt((first**2).sum(axis=axis) * (second**2).sum(axis=axis))
+    return (first * second).sum(axis=axis) / np.where(scale == 0, 1, scale)
+
+
+def limits(of_draws: np.ndarray) -> list[float] | None:
+    """The 95 % interval of the draws of a bootstrap; None where they are all alike."""
+    low, high = np.percentile(of_draws, [2.5, 97.5]).tolist()
+    return [low, high] if high > low else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Predictions, person by person. people: `by_subject`. right: (subjects, 2), see `_patches_right`. auc: `pairs`."""
+
+    people: pd.DataFrame
+    right: np.ndarray
+    auc: np.ndarray
+
+    @classmethod
+    def of(cls, predictions: pd.DataFrame) -> _Scored:
+        # By name within a class: two sets of predictions of the same people have them in the same order.
+        people = by_subject(predictions.sort_values("subject", kind="stable"))
+        return cls(people, _patches_right(predictions).loc[people.index].to_numpy(), pairs(predictions))
+
+    @property
+    def classes(self) -> list[np.ndarray]:
+        """Of each class, the numbers of its subjects."""
+        return [np.flatnonzero(self.people["truth"] == i) for i in range(len(LABELS))]
+
+    def means(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        return _means([self.right[rows] for rows in self.classes], self.auc, members)
+
+
+def _drawn(classes: Sequence[np.ndarray], rng: Generator, draws: int) -> list[np.ndarray]:
+    """Of each class, (draws, n) numbers of its subjects, drawn with replacement."""
+    drawn = [[rng.integers(len(members), size=len(members)) for members in classes] for _ in range(draws)]
+    return [np.array(of_class) for of_class in zip(*drawn, strict=True)]
+
+
+def _observed(scored: _Scored) -> dict[str, float]:
+    everybody = [np.arange(len(members))[None] for members in scored.classes]
+    return dict(zip(MEANS, scored.means(everybody)[:, 0].tolist(), strict=True))
 
 
 def _patches_right(predictions: pd.DataFrame) -> pd.DataFrame:
-    """By subject: sum, over its patches, of the share of folds that called a patch rightly; size, its patches."""
+    """By subject: sum, over its patches, of the share of folds and seeds that were right; size, its patches."""
     right = (predictions["p"] > 0.5) == (predictions["truth"] == 1)
     patches = predictions.assign(right=right).groupby("row").agg(right=("right", "mean"), subject=("subject", "first"))
     return patches.groupby("subject")["right"].agg(["sum", "size"])
@@ -180,16 +329,30 @@ def _means(patches_right: Sequence[np.ndarray], auc_matrix: np.ndarray, members:
 
 
 def summary_table(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """What `summary` gave, for reading, indexed by "model" and "split": every score with its interval on one line."""
+    """What `summary` gave, for reading, indexed by "model" and "split": every score with its interval on one line.
+
+    A score without an interval is one that every draw of the bootstrap repeats. p (Holm): of the area under the curve,
+    corrected for the number of models under this split.
+    """
     rows = {}
     for entry in entries:
         intervals = entry["ci"]
         texts = {name.replace("_", " "): str(Estimate(entry[name], intervals[name])) for name in MEANS}
         share = "({:.0%} to {:.0%})".format(*intervals["subjects_right"])
         texts["people called rightly"] = f"{entry['subjects_right']} of {entry['n_subjects']} {share}"
-        texts["p"] = f"{entry['p_permutation']:.3f}"
+        texts["p (Holm)"] = f"{entry['p_holm']:.3f}"
         rows[entry["model"], entry["split"]] = {name: _unbroken(text) for name, text in texts.items()}
     return pd.DataFrame(rows).T.rename_axis(["model", "split"])
+
+
+def corrected(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same entries with p_holm: p_permutation corrected for the number of entries under the same split."""
+    entries = [dict(entry) for entry in entries]
+    for split in {entry["split"] for entry in entries}:
+        under_split = [entry for entry in entries if entry["split"] == split]
+        for entry, p in zip(under_split, holm([entry["p_permutation"] for entry in under_split]), strict=True):
+            entry["p_holm"] = p
+    return entries
 
 
 def _unbroken(interval: str) -> str:

@@ -15,14 +15,20 @@ from functools import lru_cache
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mitolib import heads, linear, networks, splits
+from mitolib.people import protocols
+from mitolib.settings import LABELS
 
 Model = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (train rows, test rows) -> p of "patient"
+Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (rows, how often each was drawn before) -> (n, 7, 7, C)
 ANSWERED_AT_ONCE = 256  # patches
 
 
@@ -58,8 +64,9 @@ class Logistic:
 class Head:
     """The paper's head on the features of a frozen backbone, with the paper's optimiser and loss.
 
-    maps_nhwc: (N, 7, 7, C), of plain patches. It is trained for `steps` batches, whatever the number of patches, each
-    batch with as many patches of one class as of the other. The learning rate falls in a straight line to zero.
+    maps_nhwc: (N, 7, 7, C), of plain patches, on which it is tested. augmented: gives what it is trained on; None: the
+    plain patches. It is trained for `steps` batches, whatever the number of patches, each batch with as many patches of
+    one class as of the other. The learning rate falls in a straight line to zero.
     """
 
     maps_nhwc: np.ndarray
@@ -68,6 +75,7 @@ class Head:
     batch_size: int = 4
     learning_rate: float = 2e-3
     seed: int = 0
+    augmented: Draw | None = None
 
     def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         head = self.fit(train)
@@ -79,14 +87,22 @@ class Head:
         head, start = _fresh(self.maps_nhwc.shape[1:], self.learning_rate, self.steps, self.seed)
         for variable, value in zip(_state(head), start, strict=True):
             variable.assign(value)
-        for batch in self.batches(train):
-            head.train_on_batch(self.maps_nhwc[batch].astype(np.float32), heads.one_hot(self.labels[batch]))
+        batches = self.batches(train)
+        for rows, before in zip(batches, drawn_before(batches), strict=True):
+            batch_nhwc = self.augmented(rows, before) if self.augmented else self.maps_nhwc[rows]
+            head.train_on_batch(batch_nhwc.astype(np.float32), heads.one_hot(self.labels[rows]))
         return head
 
     def batches(self, train: np.ndarray) -> np.ndarray:
         """(steps, batch_size) rows of `train`, see `splits.equal_parts`."""
         rng = np.random.default_rng(self.seed)
         return splits.equal_parts(self.labels, train, self.batch_size, self.steps, rng=rng)
+
+
+def drawn_before(batches: np.ndarray) -> np.ndarray:
+    """(steps, size): how often the row at each place was in the batches before, 0 at its first."""
+    in_order = pd.Series(batches.ravel())
+    return in_order.groupby(in_order).cumcount().to_numpy().reshape(batches.shape)
 
 
 @lru_cache(maxsize=1)  # a head of the next kind takes its place: with its moments it is as large as the data
@@ -114,3 +130,40 @@ class Augmented:
 
     def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         return self.model(np.flatnonzero(np.isin(self.origin, train)), test)
+
+
+@dataclass(frozen=True)
+class Thresholded:
+    """A model whose line between the classes is drawn among the people it trains on, not at a probability of one half.
+
+    Within the training rows people are left out in pairs (`protocols.paired_folds`), and the line is put where the
+    balanced accuracy of the patches left out is highest; nobody who is tested has a say. What it answers is moved, in
+    log-odds, so that the line lies at one half: the order of answers within a fold stays.
+    """
+
+    model: Model
+    rows: pd.DataFrame  # (N rows) subject and label
+
+    def __call__(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        # Without rounding to 0 and 1, whose log-odds are infinite.
+        limit = np.finfo(np.float32).eps
+        return expit(logit(self.model(train, test).clip(limit, 1 - limit)) - logit(self.line(train)))
+
+    def line(self, train: np.ndarray) -> float:
+        """Above which probability a patch is called a patient's; one half where too few people train to ask them."""
+        table = self.rows.iloc[train].reset_index(drop=True)
+        try:
+            folds = protocols.paired_folds(table)
+        except ValueError:
+            return 0.5
+        p, truth = [], []
+        for fold in folds:
+            inner, left_out = (np.flatnonzero(fold == part) for part in ("train", "test"))
+            p.append(self.model(train[inner], train[left_out]))
+            truth.append(table["label"].to_numpy()[left_out] == LABELS[1])
+        false, true, lines = roc_curve(np.concatenate(truth), np.concatenate(p), drop_intermediate=False)
+        best = int(np.argmax(true - false))
+        # Half-way to the next lower answer: the line lies between answers, not on one.
+        lower = lines[best + 1] if best + 1 < len(lines) else 0.0
+        limit = np.finfo(np.float32).eps
+        return float(np.clip((min(lines[best], 1.0) + lower) / 2, limit, 1 - limit))

@@ -7,7 +7,7 @@ the fibres of controls (Rocha et al. 2015; Warren et al. 2020).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,10 @@ from skimage.morphology import h_minima
 from skimage.segmentation import watershed
 from sklearn.linear_model import LogisticRegression
 
-from mitolib import linear
+from mitolib import cohort, linear
 from mitolib.cohort import Section
+from mitolib.metrics import class_index
+from mitolib.own_data import FIBRES, Data, LeftOut
 from mitolib.progress import track
 
 MASS = "VDAC1"
@@ -126,6 +128,52 @@ def too_few(fibres: pd.DataFrame, people: pd.DataFrame) -> str:
             f"{LEAST_FIBRES} of each, so there is no fibre baseline."
         )
     return ""
+
+
+GREY_LEVELS = "outlined fibres, grey levels"
+
+
+@dataclass(frozen=True)
+class Fibres:
+    """Fibres of a cohort, and how many of each person's are deficient.
+
+    tables: by how they were measured. remark: how many were outlined, or why none were. shares: (people,) by subject,
+    0 to 1; empty where they are not known. shares_from: what they rest on, as a clause.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    remark: str
+    shares: pd.Series
+    shares_from: str = ""
+
+
+def fibres_of(data: Data, people: pd.DataFrame) -> Fibres:
+    """Of a phantom its true fibres too, and shares from its truth; on other data shares by the line of all controls.
+
+    people: columns subject and label, a row each.
+    """
+    truth = cohort.read_fibres(data.root) if data.is_phantom else None
+    shares, shares_from = pd.Series(dtype=float), ""
+    if truth is not None:
+        whose = truth["section"].map({section.section: section.subject for section in data.sections})
+        truth = truth.assign(subject=whose)
+        shares = (truth["deficiency"] != "none").groupby(truth["subject"]).mean()
+        shares_from = "as the phantom was drawn"
+    if not data.has(FIBRES):
+        return Fibres({}, str(LeftOut(f"{FIBRES}.")), shares, shares_from)
+    outlined = measure(data.sections)
+    if reason := too_few(outlined, people):
+        return Fibres({}, reason, shares, shares_from)
+    tables = {GREY_LEVELS: outlined}
+    if truth is not None:
+        stretch = pd.read_csv(data.root / "truth" / "stretch.csv")
+        tables["outlined fibres, counts"] = as_counts(outlined, stretch)
+        tables["true fibres, counts"] = truth
+    else:
+        subjects, labels = people["subject"].to_numpy(), class_index(people["label"])
+        in_grey = DeficientShare(outlined, subjects, labels).shares(subjects[labels == 0])
+        shares, shares_from = pd.Series(in_grey, index=subjects), "outlined in the pictures, against all controls"
+    return Fibres(tables, f"{len(outlined)} fibres were outlined.", shares, shares_from)
 
 
 @dataclass(frozen=True)

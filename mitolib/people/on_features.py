@@ -7,6 +7,7 @@ reads features is a unit, also the logistic regressions, which train in seconds:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,31 +20,53 @@ from mitolib.people.models import Head, Logistic
 LOGISTIC = "features, logistic"
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadBudget:
+    """What the trainings of a head may take."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seeds: Sequence[int]
+
+    def record(self, features: Features) -> dict[str, int]:
+        """For a results file, with what the features say of augmentation."""
+        return {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "views": features.augmentation.views,
+            "seeds": len(self.seeds),
+        }
+
+
 def head_trial(
     features: Features,
     labels: np.ndarray,
     rows: pd.DataFrame,
     folds: Mapping[str, Sequence[pd.Series]],
     *,
-    steps: int,
-    batch_size: int,
-    seed: int,
+    budget: HeadBudget,
     twins: bool,
     **name: Any,
 ) -> Trial:
     """A `Head` on the features, taught `labels`, (N,) class indices.
 
-    rows, folds: see `Trial`. twins: whether rows of twins are trained on or tested. name: what else tells its units
-    from others.
+    rows, folds: see `Trial`. twins: whether rows of twins are tested; none trains. name: what else tells its units from
+    others.
     """
-    budget = {"steps": steps, "seed": seed}
-    settings = {"batch_size": batch_size, "learning_rate": Head.learning_rate}
-    return Trial(
-        lambda: Head(features.maps_nhwc, labels, **budget, **settings),
-        rows,
-        folds,
-        kept(features, "head", budget | name, settings, twins=twins),
+    settings = {"batch_size": budget.batch_size, "learning_rate": budget.learning_rate}
+    kept_as = kept(
+        features,
+        "head",
+        {"steps": budget.steps} | name,
+        settings | {"augmentation": asdict(features.augmentation)},
+        twins=twins,
     )
+
+    def make(seed: int) -> Head:
+        return Head(features.maps_nhwc, labels, steps=budget.steps, seed=seed, augmented=features.augmented, **settings)
+
+    return Trial(make, rows, folds, replace(kept_as, prepare=features.prepare_augmented), seeds=budget.seeds)
 
 
 def logistic_kept(features: Features, *, twins: bool, **name: Any) -> Kept:

@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from mitolib.metrics import Estimate, interval
 from mitolib.own_data import LeftOut
-from mitolib.people.evaluation import SEEN, UNSEEN, Evaluation
+from mitolib.people import metrics
+from mitolib.people.evaluation import MAJORITY, Evaluation
+from mitolib.people.protocols import SEEN, UNSEEN
 from mitolib.settings import LABELS
 
 LEAST_DISTANCE = 0.05  # between the mean p of patients and of controls, of which a share can be taken
@@ -23,7 +26,7 @@ class TwinEffects:
 
     effects: Mapping[str, Mapping[str, pd.DataFrame]]
 
-    def contributions(self) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    def contributions(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Model -> split -> `disease_contribution`."""
         return {
             model: {split: disease_contribution(effect) for split, effect in by_split.items()}
@@ -37,6 +40,37 @@ class TwinEffects:
             for model, by_split in self.effects.items()
         }
 
+    def by_share(self, shares: pd.Series) -> dict[str, pd.DataFrame]:
+        """Model -> a row for each patient not seen: share (of its fibres that are deficient) and fall of p by the cure.
+
+        shares: by subject, 0 to 1; empty where they are not known.
+        """
+        found = {}
+        for model, by_split in self.effects.items():
+            if UNSEEN in by_split and not shares.empty:
+                patients = by_split[UNSEEN].query("label == 'patient'")
+                fall = patients["before"] - patients["after"]
+                found[model] = pd.DataFrame({"share": shares.reindex(patients.index), "fall": fall})
+        return found
+
+    def correlations(self, shares: pd.Series) -> dict[str, dict[str, Any]]:
+        """Model, as `metrics.key` has it, -> `metrics.rank_correlation` of share and fall. shares: see `by_share`."""
+        return {
+            metrics.key(model): metrics.rank_correlation(table["share"].to_numpy(), table["fall"].to_numpy())
+            for model, table in self.by_share(shares).items()
+        }
+
+    def correlation_table(self, shares: pd.Series) -> pd.DataFrame | LeftOut:
+        """The correlations, for reading."""
+        correlations = self.correlations(shares)
+        rows = {}
+        for model in self.by_share(shares):
+            found = correlations[metrics.key(model)]
+            p = "" if found["p"] is None else f"{found['p']:.3f}"
+            of_model = Estimate(**found["rank_correlation"])
+            rows[model] = {"rank correlation": str(of_model), "patients": of_model.n, "p": p}
+        return pd.DataFrame(rows).T if rows else LeftOut("these data have no twins, or no known share.")
+
     def table(self) -> Styler | LeftOut:
         """The contributions, a row for each model and split."""
         rows = {
@@ -47,6 +81,7 @@ class TwinEffects:
         if not rows:
             return LeftOut("these data have no twins.")
         table = pd.DataFrame(rows).T.rename_axis(["model", "split"])
+        table["fall"] = [str(Estimate(**row["fall"])) for row in rows.values()]
         return table.rename(columns=lambda name: name.replace("_", " ")).style.format(precision=2, na_rep="-")
 
 
@@ -58,7 +93,7 @@ def twin_effects(evaluation: Evaluation) -> TwinEffects:
     effects: dict[str, dict[str, pd.DataFrame]] = {}
     for model, by_split in evaluation.predictions.items():
         for split in (SEEN, UNSEEN):
-            if model != "majority" and split in by_split and (by_split[split]["twin"] != "").any():
+            if model != MAJORITY and split in by_split and (by_split[split]["twin"] != "").any():
                 effects.setdefault(model, {})[split] = effect_of_twins(by_split[split])
     return TwinEffects(effects)
 
@@ -97,10 +132,11 @@ def effect_of_twins(predictions: pd.DataFrame) -> pd.DataFrame:
     return means.sort_values("label", kind="stable").rename_axis(columns=None)
 
 
-def disease_contribution(effects: pd.DataFrame) -> dict[str, float | int | None]:
+def disease_contribution(effects: pd.DataFrame) -> dict[str, Any]:
     """What the disease contributes to a model's answers, from `effect_of_twins`.
 
-    fall: by how much the cure lowers the mean p of the patients. share: the fall over the distance between patients and
+    fall: by how much the cure lowers the mean p of the patients, {"value", "ci", "n"}, the interval from a bootstrap
+    over patients. share: the fall over the distance between patients and
     controls before it, 1 if all that tells them apart is the disease, None if they are less than 0.05 apart. turned of
     called: patients called so that the cure turns into controls. rise, afflicted_turned, afflicted_called: the reverse.
     """
@@ -110,7 +146,7 @@ def disease_contribution(effects: pd.DataFrame) -> dict[str, float | int | None]
     called_patients = patients[patients["before"] > 0.5]
     called_controls = controls[controls["before"] <= 0.5]
     return {
-        "fall": fall,
+        "fall": {"value": fall, "ci": _interval(patients["before"] - patients["after"]), "n": len(patients)},
         "share": fall / distance if distance >= LEAST_DISTANCE else None,
         "turned": int((called_patients["after"] <= 0.5).sum()),
         "called": len(called_patients),
@@ -118,3 +154,9 @@ def disease_contribution(effects: pd.DataFrame) -> dict[str, float | int | None]
         "afflicted_turned": int((called_controls["after"] > 0.5).sum()),
         "afflicted_called": len(called_controls),
     }
+
+
+def _interval(falls: pd.Series) -> list[float] | None:
+    """The 95 % interval of the mean over people, a bootstrap, always the same."""
+    found = interval(falls.to_numpy(), list(falls.index), rng=np.random.default_rng(0))
+    return list(found.ci) if found.ci and found.ci[0] < found.ci[1] else None

@@ -36,12 +36,39 @@ def test_twins_have_a_column_for_each_model_and_a_row_for_each_split():
     assert [fig.axes[row].get_ylabel() for row in (0, 2)] == ["p(patient), seen", "p(patient), not seen"]
 
 
+def test_a_curve_has_a_panel_for_each_head_a_line_for_each_split_and_the_budget():
+    by_steps = {10: Estimate(0.5, (0.4, 0.6)), 100: Estimate(0.7)}
+    estimates = {head: {"published": by_steps, "paired-folds": by_steps} for head in ("A", "B")}
+    names = {"published": "seen", "paired-folds": "held out"}
+    fig = figures.people.curves(estimates, steps=50, names=names, fig=plt.figure())
+    assert [ax.get_title() for ax in fig.axes] == ["A", "B"]
+    lines = {line.get_label(): line for line in fig.axes[1].lines}
+    assert list(lines["seen"].get_xdata()) == [10, 100] and list(lines["held out"].get_ydata()) == [0.5, 0.7]
+    assert any(list(line.get_xdata()) == [50, 50] for line in fig.axes[0].lines)
+
+
+def test_grey_levels_are_drawn_as_shares_up_to_each():
+    groups = {group: np.full(256, 1 / 256) for group in ("controls", "patients", "cured", "afflicted")}
+    fig = figures.people.grey_levels({"SDHA": groups, "NDUFB8": groups}, fig=plt.figure())
+    assert [ax.get_title() for ax in fig.axes] == ["SDHA", "NDUFB8"] and len(fig.axes[0].lines) == 4
+    assert fig.axes[0].lines[0].get_ydata()[-1] == pytest.approx(1)
+
+
+def test_every_patient_s_point_has_a_name():
+    patients = pd.DataFrame({"share": [0.02, 0.5], "fall": [0.0, 0.4]}, index=["P03", "P01"])
+    fig = figures.people.fall_by_share({"A": patients, "B": patients}, fig=plt.figure())
+    assert [[text.get_text() for text in ax.texts] for ax in fig.axes] == [["P03", "P01"]] * 2
+    assert list(fig.axes[0].lines[0].get_xdata()) == [2, 50]
+
+
 @pytest.mark.parametrize(
     "drawn",
     [
         lambda fig: figures.people.shared({}, ax=fig.subplots()),
         lambda fig: figures.people.coverage(np.zeros((9, 9)), {}, fig=fig),
         lambda fig: figures.people.twin_panels({}, {"published": "seen"}, fig=fig),
+        lambda fig: figures.people.grey_levels({}, fig=fig),
+        lambda fig: figures.people.fall_by_share({}, fig=fig),
     ],
 )
 def test_where_there_is_nothing_to_draw_a_sentence_says_why(drawn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import own_data, people
+from mitolib import claims, own_data, people, settings
 from mitolib.people import comparison, evaluation, material, protocols, twins
 
 PATCH = {"patch_px": 96, "stride_px": 64}
@@ -34,11 +35,25 @@ def features_of(chapter: material.Material, rng: np.random.Generator) -> dict[st
     patches = chapter["exp1"]
     maps_nhwc = patches.taught[:, None, None, None] + 0.3 * rng.standard_normal((len(patches.rows), 7, 7, 2))
     maps_nhwc = maps_nhwc.astype(np.float16)
-    return {name: material.Features(name, patches, "weights", lambda: maps_nhwc) for name in ("VGG16", "ResNet50")}
+    augmentation = material.Augmentation(views=1, zoom=(0.8, 1.2), seed=0)
+    return {
+        name: material.Features(
+            name,
+            patches,
+            "weights",
+            lambda: maps_nhwc,
+            augmentation,
+            lambda: lambda rows, before: maps_nhwc[rows],
+            is_untrained=name == "ResNet50",
+        )
+        for name in ("VGG16", "ResNet50")
+    }
 
 
 def train(chapter: material.Material, features: dict[str, material.Features]) -> people.training.Trained:
-    return people.train(chapter, features, steps=2, batch_size=2, shuffles=2, workers=1, seed=0)
+    smoke = settings.PROFILES["smoke"]
+    budget = replace(smoke.people, steps=2, curve=(2,), longest=0.3, n_seeds=2, shuffles=3, head_shuffles=1)
+    return people.train(chapter, features, profile=replace(smoke, people=budget))
 
 
 def test_patches_of_ones_own_have_no_twins_and_say_so(cohort_of_ones_own):
@@ -53,7 +68,8 @@ def test_patches_of_ones_own_have_no_twins_and_say_so(cohort_of_ones_own):
     assert all(split in chapter.refusals() for split in patches.refused)
     assert chapter.counts().loc["exp1", "patches"] == 18
     table = chapter.splits().data
-    assert table.loc[("exp1", evaluation.UNSEEN), "folds"] == 9
+    assert table.loc[("exp1", protocols.UNSEEN), "folds"] == 3
+    assert table.loc[("exp1", protocols.ALL_PAIRS), "folds"] == 9
 
 
 def test_a_twin_s_pixels_are_read_from_its_own_section_and_only_deficient_classes_differ(cohort_of_ones_own):
@@ -71,31 +87,80 @@ def test_a_twin_s_pixels_are_read_from_its_own_section_and_only_deficient_classe
     assert all(len(fold) == 36 for folds in patches.folds_with_twins().values() for fold in folds)
 
 
-def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, rng):
+def test_every_step_of_the_chapter_runs_on_data_of_ones_own(cohort_of_ones_own, rng, light_head):
     chapter = people.prepare(cohort_of_ones_own, {})
     trained = train(chapter, features_of(chapter, rng))
     result = people.evaluate(trained.by_splits, rng=rng)
-    models = ["majority", "mean COX4", "VGG16 features, logistic", "VGG16 head", "ResNet50 head"]
+    models = ["majority", "mean COX4", "VGG16 features, logistic", "VGG16 head"]
     assert list(dict.fromkeys(entry["model"] for entry in result.entries)) == models
     by_model = result.by_model()
     assert by_model["VGG16-features-logistic"][evaluation.UNSEEN]["balanced_accuracy"] == 1, "the features tell"
     assert by_model["majority"][evaluation.UNSEEN]["balanced_accuracy"] == 0.5
-    assert people.twin_effects(result).effects == {}
+    effects = people.twin_effects(result)
+    assert effects.effects == {}
+    heads = {entry["split"]: entry for entry in result.entries if entry["model"] == "VGG16 head"}
+    assert set(heads) == set(comparison.OF_HEADS) & set(chapter["exp1"].folds), "not in every pair of people"
+    assert set(heads[protocols.UNSEEN]["seeds"]) == {"127", "128"} and heads[protocols.UNSEEN]["trainings"] == 2 * 3
 
-    shuffled = people.shuffled_labels(trained.shuffled)
-    assert {entry["draw"] for entry in shuffled.entries} == {0, 1} and len(shuffled.table()) >= 2
-    assert people.shuffled_labels(trained.shuffled) == shuffled
-    assert set(people.subject_probe(trained.probes).entries) <= {
-        f"{network}, {split}" for network in ("VGG16", "ResNet50") for split in (evaluation.SEEN, "no-overlap")
+    untrained = people.evaluate(trained.untrained, rng=rng)
+    assert {entry["model"] for entry in untrained.entries} == {"ResNet50 head, untrained backbone"}
+    assert all(entry["seeds"] == {} for entry in untrained.entries), "one seed"
+    curve = trained.curve(rng=rng)
+    assert {(entry["split"], entry["steps"]) for entry in curve.entries} >= {(protocols.UNSEEN, 2)}
+    assert trained.budget["VGG16"] == {"steps": 2, "batch_size": 2, "views": 1, "seeds": 2}
+
+    shuffled = trained.shuffled_labels()
+    assert {entry["split"] for entry in shuffled.entries} | set(shuffled.refused) == set(chapter["exp1"].folds)
+    assert all(0.45 <= entry["agreement"] <= 0.55 for entry in shuffled.entries)
+    assert trained.shuffled_labels() == shuffled, "asked again it says the same"
+    probe = trained.subject_probe()
+    assert set(probe.entries) <= {
+        f"{network}, {split}" for network in ("VGG16", "ResNet50") for split in (protocols.SEEN, protocols.NO_OVERLAP)
     }
 
     bootstrap = np.random.default_rng(0)
     fibres = people.by_fibres(chapter, rng=bootstrap)
     assert fibres.entries == [] and own_data.FIBRES in fibres.remark
     pictures = people.evaluate(trained.by_pictures, rng=bootstrap)
-    assert [entry["model"] for entry in pictures.entries] == ["patches", "patches, centred by section", "sections"]
+    names = ["patches", comparison.THRESHOLDED, "patches, centred by section", "sections"]
+    assert list(dict.fromkeys(entry["model"] for entry in pictures.entries)) == names
     assert pictures.by_model()["sections"][evaluation.UNSEEN]["subjects_right"] == N_PEOPLE
-    assert (fibres + pictures).entries == pictures.entries
+    honest = fibres + pictures
+    assert honest.entries == pictures.entries
+
+    ranking = people.ranked(result + pictures, fibres, untrained, rng=bootstrap)
+    assert {ranking.best, *ranking.order} == {*models[1:], *names}
+    persons, differences = result.persons(chapter.fibres), result.between_splits(rng=bootstrap)
+    assert chapter.fibres.shares.empty and persons.table()["class"].tolist() == ["control"] * 3 + ["patient"] * 3
+    shares = chapter.fibres.shares
+    outcome = {
+        "chapter": "patient_level",
+        "collapsed": result.collapsed(),
+        "leak": people.leakage(chapter).entries,
+        "curve": curve.record(),
+        "table": result.entries,
+        "difference": differences.by_name(),
+        "honest": honest.entries,
+        "ranking": ranking.record(),
+        "controls": {
+            "permuted_means": shuffled.means(),
+            "subject_probe": probe.entries,
+            "untrained": untrained.entries,
+        },
+        "twin_pictures": chapter.twin_pictures(None).record(),
+        "twins": effects.people(),
+        "carried": effects.contributions(),
+        "fall_by_share": effects.correlations(shares),
+        "held_out": persons.record(),
+        "n_controls": 3,
+        "controls_needed": 160,
+        "by_model": (result + honest).by_model(),
+    }
+    outcome = json.loads(json.dumps(outcome))  # as a results file holds it
+    found = claims.conclusions(people.claims(outcome), outcome)
+    assert {"VGG16-head-longer-training-pays-paired-folds", "the-people-are-too-few"} <= set(found)
+    assert not any("cure" in name or "twin" in name for name in found), "what the data do not allow"
+    assert all(claim.verdict in ("holds", "does not hold", "open") for claim in found.values())
 
 
 def test_twins_of_those_who_train_are_added_where_there_are_twins(cohort_of_ones_own, rng):
@@ -104,7 +169,7 @@ def test_twins_of_those_who_train_are_added_where_there_are_twins(cohort_of_ones
     asked = evaluation.ask(comparison.by_pictures(chapter, features_of(chapter, rng)))
     pictures = people.evaluate(asked, rng=rng)
     names = [entry["model"] for entry in pictures.entries]
-    assert names[3:] == ["patches, with twins", "sections, with twins"]
+    assert list(dict.fromkeys(names))[4:] == ["patches, with twins", "sections, with twins"]
     assert set(pictures.predictions) == set(names)
     assert all((by_split[evaluation.UNSEEN]["twin"] == "").all() for by_split in pictures.predictions.values())
     people_twice = twins.with_twins(chapter.people, chapter.twin_kinds)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mitolib import splits
-from mitolib.people import evaluation, metrics, models, protocols
+from mitolib.people import evaluation, metrics, models, morphometry, protocols
 
 CONTROLS, PATIENTS = [f"C{i}" for i in range(4)], [f"P{i}" for i in range(10)]
 
@@ -39,20 +39,6 @@ def test_every_tested_patch_of_every_fold_is_answered_in_order():
     assert set(answers) == set(columns)
     wanted = [[0, 0, "A", 0, 0.0, ""], [0, 3, "D", 1, 0.03, "cured"], [1, 1, "B", 1, 0.01, ""]]
     assert answers[columns].to_numpy().tolist() == wanted
-
-
-@pytest.mark.parametrize("kind", ["logistic", "head"])
-def test_two_processes_answer_as_one(kind, rng):
-    table, truth = people(each=3)
-    folds = protocols.leave_one_subject_out(table)[::3]
-    if kind == "head":
-        maps_nhwc = (truth[:, None, None, None] + rng.standard_normal((len(table), 7, 7, 2))).astype(np.float16)
-        model = models.Head(maps_nhwc, truth, steps=3, batch_size=4, seed=5)
-    else:
-        model = models.Logistic(rng.standard_normal((len(table), 4)), truth)
-    one, two = (evaluation.out_of_fold(model, table, folds, workers=workers) for workers in (1, 2))
-    assert one["p"].nunique() > len(folds)
-    pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-6)
 
 
 def auc_of_pairs(answers: pd.DataFrame) -> float:
@@ -105,11 +91,13 @@ def test_every_model_has_an_entry_and_predictions_under_every_split_in_order(rng
     rng_again = np.random.default_rng(1)
     for entry in result.entries:
         scores = metrics.summary(result.predictions[entry["model"]][entry["split"]], rng=rng_again)
+        assert entry.pop("p_holm") >= scores["p_permutation"]
         assert entry == {"model": entry["model"], "split": entry["split"]} | scores
     assert list(result.by_model()) == ["VGG16-head-ten", "majority"]
     assert result.by_model()["majority"]["pairs"] is result.entries[3]
     assert set(result.estimates()["AUC over people"]["pairs"]) == set(trials)
-    assert result.table().index.tolist() == wanted
+    whole = evaluation.evaluate(evaluation.ask(trials), rng=np.random.default_rng(1))
+    assert whole.table().index.tolist() == wanted
 
 
 def test_twins_are_answered_and_do_not_count(rng):
@@ -129,8 +117,12 @@ def test_a_trial_on_people_not_seen_neither_tests_twins_nor_trains_on_them():
     table, _ = people(each=1)
     twinned = pd.concat([table.assign(twin=""), table.assign(twin="cured")], ignore_index=True)
     tried = evaluation.unseen_trial(lambda: recording([]), twinned)
-    (folds,) = tried.folds.values()
-    assert len(folds) == 4 * 10 and all(set(fold[len(table) :]) == {""} for fold in folds)
+    assert {split: len(folds) for split, folds in tried.folds.items()} == {
+        protocols.UNSEEN: 10,
+        protocols.ALL_PAIRS: 4 * 10,
+    }
+    folds = [fold for of_split in tried.folds.values() for fold in of_split]
+    assert all(set(fold[len(table) :]) == {""} for fold in folds)
     assert all((fold == "test").sum() == 2 and (fold == "train").sum() == 12 for fold in folds)
 
 
@@ -143,5 +135,63 @@ def test_evaluations_are_added_one_below_the_other_and_an_empty_one_adds_nothing
     nothing = evaluation.evaluate(evaluation.ask({}), rng=rng, remark="Left out: fibres.")
     assert nothing.remark == "Left out: fibres." and nothing.entries == []
     assert (nothing + one).entries == one.entries and (nothing + one).predictions == one.predictions
-    assert (one + other).entries == one.entries + other.entries
+    assert [entry["model"] for entry in (one + other).entries] == ["majority"] * 2 + ["other"] * 2
     assert list((one + other).predictions) == ["majority", "other"]
+
+
+# ---- differences
+
+
+def told(names: list[str], right: dict[str, float]) -> pd.DataFrame:
+    """Ten patches of each person, of which a share is called rightly."""
+    rows = []
+    for name in names:
+        truth = int(name[0] == "P")
+        answers = np.where(np.arange(10) < 10 * right[name], truth, 1 - truth)
+        rows += [(0, len(rows) + i, name, truth, float(p), "") for i, p in enumerate(answers)]
+    return pd.DataFrame(rows, columns=["fold", "row", "subject", "truth", "p", "twin"])
+
+
+def two_splits() -> evaluation.Evaluation:
+    """Everybody is right on 9 of 10 patches under the published split and on 6 of 10 when held out."""
+    names = CONTROLS + PATIENTS
+    seen, held_out = (told(names, dict.fromkeys(names, share)) for share in (0.9, 0.6))
+    by_split = {protocols.SEEN: seen, protocols.UNSEEN: held_out}
+    return evaluation.Evaluation([], {"VGG16 head, ten": by_split, "majority": by_split, "one": {protocols.SEEN: seen}})
+
+
+def test_differences_are_of_all_models_but_the_majority_between_the_splits_that_they_have(rng):
+    found = two_splits().between_splits(rng=rng)
+    (entry,) = found.entries
+    assert (entry["model"], entry["of"], entry["minus"]) == ("VGG16 head, ten", protocols.SEEN, protocols.UNSEEN)
+    assert entry["balanced_accuracy"] == {"value": pytest.approx(0.3), "ci": None, "n": 14}, "alike in every draw"
+    assert entry["p_holm"] == entry["p_sign_flip"] == pytest.approx(2 / 2**14)
+    assert found.by_name()["VGG16-head-ten"]["published-minus-paired-folds"] is entry
+    assert found.table().loc[("VGG16 head, ten", "published", "paired-folds"), "people"] == 14
+
+
+def test_two_models_are_compared_on_people_not_seen(rng):
+    names = CONTROLS + PATIENTS
+    better, worse = (told(names, {name: share for name in names}) for share in (0.8, 0.3))
+    tried = evaluation.Evaluation([], {"A": {protocols.UNSEEN: better}, "B, b": {protocols.UNSEEN: worse}})
+    found = tried.between_models([("A", "B, b"), ("B, b", "A")], rng=rng)
+    assert [entry["balanced_accuracy"]["value"] for entry in found.entries] == pytest.approx([0.5, -0.5])
+    assert found.by_name()["A"]["B-b"]["p_holm"] == pytest.approx(2 * found.entries[0]["p_sign_flip"])
+    assert "Left out" in str(evaluation.Differences([]).table())
+
+
+def test_persons_stand_beside_their_deficient_fibres_and_those_missed_are_compared_with_those_found():
+    names = CONTROLS + PATIENTS
+    right = dict.fromkeys(names, 0.8) | {"P0": 0.2, "P1": 0.1, "C2": 0.0}
+    shares = pd.Series({name: (0.0 if name[0] == "C" else 0.05 + int(name[1:]) / 20) for name in names})
+    tried = evaluation.Evaluation([], {"VGG16 head": {protocols.UNSEEN: told(names, right)}})
+    persons = tried.persons(morphometry.Fibres({}, "", shares, "as drawn"))
+    table = persons.table()
+    assert table.index.tolist() == names and table.loc["P0", "VGG16 head"] == "0.20, wrong"
+    assert table.loc["P9", "deficient fibres"] == "50.0%" and table.loc["C2", "class"] == "control"
+    record = persons.record()["VGG16-head"]
+    assert record["wrong"] == ["C2", "P0", "P1"] and list(record["missed"]) == ["P0", "P1"]
+    assert record["p_fewer"] == pytest.approx(1 / 45), "of 45 choices of two, the two with the fewest"
+    assert record["people"]["P1"] == {"label": "patient", "p": pytest.approx(0.1), "right": False, "share": 0.1}
+    unknown = tried.persons(morphometry.Fibres({}, "", pd.Series(dtype=float))).record()["VGG16-head"]
+    assert unknown["p_fewer"] is None and unknown["people"]["P1"]["share"] is None

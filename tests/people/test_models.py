@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from mitolib.people import models
@@ -153,3 +154,59 @@ def test_an_augmented_model_trains_on_the_twins_of_its_training_patches_and_no_o
     origin = np.array([0, 1, 2, 3, 4, 2, 3, 4, 0, 1])  # rows 5 to 9 are twins
     p = models.Augmented(model, origin)(np.array([0, 2]), np.array([1, 3]))
     assert asked == [([0, 2, 5, 8], [1, 3])] and p.tolist() == [0.01, 0.03], "patch 4 is left out, with its twin"
+
+
+def test_a_head_trains_on_augmented_copies_in_turn_and_is_tested_on_plain_patches(rng, light_head):
+    features, labels = planted(rng)
+    asked = []
+
+    def augmented(rows: np.ndarray, before: np.ndarray) -> np.ndarray:
+        asked.append((rows, before))
+        return features[rows]
+
+    plain, varied = head(features, labels, steps=15), head(features, labels, steps=15, augmented=augmented)
+    np.testing.assert_allclose(varied(TRAIN, TEST), plain(TRAIN, TEST), atol=1e-6)
+    rows, before = (np.concatenate(part) for part in zip(*asked, strict=True))
+    for row in TRAIN:
+        assert before[rows == row].tolist() == list(range((rows == row).sum())), "copy after copy"
+
+
+def test_how_often_a_row_was_drawn_before_is_counted_through_all_batches():
+    assert models.drawn_before(np.array([[3, 5], [5, 3], [7, 5]])).tolist() == [[0, 0], [1, 1], [0, 2]]
+
+
+def shifted_people(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """A score that ranks people well, but whose line lies at 2.5; three people of each class, ten patches each."""
+    subjects = np.repeat(list("ABCDEF"), 10)
+    truth = (subjects > "C").astype(int)
+    table = pd.DataFrame({"subject": subjects, "label": np.where(truth, "patient", "control")})
+    return 2 + truth + 0.2 * rng.standard_normal(60), truth, table
+
+
+def test_a_threshold_from_training_people_mends_answers_that_are_ordered_but_shifted(rng):
+    score, truth, table = shifted_people(rng)
+
+    def model(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-score[test]))
+
+    train, test = (np.flatnonzero(np.isin(table["subject"], names)) for names in (list("ABDE"), list("CF")))
+    p = models.Thresholded(model, table)(train, test)
+    assert ((model(train, test) > 0.5) == truth[test]).mean() == 0.5, "one answer for all"
+    assert ((p > 0.5) == truth[test]).mean() > 0.9
+    assert np.array_equal(np.argsort(p), np.argsort(model(train, test))), "the order stays"
+
+
+def test_who_is_tested_has_no_say_in_the_threshold_and_two_people_choose_none(rng):
+    _, _, table = shifted_people(rng)
+    asked = []
+
+    def model(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        asked.append((set(train), set(test)))
+        return np.full(len(test), 0.3)
+
+    train, test = (np.flatnonzero(np.isin(table["subject"], names)) for names in (list("ABDE"), list("CF")))
+    models.Thresholded(model, table)(train, test)
+    assert [bool(tested & set(test)) for _, tested in asked] == [True, False, False]
+    assert not any(trained & (set(test) | tested) for trained, tested in asked[1:])
+    pair = np.flatnonzero(np.isin(table["subject"], list("AD")))
+    assert models.Thresholded(model, table).line(pair) == 0.5

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from mitolib.metrics import Estimate
@@ -149,15 +149,15 @@ def test_perfect_predictions_are_perfect_in_every_draw(rng):
     assert found["subjects_right"] == found["n_subjects"] == 14 and found["p_permutation"] == 1 / 1001
     ends = found["ci"].pop("subjects_right")
     assert ends == list(metrics.exact_interval(14, 14))
-    assert found["ci"] == {name: [1, 1] for name in ("patch_accuracy", "balanced_accuracy", "auc_subject")}
+    assert set(found["ci"].values()) == {None}, "no interval where every draw gives the same"
 
 
 def test_the_bootstrap_draws_within_the_classes(rng):
     always = {name: [0.9] * 3 for name in all_right()}
     found = metrics.summary(once(always), rng=rng, draws=50)
     assert found["patch_accuracy"] == pytest.approx(10 / 14) and found["balanced_accuracy"] == 0.5
-    assert found["ci"]["patch_accuracy"] == pytest.approx([10 / 14] * 2), "every draw has four controls"
-    assert found["ci"]["auc_subject"] == [0.5, 0.5] and found["subjects_right"] == 10
+    assert found["ci"]["patch_accuracy"] is None, "every draw has four controls"
+    assert found["ci"]["auc_subject"] is None and found["subjects_right"] == 10
 
 
 def test_an_interval_of_the_summary_is_wide_where_subjects_differ_and_holds_its_value():
@@ -186,7 +186,7 @@ def test_a_patch_that_several_folds_test_counts_once(rng):
 
 def entries() -> list[dict]:
     means = {name: 0.5 + i / 10 for i, name in enumerate(metrics.MEANS)}
-    rest = {"subjects_right": 12, "n_subjects": 14, "p_permutation": 0.0123}
+    rest = {"subjects_right": 12, "n_subjects": 14, "p_permutation": 0.0123, "p_holm": 0.0246}
     ci = {name: [mean - 0.1, mean + 0.1] for name, mean in means.items()} | {"subjects_right": [0.572, 0.982]}
     of = [("VGG16", "published"), ("VGG16", "pairs"), ("majority", "pairs")]
     return [{"model": model, "split": split, "ci": ci} | means | rest for model, split in of]
@@ -201,7 +201,7 @@ def test_summaries_stand_in_a_table_with_every_interval():
         "balanced accuracy": f"0.60 (0.50{to}0.70)",
         "auc subject": f"0.70 (0.60{to}0.80)",
         "people called rightly": f"12 of 14 (57%{to}98%)",
-        "p": "0.012",
+        "p (Holm)": "0.025",
     }
 
 
@@ -212,3 +212,89 @@ def test_one_score_of_summaries_is_sorted_by_split_and_model():
         "pairs": ["VGG16", "majority"],
     }
     assert found["pairs"]["majority"] == Estimate(0.6, pytest.approx([0.5, 0.7]))
+
+
+# ---- seeds, differences, corrections
+
+
+def of_seeds(*by_seed: dict[str, list[float]]) -> pd.DataFrame:
+    return pd.concat([once(p).assign(seed=5 + i) for i, p in enumerate(by_seed)], ignore_index=True)
+
+
+def test_scores_of_several_seeds_are_means_of_the_scores_of_each(rng):
+    right, wrong = {"C": [0.1, 0.2], "P": [0.9, 0.8]}, {"C": [0.9, 0.2], "P": [0.1, 0.3]}
+    found = metrics.summary(of_seeds(right, wrong), rng=rng, draws=2)
+    alone = [metrics.summary(once(p), rng=rng, draws=2) for p in (right, wrong)]
+    for name in metrics.MEANS:
+        assert found[name] == pytest.approx(np.mean([scores[name] for scores in alone]))
+        assert found["seeds"]["6"][name] == alone[1][name]
+    assert list(found["seeds"]) == ["5", "6"] and alone[0]["seeds"] == {}
+    assert (found["trainings"], found["collapsed"]) == (2, 0) and alone[0]["trainings"] == 0
+
+
+def test_a_training_that_gives_one_answer_to_all_has_collapsed(rng):
+    right, one_answer = {"C": [0.1, 0.2], "P": [0.9, 0.8]}, {"C": [0.9, 0.7], "P": [0.9, 0.8]}
+    found = metrics.summary(of_seeds(right, one_answer, one_answer), rng=rng, draws=2)
+    assert (found["trainings"], found["collapsed"]) == (3, 2)
+
+
+def test_a_paired_difference_draws_the_same_people_for_both():
+    """A model that is as much better on everybody: the difference is sure, however different the people are."""
+    p = {f"C{i}": [0.1] * (i + 1) + [0.9] * (9 - i) for i in range(4)}
+    p |= {f"P{i}": [0.9] * (i % 5) + [0.1] * (10 - i % 5) for i in range(10)}
+    better = {name: [0.1 if name[0] == "C" else 0.9] * 2 + own[:-2] for name, own in sorted(p.items())}
+    better = {name: sorted(own, reverse=name[0] == "P") for name, own in better.items()}
+    worse = {name: sorted(own, reverse=name[0] == "P") for name, own in p.items()}
+    found = metrics.difference(once(better), once(worse), rng=np.random.default_rng(0))
+    gap, alone = found["balanced_accuracy"], metrics.summary(once(worse), rng=np.random.default_rng(0))
+    low, high = alone["ci"]["balanced_accuracy"]
+    assert gap["value"] == pytest.approx(0.2, abs=0.05) and gap["n"] == 14
+    width = 0 if gap["ci"] is None else gap["ci"][1] - gap["ci"][0]
+    assert width < (high - low) / 3
+    assert found["p_sign_flip"] < 0.001
+    back = metrics.difference(once(worse), once(better), rng=np.random.default_rng(0))
+    assert back["auc_subject"]["value"] == -found["auc_subject"]["value"]
+
+
+def test_a_difference_is_of_the_people_whom_both_tested(rng):
+    one, other = once({"C": [0.1], "P": [0.9], "Q": [0.1]}), once({"D": [0.1], "C": [0.9], "P": [0.1]})
+    found = metrics.difference(one, other, rng=rng, draws=5)
+    assert found["balanced_accuracy"] == {"value": 1, "ci": None, "n": 2}
+    assert metrics.difference(one, once({"D": [0.1], "P": [0.9]}), rng=rng) == {}
+
+
+def test_nothing_differs_from_itself(rng):
+    p = once(all_right())
+    found = metrics.difference(p, p, rng=rng, draws=20)
+    assert found["balanced_accuracy"]["value"] == 0 and found["p_sign_flip"] == 1
+
+
+def test_holm_is_that_of_its_paper():
+    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert metrics.holm([0.5, 0.6]) == [1, 1] and metrics.holm([]) == []
+
+
+def test_p_are_corrected_among_models_under_the_same_split():
+    given = [("A", "x", 0.01), ("B", "x", 0.04), ("A", "y", 0.04)]
+    entries = [{"model": model, "split": split, "p_permutation": p} for model, split, p in given]
+    assert [entry["p_holm"] for entry in metrics.corrected(entries)] == pytest.approx([0.02, 0.04, 0.04])
+
+
+def test_a_mean_of_draws_has_the_interval_of_student_s_t():
+    found = metrics.mean_of_draws([0.4, 0.5, 0.6])
+    half = 4.302653 * 0.1 / np.sqrt(3)
+    assert found["ci"] == pytest.approx([0.5 - half, 0.5 + half]) and found["n"] == 3
+    assert metrics.mean_of_draws([0.4, 0.5])["ci"] is None and metrics.mean_of_draws([0.5] * 4)["ci"] is None
+
+
+def test_a_rank_correlation_is_spearman_s_and_needs_four_people_that_differ(rng):
+    one = rng.standard_normal(10)
+    noisy = one + 0.3 * rng.standard_normal(10)
+    found = metrics.rank_correlation(one, noisy)
+    correlation = found["rank_correlation"]
+    assert correlation["value"] == pytest.approx(spearmanr(one, noisy).statistic)
+    assert correlation["ci"][0] < correlation["value"] <= correlation["ci"][1] <= 1 and found["p"] < 0.01
+    unrelated = metrics.rank_correlation(np.arange(10), np.array([4, 7, 2, 9, 0, 5, 8, 1, 6, 3]))
+    assert unrelated["p"] > 0.05 and unrelated["rank_correlation"]["ci"][0] < 0 < unrelated["rank_correlation"]["ci"][1]
+    assert metrics.rank_correlation(one[:3], noisy[:3])["p"] is None
+    assert metrics.rank_correlation(one, np.ones(10))["rank_correlation"] == {"value": None, "ci": None, "n": 10}

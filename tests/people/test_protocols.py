@@ -202,10 +202,30 @@ def test_two_sections_of_a_subject_stay_together(split):
 
 
 @pytest.mark.parametrize(("control", "patient"), [(1, 5), (5, 1), (0, 5)])
-@pytest.mark.parametrize("split", [protocols.leave_one_subject_out, protocols.leave_one_control_one_patient_out])
+@pytest.mark.parametrize(
+    "split",
+    [protocols.leave_one_subject_out, protocols.leave_one_control_one_patient_out, protocols.paired_folds],
+)
 def test_nobody_is_left_out_when_nobody_of_the_class_remains(split, control, patient):
     with pytest.raises(ValueError, match=rf"{control} controls? and {patient} patients?;.* two "):
         split(people(control, patient))
+
+
+@pytest.mark.parametrize(("control", "patient"), [(4, 10), (3, 3), (5, 2)])
+def test_in_paired_folds_everybody_is_tested_the_smaller_class_in_turns(control, patient):
+    table = people(control, patient)
+    folds = protocols.paired_folds(table)
+    tested = [table[["subject", "label"]][fold == "test"].drop_duplicates() for fold in folds]
+    assert len(folds) == max(control, patient) and all(
+        sorted(pair["label"]) == ["control", "patient"] for pair in tested
+    )
+    times = pd.concat(tested).groupby("label")["subject"].value_counts()
+    assert len(times) == control + patient, "everybody"
+    for label, n in (("control", control), ("patient", patient)):
+        assert set(times[label]) <= {len(folds) // n, -(-len(folds) // n)}
+    again, other = protocols.paired_folds(table), protocols.paired_folds(table, seed=1)
+    assert all(one.equals(two) for one, two in zip(folds, again, strict=True))
+    assert not all(one.equals(two) for one, two in zip(folds, other, strict=True))
 
 
 def test_the_published_cohort_allows_every_split():
@@ -214,6 +234,7 @@ def test_the_published_cohort_allows_every_split():
         "published": 1,
         "no-overlap": 1,
         "leave-one-subject-out": 14,
+        "paired-folds": 10,
         "leave-one-control-one-patient-out": 40,
     }
     assert not refused and list(folds) == list(protocols.SPLITS)
@@ -225,6 +246,7 @@ def test_a_split_that_cannot_be_had_is_told_with_its_reason_and_stops_no_other()
     folds, refused = protocols.available(table, "exp1")
     assert {name: len(own) for name, own in folds.items()} == {
         "leave-one-subject-out": 4,
+        "paired-folds": 2,
         "leave-one-control-one-patient-out": 4,
     }
     assert set(refused) == set(protocols.SPLITS) - set(folds)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import ANY
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mitolib.people import twins
-from mitolib.people.evaluation import SEEN, UNSEEN, Evaluation, out_of_fold
+from mitolib.people.evaluation import Evaluation, out_of_fold
+from mitolib.people.protocols import SEEN, UNSEEN
 
 
 def patch_table() -> pd.DataFrame:
@@ -73,10 +76,12 @@ def test_what_the_disease_contributes_is_the_fall_by_the_cure_over_the_distance_
     patients = [("patient", 0.9, 0.3), ("patient", 0.8, 0.6), ("patient", 0.7, 0.5), ("patient", 0.4, 0.2)]
     found = twins.disease_contribution(effects(*controls, *patients))
     assert {name: found.pop(name) for name in ("fall", "share", "rise")} == {
-        "fall": pytest.approx(1.2 / 4),
+        "fall": {"value": pytest.approx(1.2 / 4), "ci": ANY, "n": 4},
         "share": pytest.approx(0.3 / (0.7 - 1 / 3)),
         "rise": pytest.approx(1.1 / 3),
     }
+    low, high = twins.disease_contribution(effects(*controls, *patients))["fall"]["ci"]
+    assert 0 < low < 0.3 < high
     assert found == {"turned": 2, "called": 3, "afflicted_turned": 1, "afflicted_called": 2}
 
 
@@ -102,7 +107,12 @@ def test_the_effects_are_of_all_models_but_the_majority_on_people_seen_and_not_s
     assert list(contributions) == ["VGG16 head", "mean SDHA"]
     assert all(list(by_split) == [SEEN, UNSEEN] for by_split in contributions.values())
     assert contributions["VGG16 head"][SEEN] == {
-        **{"fall": pytest.approx(0.25), "share": pytest.approx(0.5), "turned": 1, "called": 2},
+        **{
+            "fall": {"value": pytest.approx(0.25), "ci": None, "n": 2},
+            "share": pytest.approx(0.5),
+            "turned": 1,
+            "called": 2,
+        },
         **{"rise": pytest.approx(0.5), "afflicted_turned": 1, "afflicted_called": 1},
     }
     person = effects_of_twins.people()["mean SDHA"][UNSEEN]["Q"]
@@ -116,3 +126,12 @@ def test_data_without_twins_have_no_effects_and_say_so():
     effects_of_twins = twins.twin_effects(Evaluation([], {"VGG16 head": {SEEN: themselves}}))
     assert effects_of_twins.contributions() == effects_of_twins.people() == {}
     assert "Left out" in effects_of_twins.table()._repr_markdown_()
+
+
+def test_the_fall_of_each_patient_not_seen_stands_beside_the_share_of_deficient_fibres():
+    effects_of_twins = twins.twin_effects(evaluation_of(["VGG16 head"], [SEEN, UNSEEN]))
+    found = effects_of_twins.by_share(pd.Series({"P": 0.1, "Q": 0.6, "C": 0.0}))
+    assert found["VGG16 head"].to_dict("index") == {"P": {"share": 0.1, "fall": 0}, "Q": {"share": 0.6, "fall": 0.5}}
+    assert effects_of_twins.correlations(pd.Series({"P": 0.1, "Q": 0.6}))["VGG16-head"]["p"] is None, "two patients"
+    assert effects_of_twins.by_share(pd.Series(dtype=float)) == {}
+    assert "Left out" in effects_of_twins.correlation_table(pd.Series(dtype=float))._repr_markdown_()

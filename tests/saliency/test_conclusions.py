@@ -22,6 +22,7 @@ GRAD_CAM = {
 }
 SCORES = {"auprc": HIGH, "pointing": HIGH, "deletion_minus_random": LOW, "causal_rank_correlation": WIDE}
 RECORD = {
+    "chapter": "gradcam",
     "shown": {"VGG16": "SDHA"},
     "permuted_labels": {"own": HIGH, "agreement": WIDE, "own_minus_agreement": HIGH, "true": WIDE},
     "controls": {"permuted_minus_different": FLAT, "auprc_minus_permuted": WIDE, "auprc_minus_untrained": WIDE},
