@@ -188,28 +188,6 @@ def equal_parts(labels: np.ndarray, rows: np.ndarray, size: int, steps: int, *, 
     return np.hstack(columns)
 
 
-def shuffle_by_subject(
-    labels: np.ndarray, subjects: Sequence[str], *, rng: Generator, taught: np.ndarray | None = None
-) -> np.ndarray:
-    """(N,) class indices after dealing the subjects' labels out anew: at least two of them get another one.
-
-    Nothing true of the disease is left to learn, whereas to recognise a subject still pays. One subject at least keeps
-    its label: labels turned round would still tell the classes apart. taught: rows of those subjects among whom this
-    has to be so, and both labels have to occur; left out, all. Raises ValueError if there is no such deal: with fewer
-    than three of them, or if they have one label.
-    """
-    by_subject = pd.Series(labels, index=subjects).groupby(level=0).first()
-    among = by_subject.index if taught is None else np.unique(np.asarray(subjects)[taught])
-    if by_subject[among].nunique() < 2:
-        raise ValueError(f"all {len(among)} subjects have one label; wanted both. Add subjects of the other class.")
-    if len(among) < 3:
-        raise ValueError(f"labels of {len(among)} subjects can only stay or be turned round; wanted three subjects.")
-    dealt = by_subject
-    while dealt[among].nunique() < 2 or (changed := dealt[among] != by_subject[among]).all() or not changed.any():
-        dealt = pd.Series(rng.permutation(by_subject), index=by_subject.index)
-    return dealt.loc[list(subjects)].to_numpy()
-
-
 def permuted_labels(
     labels: np.ndarray,
     subjects: Sequence[str],

@@ -135,29 +135,6 @@ def test_a_split_that_deals_out_patches_is_described_as_one():
     assert "same people are in training and test" in told
 
 
-def test_shuffled_labels_stay_whole_within_a_subject_and_keep_their_number(rng):
-    labels, subjects = np.array([0, 0, 1, 1, 1, 0]), list("AABBCD")
-    for _ in range(20):
-        shuffled = splits.shuffle_by_subject(labels, subjects, rng=rng)
-        by_subject = pd.Series(shuffled, subjects).groupby(level=0)
-        assert (by_subject.nunique() == 1).all() and sorted(by_subject.first()) == [0, 0, 1, 1]
-        assert (shuffled != labels).any()
-        assert (shuffled == labels).any(), "turned round they would tell the classes apart as before"
-    with pytest.raises(ValueError, match="all 2 subjects have one label"):
-        splits.shuffle_by_subject(np.array([1, 1]), ["A", "B"], rng=rng)
-    with pytest.raises(ValueError, match=r"labels of 2 subjects .*turned round"):
-        splits.shuffle_by_subject(np.array([0, 1]), ["A", "B"], rng=rng)
-
-
-def test_those_who_are_taught_get_both_labels_neither_the_true_ones_nor_those_turned_round(rng):
-    labels, subjects, taught = np.array([0, 0, 0, 1, 1, 1, 1]), np.array(list("ABCDEFG")), np.array([0, 1, 3])
-    for _ in range(50):
-        own = splits.shuffle_by_subject(labels, subjects, rng=rng, taught=taught)[taught]
-        assert set(own) == {0, 1} and 0 < (own != labels[taught]).sum() < 3
-    with pytest.raises(ValueError, match="2 subjects"):
-        splits.shuffle_by_subject(labels, subjects, rng=rng, taught=np.array([0, 6]))
-
-
 COHORT = [f"C{i}" for i in range(4)] + [f"P{i}" for i in range(10)]
 COHORT_TRUTH = np.array([0] * 4 + [1] * 10)
 
