@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import keras
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from mitolib.progress import EVERY_S, clock, say
+from mitolib.progress import track
 from mitolib.settings import LABELS, Profile
 
 
@@ -72,13 +71,13 @@ def fit(
     stop = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=profile.patience, restore_best_weights=True
     )
-    callbacks = keras.callbacks.CallbackList([stop, _Progress(label, profile.epochs)], model=head)
+    callbacks = keras.callbacks.CallbackList([stop], model=head)
     validation = validation_nhwc.astype(np.float32), one_hot(validation_labels)
     n, history = len(train_labels), []
     head.stop_training = False
     callbacks.on_train_begin()
     try:
-        for epoch in range(profile.epochs):
+        for epoch in track(range(profile.epochs), label, profile.epochs):
             order = rng.permutation(n)
             batches = [order[start : start + profile.batch_size] for start in range(0, n, profile.batch_size)]
             by_batch = []
@@ -112,22 +111,3 @@ def as_record(history: pd.DataFrame) -> dict[str, object]:
 def p_patient(head: keras.Model, features_nhwc: np.ndarray) -> np.ndarray:
     """(N,) float32: the probability of "patient" for each row of features."""
     return head.predict_on_batch(features_nhwc.astype(np.float32))[:, LABELS.index("patient")]
-
-
-class _Progress(keras.callbacks.Callback):
-    """A line now and then: epoch, accuracies, time left if no early stop comes."""
-
-    def __init__(self, label: str, epochs: int) -> None:
-        super().__init__()
-        self.label, self.epochs = label, epochs
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self.start = self.last = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        now, done = time.monotonic(), epoch + 1
-        if now - self.last >= EVERY_S:
-            self.last = now
-            left = clock((now - self.start) / done * (self.epochs - done))
-            accuracy = f"validation accuracy {logs['val_accuracy']:.2f}"
-            say(f"  {self.label}: epoch {done}/{self.epochs}, {accuracy}, at most {left} left")

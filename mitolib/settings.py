@@ -43,32 +43,6 @@ class FreezingBudget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaliencyBudget:
-    """How much is explained, and altered, for each network."""
-
-    patches: int | None  # explained, at most; None explains all
-    altered: int  # of these; each is shown to the network again and again
-    samples: int  # noise draws of SmoothGrad, channels of Score-CAM
-    fibres: int  # restored in each altered patch, at most
-    shares: tuple[float, ...]  # of a patch, removed
-    redraws: int  # of all weights, each with a seed of its own
-    label_draws: int  # that networks are taught, one each
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeopleBudget:
-    """How the heads of the honest evaluation are trained, and how often labels are dealt out anew."""
-
-    steps: int  # of every head in every split: chosen on the plateau of the curve
-    curve: tuple[int, ...]  # steps of the heads of the curve, before its longest
-    longest: float  # of the curve: share of the published protocol's epochs
-    batch_size: int
-    n_seeds: int
-    shuffles: int  # draws of labels, for the regression
-    head_shuffles: int  # the same, for the paper's head
-
-
-@dataclass(frozen=True, kw_only=True)
 class WhiteningBudget:
     """How long networks with concept whitening are trained, and on how many folds of people."""
 
@@ -89,8 +63,6 @@ class Profile:
     views: int  # augmented copies of each training patch; 0 draws a new one at every epoch
     n_seeds: int  # trainings of the same network with seeds one apart, of which the first is `seed`
     freezing: FreezingBudget
-    saliency: SaliencyBudget
-    people: PeopleBudget
     whitening: WhiteningBudget
     learning_rate: float = 1e-3
     zoom: tuple[float, float] = (0.8, 1.2)  # the paper names zoom but prints no range
@@ -123,10 +95,6 @@ PROFILES = {
             views=1,
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=1, patience=1),
-            saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,), redraws=1, label_draws=1),
-            people=PeopleBudget(
-                steps=1, curve=(1,), longest=0.05, batch_size=2, n_seeds=1, shuffles=2, head_shuffles=1
-            ),
             whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
         ),
         Profile(
@@ -138,10 +106,6 @@ PROFILES = {
             views=1,
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=2, patience=2),
-            saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,), redraws=1, label_draws=1),
-            people=PeopleBudget(
-                steps=5, curve=(2, 5), longest=0.05, batch_size=4, n_seeds=1, shuffles=2, head_shuffles=1
-            ),
             whitening=WhiteningBudget(whole_steps=11, steps=6, folds=1),
         ),
         Profile(
@@ -153,18 +117,6 @@ PROFILES = {
             views=8,
             n_seeds=5,
             freezing=FreezingBudget(rates=(1e-3, 1e-4, 1e-5), epochs=30, patience=8),
-            saliency=SaliencyBudget(
-                patches=None, altered=100, samples=8, fibres=20, shares=(0.1, 0.3, 0.5), redraws=5, label_draws=5
-            ),
-            people=PeopleBudget(
-                steps=3000,
-                curve=(150, 500, 1500, 3000, 6000),
-                longest=0.25,
-                batch_size=2,
-                n_seeds=3,
-                shuffles=20,
-                head_shuffles=5,
-            ),
             whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
         ),
     )

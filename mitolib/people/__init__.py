@@ -1,5 +1,6 @@
 """The honest evaluation: the same models under every split of people, on twins, and fibre by fibre."""
 
+from mitolib.people.budget import BUDGETS
 from mitolib.people.comparison import by_fibres
 from mitolib.people.conclusions import claims
 from mitolib.people.evaluation import evaluate
@@ -12,6 +13,7 @@ from mitolib.people.training import train
 from mitolib.people.twins import twin_effects
 
 __all__ = [
+    "BUDGETS",
     "Head",
     "by_fibres",
     "claims",

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.random import Generator
 
 from mitolib.people import comparison, controls
+from mitolib.people.budget import Budget
 from mitolib.people.controls import AskedShuffled, ShuffledLabels, SubjectProbe, shuffled_labels, subject_probe
 from mitolib.people.curve import Curve, curve
 from mitolib.people.evaluation import Asked, ask
@@ -61,57 +62,61 @@ class Trained:
 
 
 def train(
-    material: Material, features: Mapping[str, Features], *, profile: Profile, steps: int | None = None
+    material: Material,
+    features: Mapping[str, Features],
+    *,
+    profile: Profile,
+    budget: Budget,
+    steps: int | None = None,
 ) -> Trained:
     """Ask for the units of the chapter, and compute those that are missing; without one, features are not computed.
 
-    features: of `material.features`. profile: with the budget of heads and draws in `people`; the seeds of the heads
-    are one apart, from the profile's on. steps: of a head, in place of the profile's. Raises what `units.each` and the
+    features: of `material.features`. profile: the seeds of the heads are one apart, from its seed on. budget: of heads
+    and draws. steps: of a head, in place of the budget's. Raises what `units.each` and the
     models raise; units that are done stay.
     """
-    asked = profile.people
-    budget = HeadBudget(
-        steps=steps or asked.steps,
-        batch_size=asked.batch_size,
+    of_heads = HeadBudget(
+        steps=steps or budget.steps,
+        batch_size=budget.batch_size,
         learning_rate=profile.learning_rate,
-        seeds=range(profile.seed, profile.seed + asked.n_seeds),
+        seeds=range(profile.seed, profile.seed + budget.n_seeds),
     )
-    of_control = replace(budget, seeds=[profile.seed])
+    of_control = replace(of_heads, seeds=[profile.seed])
     return Trained(
         # First, since it says which budget the others should have.
         curves={
             of_network.head_name: {
                 n_steps: _on_curve(of_network, replace(of_control, steps=n_steps))
-                for n_steps in curve_steps(of_network.patches, profile)
+                for n_steps in curve_steps(of_network.patches, budget, epochs=profile.epochs)
             }
             for of_network in features.values()
             if of_network.network == "VGG16"
         },
-        by_splits=ask(comparison.by_splits(material, features, budget=budget)),
+        by_splits=ask(comparison.by_splits(material, features, budget=of_heads)),
         untrained=ask(comparison.untrained(features, budget=of_control)),
         by_pictures=ask(comparison.by_pictures(material, features)),
         shuffled=controls.ask_shuffled(
-            features["VGG16"], draws=asked.shuffles, head_draws=asked.head_shuffles, budget=budget
+            features["VGG16"], draws=budget.shuffles, head_draws=budget.head_shuffles, budget=of_heads
         ),
         probes=controls.ask_probes(features),
-        steps=budget.steps,
+        steps=of_heads.steps,
         budget={
-            of_network.name: (of_control if of_network.is_untrained else budget).record(of_network)
+            of_network.name: (of_control if of_network.is_untrained else of_heads).record(of_network)
             for of_network in features.values()
         },
     )
 
 
-def curve_steps(part: Patches, profile: Profile) -> list[int]:
-    """Steps of the heads of the curve, rising; the longest is the profile's share of the published protocol.
+def curve_steps(part: Patches, budget: Budget, *, epochs: int) -> list[int]:
+    """Steps of the heads of the curve, rising; the longest is the budget's share of the published protocol's epochs.
 
     The published protocol shows each training patch once an epoch; where the patches do not allow the published split,
     those of the first fold of people are taken.
     """
     (fold, *_) = part.folds.get(SEEN) or part.folds[UNSEEN]
-    batches = ceil(int((fold == "train").sum()) / profile.people.batch_size)  # of an epoch
-    longest = max(1, round(profile.people.longest * profile.epochs * batches))
-    return sorted({*(steps for steps in profile.people.curve if steps < longest), longest})
+    batches = ceil(int((fold == "train").sum()) / budget.batch_size)  # of an epoch
+    longest = max(1, round(budget.longest * epochs * batches))
+    return sorted({*(steps for steps in budget.curve if steps < longest), longest})
 
 
 def _on_curve(features: Features, budget: HeadBudget) -> Asked:

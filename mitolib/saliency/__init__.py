@@ -1,5 +1,6 @@
 """Saliency maps of a classifier, and whether to believe them."""
 
+from mitolib.saliency.budget import BUDGETS
 from mitolib.saliency.conclusions import claims
 from mitolib.saliency.control import build_networks
 from mitolib.saliency.measurements import measure
@@ -9,6 +10,7 @@ from mitolib.saliency.summary import summarise
 from mitolib.saliency.truth import held_out_patches, mosaic, outlines
 
 __all__ = [
+    "BUDGETS",
     "Network",
     "build_networks",
     "claims",

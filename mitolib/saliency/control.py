@@ -19,6 +19,7 @@ import pandas as pd
 
 from mitolib import bank, heads, splits, transfer, units
 from mitolib.own_data import LeftOut
+from mitolib.saliency.budget import Budget
 from mitolib.saliency.network import PERMUTED, UNTRAINED, Network
 from mitolib.saliency.statistics import over_draws
 from mitolib.settings import LABELS, Profile
@@ -106,11 +107,11 @@ def balanced(truth: pd.Series, answers: pd.Series) -> float:
     return float(right.reindex(LABELS).mean(skipna=False))
 
 
-def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile, brief: Brief) -> Networks:
+def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile, budget: Budget, brief: Brief) -> Networks:
     """The networks of the chapter: read where their units are kept, trained where they are not.
 
     Two of one protein, of experiment 1; one of several, where tasks has "exp2"; and as many that are taught permuted
-    labels as the profile says, where these can be dealt out. A ResNet-50 without ImageNet weights is a control. tasks:
+    labels as the budget says, where these can be dealt out. A ResNet-50 without ImageNet weights is a control. tasks:
     by the name of the experiment. brief: how those of permuted labels are trained.
     """
 
@@ -126,7 +127,7 @@ def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile, brie
     else:
         explained["ResNet50"] = Network("ResNet50", resnet)
     try:
-        dealt = permuted(tasks["exp1"], profile=profile)
+        dealt = permuted(tasks["exp1"], n=budget.label_draws, seed=profile.seed)
     except ValueError as reason:
         left_out = LeftOut(f"networks that are taught permuted labels, because {reason}")
         return Networks(explained, untrained, {}, left_out)
@@ -138,13 +139,13 @@ def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile, brie
     return Networks(explained, untrained, controls)
 
 
-def permuted(task: transfer.Task, *, profile: Profile) -> np.ndarray:
-    """(draws, N) class indices, see `splits.permuted_labels`; a further draw changes none of those before it."""
+def permuted(task: transfer.Task, *, n: int, seed: int) -> np.ndarray:
+    """(n, N) class indices, see `splits.permuted_labels`; a further draw changes none of those before it."""
     return splits.permuted_labels(
         task.classes,
         task.table["subject"],
-        n=profile.saliency.label_draws,
-        rng=np.random.default_rng(profile.seed),
+        n=n,
+        rng=np.random.default_rng(seed),
         taught=task.rows("train"),
         scored=task.rows("test"),
     )

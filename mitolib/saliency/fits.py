@@ -17,13 +17,14 @@ from skimage.measure import block_reduce
 
 from mitolib import patches, units
 from mitolib.saliency.baselines import without_network
+from mitolib.saliency.budget import Budget
 from mitolib.saliency.localisation import score
 from mitolib.saliency.maps import unit
 from mitolib.saliency.network import PATIENT, Network
 from mitolib.saliency.perturbation import REMOVAL, fibres_to_restore, mean_over_fibres, remove, restore
 from mitolib.saliency.randomisation import stages
 from mitolib.saliency.truth import HeldOutPatches
-from mitolib.settings import LABELS, SaliencyBudget
+from mitolib.settings import LABELS
 
 # Of all units here. Raise it when one would come out otherwise: by a method of METHODS, a score of maps, how a patch is
 # altered or its twin is shown, which patches are examples, or what is drawn at random and in which order.
@@ -62,7 +63,7 @@ def examples(explained: Network, *, seed: int) -> units.Result:
 
 
 def of_method(
-    explained: Network, held_out: HeldOutPatches, method: str, compute: Method, *, budget: SaliencyBudget, seed: int
+    explained: Network, held_out: HeldOutPatches, method: str, compute: Method, *, budget: Budget, seed: int
 ) -> units.Result:
     """As `_asked`, and maps: `cells` of all patches; shown: (patches, h, w) uint8, each stretched to its own range."""
     maps_nhw = _maps(explained, held_out, compute, budget=budget, seed=seed)
@@ -71,7 +72,7 @@ def of_method(
 
 
 def of_control(
-    explained: Network, held_out: HeldOutPatches, method: str, compute: Method, *, budget: SaliencyBudget, seed: int
+    explained: Network, held_out: HeldOutPatches, method: str, compute: Method, *, budget: Budget, seed: int
 ) -> units.Result:
     """maps: `cells` of all patches; with truth localisation: (1, N, scores) float32."""
     maps_nhw = _maps(explained, held_out, compute, budget=budget, seed=seed)
@@ -79,7 +80,7 @@ def of_control(
 
 
 def redrawn(
-    explained: Network, held_out: HeldOutPatches, compute: Method, *, budget: SaliencyBudget, seed: int
+    explained: Network, held_out: HeldOutPatches, compute: Method, *, budget: Budget, seed: int
 ) -> units.Result:
     """maps: `cells` of all patches, by the network with all its weights drawn anew from `seed`."""
     keras.utils.set_random_seed(seed)
@@ -94,7 +95,7 @@ def falling(explained: Network, held_out: HeldOutPatches, *, seed: int) -> units
     return {"stages": names, "similarity": similarity.astype(np.float32)}
 
 
-def yardsticks(explained: Network, held_out: HeldOutPatches, *, budget: SaliencyBudget, seed: int) -> units.Result:
+def yardsticks(explained: Network, held_out: HeldOutPatches, *, budget: Budget, seed: int) -> units.Result:
     """As `_asked`, of the maps without a network; and removal at random.
 
     at_random: (resolutions, altered, scores) float32, by maps of random numbers of as many px as at_random_px says,
@@ -111,7 +112,7 @@ def yardsticks(explained: Network, held_out: HeldOutPatches, *, budget: Saliency
     return result | {"at_random_px": resolutions, "at_random": _removal(explained, altered, at_random, budget, seed)}
 
 
-def restoration(explained: Network, held_out: HeldOutPatches, *, budget: SaliencyBudget, seed: int) -> units.Result:
+def restoration(explained: Network, held_out: HeldOutPatches, *, budget: Budget, seed: int) -> units.Result:
     """What each restored fibre is worth: arrays patch, fibre and effect, as of `restore`. It takes twins."""
     keras.utils.set_random_seed(seed)
     altered = held_out.first(budget.altered)
@@ -132,7 +133,7 @@ def _maps(
     held_out: HeldOutPatches,
     compute: Method,
     *,
-    budget: SaliencyBudget,
+    budget: Budget,
     seed: int,
     model: keras.Model | None = None,
 ) -> np.ndarray:
@@ -143,7 +144,7 @@ def _maps(
 
 
 def _asked(
-    explained: Network, held_out: HeldOutPatches, maps: Mapping[str, np.ndarray], budget: SaliencyBudget, seed: int
+    explained: Network, held_out: HeldOutPatches, maps: Mapping[str, np.ndarray], budget: Budget, seed: int
 ) -> dict[str, Any]:
     """What any map is asked. methods: names; map_px: side of their maps; and arrays with a row for each method:
 
@@ -173,7 +174,7 @@ def _localisation(held_out: HeldOutPatches, maps: Mapping[str, np.ndarray]) -> d
 
 
 def _removal(
-    explained: Network, altered: HeldOutPatches, maps: Mapping[Any, np.ndarray], budget: SaliencyBudget, seed: int
+    explained: Network, altered: HeldOutPatches, maps: Mapping[Any, np.ndarray], budget: Budget, seed: int
 ) -> np.ndarray:
     """(maps, altered, scores) float32. Each map meets the same noise."""
     taken = partial(remove, explained.log_odds, altered.patches_nhwc, shares=budget.shares)

@@ -1,6 +1,6 @@
 """What is measured of the networks, as units, and brought together for the page.
 
-    measured = saliency.measure(networks, tested, methods, budget=run.saliency, seed=run.seed)
+    measured = saliency.measure(networks, tested, methods, budget=saliency.BUDGETS[run.name], seed=run.seed)
     measured.localised, measured.randomised, measured.perturbed
 
 A network that is explained has a unit for each method; one of what its maps are held against (`YARDSTICKS`); one of
@@ -24,6 +24,7 @@ from mitolib import units
 from mitolib.networks import INPUT_PX
 from mitolib.saliency import fits
 from mitolib.saliency.baselines import without_network
+from mitolib.saliency.budget import Budget
 from mitolib.saliency.control import BATCH_SIZE, PASSES, POOLED, Networks
 from mitolib.saliency.fits import CHAPTER, SHADES, SHOWN, Method
 from mitolib.saliency.localisation import SCORES, Localisation, localise
@@ -32,7 +33,7 @@ from mitolib.saliency.network import UNTRAINED, Network
 from mitolib.saliency.perturbation import REMOVAL, Perturbation, causal_rank
 from mitolib.saliency.randomisation import ALIKE, Randomisation, different_patches, mean_by_patch, similarity
 from mitolib.saliency.truth import Gallery, HeldOutPatches, outlines
-from mitolib.settings import LABELS, SaliencyBudget
+from mitolib.settings import LABELS
 
 EXAMPLES, YARDSTICKS, RESTORATION, STAGES = "examples", "yardsticks", "restoration", "stages"
 
@@ -54,7 +55,7 @@ class Measured:
     networks: Networks
     tested: Mapping[str, HeldOutPatches]  # by the name of the experiment
     methods: Sequence[str]  # with a network behind them
-    asked: SaliencyBudget
+    asked: Budget
     found: Mapping[str, Mapping[str, units.Units]] = field(default_factory=dict)  # model -> what was measured -> a unit
     redrawn: Mapping[str, Mapping[str, units.Units]] = field(default_factory=dict)  # model -> method -> one per seed
     stages: units.Units | None = None  # of VGG16, one per seed
@@ -169,7 +170,7 @@ def measure(
     tested: Mapping[str, HeldOutPatches],
     methods: Mapping[str, Method],
     *,
-    budget: SaliencyBudget,
+    budget: Budget,
     seed: int,
 ) -> Measured:
     """Ask for all units of the chapter, and compute those that are not kept.
@@ -210,7 +211,7 @@ def measure(
 def _ask(
     network: Network,
     held_out: HeldOutPatches,
-    budget: SaliencyBudget,
+    budget: Budget,
     seed: int,
     what: str,
     fit: Callable[..., units.Result],

@@ -52,8 +52,8 @@ def features_of(chapter: material.Material, rng: np.random.Generator) -> dict[st
 
 def train(chapter: material.Material, features: dict[str, material.Features]) -> people.training.Trained:
     smoke = settings.PROFILES["smoke"]
-    budget = replace(smoke.people, steps=2, curve=(2,), longest=0.3, n_seeds=2, shuffles=3, head_shuffles=1)
-    return people.train(chapter, features, profile=replace(smoke, people=budget))
+    budget = replace(people.BUDGETS["smoke"], steps=2, curve=(2,), longest=0.3, n_seeds=2, shuffles=3, head_shuffles=1)
+    return people.train(chapter, features, profile=smoke, budget=budget)
 
 
 def test_patches_of_ones_own_have_no_twins_and_say_so(cohort_of_ones_own):

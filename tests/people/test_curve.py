@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import cohort, patches, settings
+from mitolib import cohort, patches, people, settings
 from mitolib.people import curve, evaluation, protocols, training
 from mitolib.people.material import Patches
 from mitolib.people.twins import with_twins
@@ -66,7 +65,7 @@ def test_without_a_longer_training_nothing_is_said_of_it(rng):
 def test_the_curve_of_the_paper_s_profile_ends_at_a_quarter_of_the_published_protocol():
     table = patches.grid(cohort.published_sections(), stride_px=EXP1.stride_px)
     part = Patches(EXP1, with_twins(table, []), {"": ()}, *protocols.available(table, "exp1"))
-    steps = training.curve_steps(part, settings.PROFILES["paper"])
+    steps = training.curve_steps(part, people.BUDGETS["paper"], epochs=settings.PROFILES["paper"].epochs)
     assert steps == [150, 500, 1500, 3000, 6000, 25 * 491], "982 training patches in batches of 2"
-    brief = replace(settings.PROFILES["paper"], epochs=1)
-    assert training.curve_steps(part, brief)[-1] == round(491 / 4), "no budget beyond the longest"
+    brief = training.curve_steps(part, people.BUDGETS["paper"], epochs=1)
+    assert brief[-1] == round(491 / 4), "no budget beyond the longest"

@@ -17,8 +17,8 @@ from mitolib.people.twins import with_twins
 from mitolib.study import EXP1
 
 SMOKE = settings.PROFILES["smoke"]
-PEOPLE = replace(SMOKE.people, steps=2, curve=(2,), longest=0.5, n_seeds=2, shuffles=2, head_shuffles=2)
-PROFILE = replace(SMOKE, seed=3, epochs=1, people=PEOPLE)
+BUDGET = replace(people.BUDGETS["smoke"], steps=2, curve=(2,), longest=0.5, n_seeds=2, shuffles=2, head_shuffles=2)
+PROFILE = replace(SMOKE, seed=3, epochs=1)
 FOLDS = {"published": 1, "no-overlap": 1, "paired-folds": 4}  # of a head, each with each seed a unit
 
 
@@ -64,11 +64,11 @@ def asked(of: Material | None = None, weights: str = "ab12", **changed: object) 
     """All that the chapter trains, on one network. changed: of the profile, of its budget or of the augmentation."""
     of = of or chapter()
     backbone = Backbone(of["exp1"])
-    budget = {name: changed.pop(name) for name in list(changed) if hasattr(PEOPLE, name)}
-    profile = replace(PROFILE, **changed, people=replace(PEOPLE, **budget))
+    budget = {name: changed.pop(name) for name in list(changed) if hasattr(BUDGET, name)}
+    profile = replace(PROFILE, **changed)
     augmentation = Augmentation(views=profile.views, zoom=profile.zoom, seed=profile.seed)
     features = Features("VGG16", of["exp1"], weights, backbone, augmentation, lambda: backbone.drawn)
-    return people.train(of, {"VGG16": features}, profile=profile), backbone
+    return people.train(of, {"VGG16": features}, profile=profile, budget=replace(BUDGET, **budget)), backbone
 
 
 def scores(trained: training.Trained) -> list:

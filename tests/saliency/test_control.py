@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitolib import bank, networks, patches, people, settings, transfer, weights
+from mitolib import bank, networks, patches, people, saliency, settings, transfer, weights
 from mitolib.heads import p_patient
 from mitolib.people import models
 from mitolib.saliency import control
@@ -57,16 +57,13 @@ def task(rng) -> transfer.Task:
     return transfer.Task(table, rng.integers(0, 256, (32, 224, 224, 1), dtype=np.uint8), EXP1, "pictures")
 
 
-def with_draws(n: int) -> settings.Profile:
-    return replace(PROFILE, saliency=replace(PROFILE.saliency, label_draws=n))
-
-
 def built(task, n_draws: int = 1, **more) -> control.Networks:
-    return control.build_networks({"exp1": task} | more, profile=with_draws(n_draws), brief=people.Head)
+    budget = replace(saliency.BUDGETS["smoke"], label_draws=n_draws)
+    return control.build_networks({"exp1": task} | more, profile=PROFILE, budget=budget, brief=people.Head)
 
 
 def train(task, *, draw=1, labels=None, profile=PROFILE) -> transfer.TrainedHead:
-    labels = control.permuted(task, profile=with_draws(2))[0] if labels is None else labels
+    labels = control.permuted(task, n=2, seed=PROFILE.seed)[0] if labels is None else labels
     return control.train_permuted(task, labels, draw=draw, profile=profile, brief=people.Head)
 
 
@@ -125,7 +122,7 @@ def test_another_draw_or_another_augmentation_is_another_unit(task, change):
 
 
 def test_which_labels_were_dealt_to_whom_is_in_the_key(task):
-    first, second = control.permuted(task, profile=with_draws(2))
+    first, second = control.permuted(task, n=2, seed=PROFILE.seed)
     assert train(task, labels=first).key != train(task, labels=second).key
 
 

@@ -12,15 +12,15 @@ import pytest
 
 from mitolib import claims, own_data, saliency, transfer, units
 from mitolib.saliency import fits, localisation, measurements, methods, perturbation
+from mitolib.saliency.budget import Budget
 from mitolib.saliency.control import POOLED, Networks
 from mitolib.saliency.maps import enlarge, unit
 from mitolib.saliency.network import PERMUTED, UNTRAINED, Network
 from mitolib.saliency.randomisation import similarity
 from mitolib.saliency.truth import HeldOutPatches
-from mitolib.settings import SaliencyBudget
 from mitolib.study import EXP1, EXP2, Experiment
 
-BUDGET = SaliencyBudget(patches=4, altered=2, samples=1, fibres=4, shares=(0.25,), redraws=2, label_draws=2)
+BUDGET = Budget(patches=4, altered=2, samples=1, fibres=4, shares=(0.25,), redraws=2, label_draws=2)
 GALLERY = methods.methods_named(("saliency",))
 SUBJECTS = list("ABCA")
 
