@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from mitolib.settings import LABELS
@@ -103,22 +102,6 @@ def _position(model: keras.Model, name: str) -> int:
     if name not in names:
         raise ValueError(f"{model.name} has no layer {name!r}; it has {', '.join(names)}.")
     return names.index(name)
-
-
-def summary(model: keras.Model) -> pd.DataFrame:
-    """One row per layer: layer, type, output (shape without the batch), parameters, trained."""
-    return pd.DataFrame(
-        [
-            {
-                "layer": layer.name,
-                "type": type(layer).__name__,
-                "output": " x ".join(str(n) for n in layer.output.shape[1:]),
-                "parameters": layer.count_params(),
-                "trained": bool(layer.trainable_weights),
-            }
-            for layer in model.layers
-        ]
-    )
 
 
 def parameter_counts(model: keras.Model) -> dict[str, int]:

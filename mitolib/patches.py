@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ import pandas as pd
 from mitolib.cohort import CohortError, Section
 from mitolib.progress import track
 from mitolib.settings import DATA
-from mitolib.study import Experiment
 
 CACHE = DATA / "cache"
 TISSUE_CELL_PX = 16  # fine enough for a cleft, coarse enough to smooth shot noise
@@ -45,18 +44,6 @@ def grid(sections: Sequence[Section], *, size_px: int = 512, stride_px: int) -> 
             for x in range(0, section.width_px - size_px + 1, stride_px)
         ]
     return pd.DataFrame(rows, columns=["section", "subject", "label", "y", "x", "size"])
-
-
-def count(cohorts: Mapping[str, Sequence[Section]], experiments: Sequence[Experiment]) -> pd.DataFrame:
-    """Patches of each class: a row for each label, columns (experiment, key of `cohorts`). CohortError as in `grid`."""
-    columns = {
-        (experiment.name, name): grid(
-            sections, size_px=experiment.patch_px, stride_px=experiment.stride_px
-        ).value_counts("label")
-        for experiment in experiments
-        for name, sections in cohorts.items()
-    }
-    return pd.DataFrame(columns)
 
 
 def tissue(table: pd.DataFrame, sections: Sequence[Section], protein: str) -> pd.Series:

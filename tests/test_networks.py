@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from mitolib import networks
+from mitolib import figures, networks
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_model_is_flat_so_that_layers_are_found_by_name(vgg16):
 
 
 def test_the_summary_adds_up(vgg16):
-    table = networks.summary(vgg16)
+    table = figures.training.summary(vgg16)
     assert table["parameters"].sum() == 20_125_634
     assert table.loc[table["trained"], "parameters"].sum() == 5_410_946
 

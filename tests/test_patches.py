@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitolib import cohort, patches
+from mitolib import cohort, figures, patches
 from mitolib.cohort import CohortError, Section
 from mitolib.study import EXP1, EXP2
 
@@ -17,7 +17,7 @@ def test_the_published_section_sizes_give_the_published_patch_counts(stride_px, 
 
 
 def test_patches_are_counted_for_each_experiment_and_cohort():
-    counted = patches.count({"published sizes": cohort.published_sections()}, [EXP1, EXP2])
+    counted = figures.cohort.patch_counts({"published sizes": cohort.published_sections()}, [EXP1, EXP2])
     assert counted["exp1", "published sizes"].to_dict() == {"control": 276, "patient": 938}
     assert counted["exp2", "published sizes"].to_dict() == {"control": 228, "patient": 721}
 

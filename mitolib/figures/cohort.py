@@ -18,9 +18,22 @@ from pandas.io.formats.style import Styler
 from mitolib import paper, patches
 from mitolib.cohort import Section, read_truth
 from mitolib.figures.style import DEFICIENCY_COLOURS
+from mitolib.study import Experiment
 
 TRUTH_SHOWN = ("P03", "P07", "P08")  # few fibres deficient, complex I, and both complexes
 WIDTH_IN = 8  # of the page
+
+
+def patch_counts(cohorts: Mapping[str, Sequence[Section]], experiments: Sequence[Experiment]) -> pd.DataFrame:
+    """Patches of each class: a row for each label, columns (experiment, key of `cohorts`). Raises as `patches.grid`."""
+    columns = {
+        (experiment.name, name): patches.grid(
+            sections, size_px=experiment.patch_px, stride_px=experiment.stride_px
+        ).value_counts("label")
+        for experiment in experiments
+        for name, sections in cohorts.items()
+    }
+    return pd.DataFrame(columns)
 
 
 def image(image_yx: np.ndarray, *, ax: Axes, title: str = "", cmap: str = "gray") -> Axes:

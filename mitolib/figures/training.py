@@ -19,14 +19,32 @@ from mitolib.figures.cohort import image
 from mitolib.figures.style import FROZEN, LABEL_COLOURS, TRAINED
 from mitolib.settings import LABELS, Profile
 
-if TYPE_CHECKING:  # importing it takes TensorFlow
+if TYPE_CHECKING:  # importing these takes TensorFlow
+    import keras
+
     from mitolib.transfer import TrainedHead
+
+
+def summary(model: keras.Model) -> pd.DataFrame:
+    """One row per layer: layer, type, output (shape without the batch), parameters, trained."""
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer.name,
+                "type": type(layer).__name__,
+                "output": " x ".join(str(n) for n in layer.output.shape[1:]),
+                "parameters": layer.count_params(),
+                "trained": bool(layer.trainable_weights),
+            }
+            for layer in model.layers
+        ]
+    )
 
 
 def layers(summary: pd.DataFrame, *, ax: Axes) -> Axes:
     """A model's layers from input to output: parameters as bars (log scale), shape of each stage's output.
 
-    summary: columns layer, type, output, parameters, trained. Frozen layers are drawn together by stage
+    summary: of `summary`. Frozen layers are drawn together by stage
     (`block1`, `conv2`, ...), the head's one by one.
     """
     stage = summary["layer"].where(summary["trained"], summary["layer"].str.split("_").str[0])
