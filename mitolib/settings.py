@@ -58,9 +58,16 @@ class PeopleBudget:
 class WhiteningBudget:
     """How long networks with concept whitening are trained, and on how many folds of people."""
 
-    whole_steps: int  # of a whole network
-    steps: int  # of a last block
-    folds: int  # that are computed, of those that the people are dealt out to
+    steps: int  # of a layer and a classifier on the features of VGG16
+    views: int  # augmented copies of each training patch that VGG16 is shown; 0 trains on the patches as they are
+    folds: int  # of one control and one patient, at most; where there are fewer people, fewer
+    controls: int  # draws of other axes that are taken out in the place of a concept's
+    half_steps: int  # of a whole ResNet-18 on pictures of half the side, at most
+    whole_steps: int  # then on whole ones, at most
+    look_every: int  # steps between two looks at its validation loss
+    patience: int  # looks without a lower validation loss that end a stage
+    trunks: int  # seeds of the whole ResNet-18
+    tail_steps: int  # of a last block of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +129,18 @@ PROFILES = {
             n_seeds=1,
             saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,)),
             people=PeopleBudget(steps=1, batch_size=2, shuffles=2, workers=1),
-            whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
+            whitening=WhiteningBudget(
+                steps=6,
+                views=0,
+                folds=1,
+                controls=2,
+                half_steps=4,
+                whole_steps=1,
+                look_every=4,
+                patience=1,
+                trunks=1,
+                tail_steps=6,
+            ),
         ),
         Profile(
             name="quick",
@@ -134,7 +152,18 @@ PROFILES = {
             n_seeds=1,
             saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,)),
             people=PeopleBudget(steps=5, batch_size=4, shuffles=2, workers=1),
-            whitening=WhiteningBudget(whole_steps=11, steps=6, folds=1),
+            whitening=WhiteningBudget(
+                steps=6,
+                views=0,
+                folds=1,
+                controls=2,
+                half_steps=4,
+                whole_steps=1,
+                look_every=4,
+                patience=1,
+                trunks=1,
+                tail_steps=6,
+            ),
         ),
         Profile(
             name="paper",
@@ -146,7 +175,18 @@ PROFILES = {
             n_seeds=5,
             saliency=SaliencyBudget(patches=24, altered=8, samples=8, fibres=20, shares=(0.1, 0.3, 0.5)),
             people=PeopleBudget(steps=150, batch_size=4, shuffles=20, workers=-1),
-            whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
+            whitening=WhiteningBudget(
+                steps=240,
+                views=8,
+                folds=10,
+                controls=20,
+                half_steps=2400,
+                whole_steps=480,
+                look_every=30,
+                patience=8,
+                trunks=3,
+                tail_steps=200,
+            ),
         ),
     )
 }
