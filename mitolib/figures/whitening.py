@@ -61,18 +61,6 @@ def cosines(matrix: pd.DataFrame, *, ax: Axes, title: str = "") -> Axes:
     return ax
 
 
-def concept_scores(scores: pd.DataFrame, *, ax: Axes) -> Axes:
-    """The score of every patch on each axis, by class. scores: columns axis, label, score."""
-    sns.stripplot(
-        scores, x="axis", y="score", hue="label", palette=LABEL_COLOURS, hue_order=list(LABELS), dodge=True,
-        size=3, alpha=0.6, ax=ax,
-    )  # fmt: skip
-    ax.set_xlabel("axis of")
-    ax.set_ylabel("score of the patch")
-    ax.legend(frameon=False, fontsize=8, title=None, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return ax
-
-
 def trajectories(ranks: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
     """The way of each sample through the layers, one panel per label, on the two axes of that label's concept and the
     other's: percentile rank among the patches; from an open circle to the head of an arrow.
@@ -99,16 +87,6 @@ def trajectories(ranks: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]
     return axes
 
 
-def by_arm(values: pd.DataFrame, *, level: float, ax: Axes) -> Axes:
-    """A dot for each seed, a row for each arm. values: columns arm, value; dashed: `level`."""
-    sns.stripplot(values, x="value", y="arm", color="#0072B2", size=5, alpha=0.7, jitter=0, ax=ax)
-    ax.axvline(level, color="black", linestyle="--", linewidth=0.8)
-    ax.set_ylabel("")
-    ax.grid(axis="y", color="#eeeeee")
-    ax.set_axisbelow(True)
-    return ax
-
-
 def detectors(aucs: Mapping[str, Mapping[str, Mapping[str, Estimate]]], *, fig: Figure) -> Figure:
     """How well each concept is found, a panel for each kind of picture: AUC with its interval; dashed: chance.
 
@@ -127,7 +105,7 @@ def detectors(aucs: Mapping[str, Mapping[str, Mapping[str, Estimate]]], *, fig: 
 
 
 def latent(stages: Mapping[str, np.ndarray], group: np.ndarray, *, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Points of two neurons, one stage on each axis: spread as an ellipse, the directions of the concepts' means as arrows.
+    """Points of two neurons, one stage on each axis: an ellipse for the spread, arrows in the directions of the means.
 
     stages: title -> (N, 2) points; group: (N,) names, keys of GROUP_STYLES.
     """

@@ -168,13 +168,14 @@ def train_on_vgg16(
             chapter=CHAPTER,
             depends=depends | {"arm": ON_VGG16[arm].depends},
             prepare=features.prepare,
-            precision=_precision_of_features,
+            precision=precision_of_features,
         )
         trained[arm] = {seed: Evaluated(features.pictures, tested, fits, place) for place, seed in enumerate(seeds)}
     return trained
 
 
-def _precision_of_features() -> str:
+def precision_of_features() -> str:
+    """Of the arithmetic below the cut."""
     from mitolib import bank  # TensorFlow, which kept units do not need
 
     return bank.precision()
@@ -395,7 +396,7 @@ def train_pair(
         | {"train": digest(rows["train"]), "concepts": of_concepts(concepts), "budget": of_budget(budget)}
         | {"arm": ON_VGG16[PAIR_ARM].depends, "positions": N_POSITIONS},
         prepare=features.prepare,
-        precision=_precision_of_features,
+        precision=precision_of_features,
     )
 
 

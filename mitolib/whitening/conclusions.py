@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mitolib import claims
-from mitolib.claims import Claim, above
+from mitolib.claims import Claim, above, answer
 from mitolib.metrics import Estimate
 from mitolib.whitening.training import ON_VGG16
 
@@ -16,7 +15,7 @@ PEOPLE = {"published": "the test patches of the published split", "unseen": "pat
 OPPOSITE = -0.9  # cosine of two concepts below which two axes at a right angle cannot both follow
 
 
-def of_chapter(record: Mapping[str, Any]) -> list[Claim]:
+def claims(record: Mapping[str, Any]) -> list[Claim]:
     """The claims that a results file can answer: on people not seen only where there were enough people."""
     asked = [split for split in ("unseen", "published") if record["vgg16"].get(split)]
     honest = asked[0]
@@ -34,8 +33,8 @@ def of_chapter(record: Mapping[str, Any]) -> list[Claim]:
 
 def answered(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The `claims` entry of a results file: name -> verdict and sentence."""
-    answers = [claims.answer(claim, {CHAPTER: record}) for claim in of_chapter(record)]
-    return {answer.name: {"verdict": answer.verdict, "sentence": answer.sentence} for answer in answers}
+    answers = [answer(claim, {CHAPTER: record}) for claim in claims(record)]
+    return {found.name: {"verdict": found.verdict, "sentence": found.sentence} for found in answers}
 
 
 def _place(split: str, arm: str, *keys: str) -> str:

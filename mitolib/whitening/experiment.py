@@ -19,7 +19,7 @@ from mitolib.metrics import Estimate
 from mitolib.own_data import LeftOut
 from mitolib.settings import LABELS
 from mitolib.units import Units
-from mitolib.whitening import concepts, conclusions, over_people
+from mitolib.whitening import concepts, over_people
 from mitolib.whitening.arms import (
     OPPOSITES,
     PLACES,
@@ -32,6 +32,7 @@ from mitolib.whitening.arms import (
     train_on_vgg16,
     train_pair,
 )
+from mitolib.whitening.conclusions import answered, claims
 from mitolib.whitening.measures import REPORTED
 from mitolib.whitening.sentences import numbered, too_few_people
 from mitolib.whitening.training import ARMS, ON_VGG16, WITHOUT
@@ -42,6 +43,7 @@ __all__ = [
     "OTHERS",
     "PUBLISHED",
     "UNSEEN",
+    "WITH_PAPER_HEAD",
     "ConceptPair",
     "Evaluated",
     "answered",
@@ -50,6 +52,7 @@ __all__ = [
     "by_class",
     "by_split",
     "by_trunks",
+    "claims",
     "compared",
     "compared_trunks",
     "concept_pair",
@@ -64,13 +67,11 @@ __all__ = [
     "of_trunks",
     "pair_positions",
     "paper_comparison",
-    "percentiles",
     "place_layers",
     "ranks_by_layer",
     "reported",
     "rises",
     "score_table",
-    "seed_values",
     "train_arms",
     "train_on_vgg16",
     "train_pair",
@@ -80,6 +81,7 @@ __all__ = [
 
 MAIN = (WITHOUT, "ZCA", "A", "D2", "E2")  # arms on VGG16 with every seed, also on people not seen
 OTHERS = tuple(name for name in ON_VGG16 if name not in MAIN)  # with one seed, on the published split
+WITH_PAPER_HEAD = (WITHOUT, "A", "E2")  # with one seed, on the published split
 UNSEEN = "people not seen"  # name of the ten folds
 MOST_SHOWN = 50  # test patches of a contact sheet
 LEAST_TISSUE = 0.5  # share of a patch on a contact sheet
@@ -94,11 +96,6 @@ LADDER = {  # what is shown of every arm's layer, mean over seeds and folds -> i
 }
 
 Results = Mapping[str, Mapping[str, Any]]  # arm -> its entry in the results file
-
-
-def answered(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The `claims` entry of the results file, see `conclusions.answered`."""
-    return conclusions.answered(record)
 
 
 def findings(answers: Mapping[str, Mapping[str, str]]) -> str:
@@ -268,12 +265,6 @@ def reported(evaluated: Evaluated) -> dict[str, object]:
     return {name: evaluated.reports[0][name] for name in REPORTED}
 
 
-def seed_values(entries: Results, measure: str) -> pd.DataFrame:
-    """A score of every seed, a row for each arm and seed: arm (with what it is), value. entries: of `compared`."""
-    rows = [(_named(name), of[measure]) for name, entry in entries.items() for of in entry["seeds"].values()]
-    return pd.DataFrame(rows, columns=["arm", "value"])
-
-
 # Which patches an axis holds for its own, and how.
 
 
@@ -301,16 +292,6 @@ def best_counts(table: pd.DataFrame, best: Mapping[str, np.ndarray]) -> pd.DataF
         for label, rows in best.items()
     }
     return pd.DataFrame(counts).T.rename_axis("axis of")
-
-
-def percentiles(evaluated: Evaluated) -> pd.DataFrame:
-    """A row per tested patch and axis: label, axis, score, as its percentile rank among the tested patches.
-
-    Ranks, since scores have no unit, and those of a layer that whitens badly are beyond any axis of a figure.
-    """
-    ranks = pd.DataFrame(evaluated.of_patches("axis_scores").T, columns=LABELS).rank(pct=True) * 100
-    ranks["label"] = [LABELS[label] for label in evaluated.labels]
-    return ranks.melt("label", var_name="axis", value_name="score")
 
 
 def ranks_by_layer(placed: Units) -> pd.DataFrame:

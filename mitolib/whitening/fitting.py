@@ -72,9 +72,9 @@ def budgets(
 
     Numbers of steps that are None are the profile's; trunk_steps: of each of the two stages, at most.
     """
-    on_features = Budget(
-        steps=steps or profile.steps, batch_size=32, learning_rate=0.01, optimizer="AdamW", equal_parts=True
-    )
+    steps, tail_steps = steps or profile.steps, tail_steps or profile.tail_steps
+    arms = {"batch_size": 32, "learning_rate": 0.01, "equal_parts": True}
+    on_features = Budget(steps=steps, optimizer="AdamW", every=_every(steps), **arms)
     whole = UntilFlat(
         half_steps=trunk_steps or profile.half_steps,
         whole_steps=trunk_steps or profile.whole_steps,
@@ -82,8 +82,12 @@ def budgets(
         patience=profile.patience,
         precision=precision(),
     )
-    tail = Budget(steps=tail_steps or profile.tail_steps, batch_size=32, learning_rate=0.01, equal_parts=True)
-    return on_features, whole, tail
+    return on_features, whole, Budget(steps=tail_steps, every=_every(tail_steps), **arms)
+
+
+def _every(steps: int) -> int:
+    """Steps between two rounds: so many that there is one in the shortest training."""
+    return max(1, min(Budget.every, steps // 2))
 
 
 @cache

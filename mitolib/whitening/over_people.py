@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.random import Generator
-from scipy.stats import binomtest
 
 from mitolib import metrics
 from mitolib.metrics import LEAST_SUBJECTS, Estimate
@@ -26,7 +25,7 @@ def balanced(values: np.ndarray, labels: np.ndarray, subjects: Sequence[str], *,
     """The mean over the classes of the mean of (N,) values over their patches, with its 95 % interval over people.
 
     Of a share of patches called rightly it is the balanced accuracy. Where all values are 1, so that no draw differs,
-    the interval is the exact one of Clopper and Pearson for that many people; where they are equal otherwise, or people
+    the interval is that of `detection.perfect`; where they are equal otherwise, or people
     are fewer than three, there is none.
     """
     names, owner = np.unique(np.asarray(subjects), return_inverse=True)
@@ -36,8 +35,7 @@ def balanced(values: np.ndarray, labels: np.ndarray, subjects: Sequence[str], *,
     if len(names) < LEAST_SUBJECTS:
         return Estimate(value, n=len(values))
     if np.ptp(values) == 0:
-        exact = binomtest(len(names), len(names)).proportion_ci(confidence_level=0.95, method="exact")
-        return Estimate(value, (float(exact.low), float(exact.high)) if value == 1 else None, n=len(values))
+        return Estimate(value, detection.perfect(len(names)) if value == 1 else None, n=len(values))
     drawn = [people[rng.integers(len(people), size=(DRAWS, len(people)))] for people in of_class]
     means = np.mean([sums[people].sum(1) / sizes[people].sum(1) for people in drawn], axis=0)
     return Estimate(value, tuple(np.percentile(means, [2.5, 97.5]).tolist()), n=len(values))

@@ -92,15 +92,6 @@ def _maps(whole: resnet.ResNet18, patches_nhwc: np.ndarray, label: str) -> Tenso
     return outputs(resnet.divide(whole)[0], pictures(patches_nhwc), np.arange(len(patches_nhwc)), label)
 
 
-def extend(known: Network, more: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, np.ndarray]]:
-    """The network with the maps of further pictures behind those it has, and their rows. more: name -> (N, H, W, 1)."""
-    maps, rows, end = [known.maps_nchw], {}, len(known.maps_nchw)
-    for name, patches_nhwc in more.items():
-        maps.append(_maps(known.whole, patches_nhwc, name))
-        rows[name] = np.arange(end, end := end + len(patches_nhwc))
-    return Network(known.whole, torch.cat(maps)), rows
-
-
 def of_concepts(concepts: Mapping[str, np.ndarray]) -> dict[str, str]:
     """concept, in the order of the axes -> digest of the rows that show it."""
     return {name: digest(rows) for name, rows in concepts.items()}
