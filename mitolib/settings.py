@@ -61,7 +61,7 @@ class WhiteningBudget:
     steps: int  # of a layer and a classifier on the features of VGG16
     views: int  # augmented copies of each training patch that VGG16 is shown; 0 trains on the patches as they are
     folds: int  # of one control and one patient, at most; where there are fewer people, fewer
-    controls: int  # draws of other axes that are taken out in the place of a concept's
+    controls: int  # permutations of the axes of concepts, of others, and of all others, for their importance
     half_steps: int  # of a whole ResNet-18 on pictures of half the side, at most
     whole_steps: int  # then on whole ones, at most
     look_every: int  # steps between two looks at its validation loss
@@ -179,7 +179,7 @@ PROFILES = {
                 steps=240,
                 views=8,
                 folds=10,
-                controls=20,
+                controls=10,
                 half_steps=2400,
                 whole_steps=480,
                 look_every=30,

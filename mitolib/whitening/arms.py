@@ -267,11 +267,11 @@ def measured(
 ) -> dict[str, Any]:
     """What a unit keeps of one training, of its N test patches; an arm without a whitening layer has no axes.
 
-    log_odds (N,) of "patient", as it is; with the k axes of the concepts taken out, `without_axes`; with all others
-    taken out, `only_axes`; and with k others, drawn `controls` times, `without_others` (controls, N). axis_scores
-    (N, k). All are float16. report; geometry of the training patches, for arms of OPPOSITES; loss, the mean over the
-    first and over the last tenth of the steps; alignment in the last round. Raises ValueError for a concept that shows
-    tested patches.
+    log_odds (N,) of "patient", as it is; and (controls, N) with axes permuted among the patches, drawn `controls`
+    times: the k axes of the concepts, `permuted_axes`; k others, `permuted_others`; all others, `axes_alone`.
+    axis_scores (N, k). All are float16. report; geometry of the training patches, for arms of OPPOSITES; loss, the mean
+    over the first and over the last tenth of the steps; alignment in the last round. Raises ValueError for a concept
+    that shows tested patches.
     """
     refuse_tested(concepts, rows["test"])
     tested = rows["test"]
@@ -285,25 +285,31 @@ def measured(
     if not (n_axes := getattr(layer, "n_concepts", 0)):
         logits = outputs(trained.model, inputs, tested)
         return kept | {"log_odds": _half((logits[:, 1] - logits[:, 0]).numpy())}
-    removed = taken_out(n_axes, layer.n_channels, controls, rng=np.random.default_rng(seed))
-    as_it_is, without_axes, only_axes, *without_others = measures.answers_without(trained, inputs, tested, removed)
+    rng = np.random.default_rng(seed)
+    drawn = permutations(n_axes, layer.n_channels, len(tested), controls, rng=rng)
+    for name, permuted in drawn.items():
+        kept[name] = _half(measures.answers_permuted(trained, inputs, tested, permuted))
     return kept | {
-        "log_odds": _half(as_it_is),
-        "without_axes": _half(without_axes),
-        "only_axes": _half(only_axes),
-        "without_others": _half(np.stack(without_others)),
+        "log_odds": kept["log_odds"][0],
         "axis_scores": _half(alignment.concept_scores(trained.model, batches(inputs, tested))),
     }
 
 
-def taken_out(n_axes: int, n_channels: int, controls: int, *, rng: Generator) -> list[np.ndarray]:
-    """Axes that are taken out in turn: none, those of concepts, all others, and `controls` draws of as many others.
+def permutations(
+    n_axes: int, n_channels: int, n: int, controls: int, *, rng: Generator
+) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Axes and the order of n patches: none; and `controls` times those of concepts, as many others, and all others.
 
-    Where fewer others are there, all of them.
+    Where fewer others are there than concepts, all of them.
     """
     axes, others = np.arange(n_axes), np.arange(n_axes, n_channels)
     size = min(n_axes, len(others))
-    return [axes[:0], axes, others, *(rng.choice(others, size, replace=False) for _ in range(controls))]
+    drawn = {"log_odds": [(axes[:0], np.arange(n))], "permuted_axes": [], "permuted_others": [], "axes_alone": []}
+    for _ in range(controls):
+        drawn["permuted_axes"].append((axes, rng.permutation(n)))
+        drawn["permuted_others"].append((rng.choice(others, size, replace=False), rng.permutation(n)))
+        drawn["axes_alone"].append((others, rng.permutation(n)))
+    return drawn
 
 
 def _ends(loss: np.ndarray) -> list[float]:

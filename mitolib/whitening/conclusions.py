@@ -17,14 +17,13 @@ OPPOSITE = -0.9  # cosine of two concepts below which two axes at a right angle 
 
 def claims(record: Mapping[str, Any]) -> list[Claim]:
     """The claims that a results file can answer: on people not seen only where there were enough people."""
-    asked = [split for split in ("unseen", "published") if record["vgg16"].get(split)]
-    honest = asked[0]
-    there = [arm for arm in TURNED if arm in record["vgg16"][honest]]
+    asked = [split for split in ("published", "unseen") if record["vgg16"].get(split)]
+    honest = asked[-1]
     return [
-        *(_runs_through_axes(arm, honest) for arm in there),
-        *(_needs_axes(arm, honest) for arm in there),
-        *(_method_code_or_concepts(split) for split in reversed(asked)),
-        *(_whitening_costs(split) for split in reversed(asked)),
+        *(_method_code_or_concepts(split) for split in asked),
+        *(_runs_through_axes(arm, honest) for arm in TURNED),
+        *(_needs_axes(arm, honest) for arm in TURNED[:2]),
+        *(_whitening_costs(split) for split in asked),
         _opposite(),
         _no_shortcut(),
         _above_majority(),
@@ -46,28 +45,29 @@ def _named(arm: str) -> str:
 
 
 def _runs_through_axes(arm: str, split: str) -> Claim:
-    rises = (
-        "without them the cross-entropy on {where} rises by {rise}, without as many other axes by {others}: {more} more"
+    """Permutation importance, whatever the answer is worth: do the log-odds move more than with other axes?"""
+    subject = f"the answer of {_named(arm)} runs through the axes of its concepts more than through others"
+    moves = (
+        f"on {PEOPLE[split]}, permuting them moves the log-odds by {{shift}} of their standard deviation, permuting as "
+        "many others by {others}"
     )
-    rises = rises.replace("{where}", PEOPLE[split])
     return Claim(
         name=f"answer-runs-through-axes-{arm}",
         reads={
-            "rise": _place(split, arm, "importance", "rise"),
-            "others": _place(split, arm, "importance", "rise_others"),
-            "more": _place(split, arm, "importance", "rise_more"),
+            "shift": _place(split, arm, "importance", "shift"),
+            "others": _place(split, arm, "importance", "shift_others"),
+            "more": _place(split, arm, "importance", "shift_more"),
         },
-        predicate=lambda rise, others, more: above(more, 0),
-        holds=f"The answer of {_named(arm)} runs through the axes of its concepts more than through others: {rises}.",
-        fails=f"The answer of {_named(arm)} does not run through the axes of its concepts more than through others: "
-        f"{rises}.",
-        open=f"Whether the answer of {_named(arm)} runs through the axes of its concepts more than through others is "
-        f"open: {rises}.",
+        predicate=lambda shift, others, more: above(more, 0),
+        holds=f"{_capital(subject)}: {moves}.",
+        fails=f"{_capital(subject.replace('runs', 'does not run'))}: {moves}.",
+        open=f"Whether {subject} is open: {moves}.",
     )
 
 
 def _needs_axes(arm: str, split: str) -> Claim:
-    falls = "without them its balanced accuracy falls by {fall}, without as many other axes by {others}"
+    subject = f"{_named(arm)} needs the axes of its concepts to call {PEOPLE[split]} rightly"
+    falls = "permuting them lowers its balanced accuracy by {fall}, permuting as many others by {others}"
     return Claim(
         name=f"answer-needs-axes-{arm}",
         reads={
@@ -76,10 +76,14 @@ def _needs_axes(arm: str, split: str) -> Claim:
             "more": _place(split, arm, "importance", "fall_more"),
         },
         predicate=lambda fall, others, more: above(more, 0),
-        holds=f"{_named(arm)} needs the axes of its concepts to call {PEOPLE[split]} rightly: {falls}.",
-        fails=f"{_named(arm)} does not need the axes of its concepts to call {PEOPLE[split]} rightly: {falls}.",
-        open=f"Whether {_named(arm)} needs the axes of its concepts to call {PEOPLE[split]} rightly is open: {falls}.",
+        holds=f"{subject}: {falls}.",
+        fails=f"{subject.replace('needs', 'does not need')}: {falls}.",
+        open=f"Whether {subject} is open: {falls}.",
     )
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _method_code_or_concepts(split: str) -> Claim:
@@ -143,19 +147,21 @@ def _opposite() -> Claim:
 
 
 def _no_shortcut() -> Claim:
-    found = "taking the concept axes out raises its cross-entropy by {open_rise}, in the block by {rise}"
+    subject = "the answer of the ResNet-18 depends more on the axes of the concepts where no shortcut passes the layer"
+    moves = (
+        "permuting them moves the log-odds by {open_shift} of their standard deviation there, by {shift} in the block"
+    )
     return Claim(
-        name="shortcut-passes-the-axes-by",
+        name="answer-depends-more-on-axes-without-shortcut",
         reads={
-            "rise": f"{CHAPTER} resnet18.E2.importance.rise",
-            "open_rise": f"{CHAPTER} resnet18.G.importance.rise",
-            "more": f"{CHAPTER} differences.resnet18.G_less_E2_rise",
+            "shift": f"{CHAPTER} resnet18.E2.importance.shift",
+            "open_shift": f"{CHAPTER} resnet18.G.importance.shift",
+            "more": f"{CHAPTER} differences.resnet18.G_less_E2_shift",
         },
-        predicate=lambda rise, open_rise, more: above(more, 0),
-        holds=f"In the ResNet-18 the answer passes the axes by where a shortcut lets it: with no shortcut, {found}.",
-        fails=f"In the ResNet-18 the answer depends no more on the axes where no shortcut passes: there, {found}.",
-        open="Whether the answer of the ResNet-18 passes the axes by through the shortcut is open: with no shortcut, "
-        f"{found}.",
+        predicate=lambda shift, open_shift, more: above(more, 0),
+        holds=f"{_capital(subject)}: {moves}.",
+        fails=f"{_capital(subject.replace('depends more', 'does not depend more'))}: {moves}.",
+        open=f"Whether {subject} is open: {moves}.",
     )
 
 

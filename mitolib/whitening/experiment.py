@@ -34,7 +34,7 @@ from mitolib.whitening.arms import (
 )
 from mitolib.whitening.conclusions import answered, claims
 from mitolib.whitening.measures import REPORTED
-from mitolib.whitening.sentences import numbered, too_few_people
+from mitolib.whitening.sentences import numbered
 from mitolib.whitening.training import ARMS, ON_VGG16, WITHOUT
 from mitolib.whitening.trunks import Trunk
 
@@ -70,8 +70,8 @@ __all__ = [
     "place_layers",
     "ranks_by_layer",
     "reported",
-    "rises",
     "score_table",
+    "shifts",
     "train_arms",
     "train_on_vgg16",
     "train_pair",
@@ -155,20 +155,24 @@ def by_trunks(trained: Sequence[Arms]) -> Arms:
 
 
 def of_trunks(trained: Arms, *, seed: int) -> dict[str, Estimate]:
-    """Of the ResNet-18: how much more the cross-entropy rises without the concept axes where no shortcut passes."""
+    """Of the ResNet-18: how much further permuting the concept axes moves the answer where no shortcut passes."""
     return {
-        "G_less_E2_rise": over_people.difference_of_rises(trained["G"], trained["E2"], rng=np.random.default_rng(seed))
+        "G_less_E2_shift": over_people.difference_of_shifts(
+            trained["G"], trained["E2"], rng=np.random.default_rng(seed)
+        )
     }
 
 
 def importance_table(by_split: Mapping[str, Results]) -> pd.DataFrame:
     """Whether answers run through the axes, a row for each split and whitened arm: estimates as text."""
     columns = {
-        "rise": "cross-entropy rises without the axes",
-        "rise_others": "without as many others",
-        "fall": "balanced accuracy falls without the axes",
-        "fall_others": "without as many others ",
-        "only": "balanced accuracy by the axes alone",
+        "shift": ("log-odds move by, in their sd", "concept axes"),
+        "shift_others": ("log-odds move by, in their sd", "as many others"),
+        "rise": ("cross-entropy rises by", "concept axes"),
+        "rise_others": ("cross-entropy rises by", "as many others"),
+        "fall": ("balanced accuracy falls by", "concept axes"),
+        "fall_others": ("balanced accuracy falls by", "as many others"),
+        "alone": ("balanced accuracy", "all others"),
     }
     rows = {
         (split, _named(name)): {title: str(entry["importance"][key]) for key, title in columns.items()}
@@ -179,24 +183,24 @@ def importance_table(by_split: Mapping[str, Results]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(["tested on", "arm"])
 
 
-def rises(entries: Results) -> dict[str, dict[str, Estimate]]:
-    """For `figures.estimates.intervals`: which axes were taken out -> arm -> rise of the cross-entropy."""
-    titles = {"rise": "axes of the concepts", "rise_others": "as many other axes"}
+def shifts(entries: Results) -> dict[str, dict[str, Estimate]]:
+    """For `figures.estimates.intervals`: which axes were permuted -> arm -> how far the log-odds move."""
+    titles = {"shift": "axes of the concepts", "shift_others": "as many other axes"}
     return {
         title: {_named(name): entry["importance"][key] for name, entry in entries.items() if entry["importance"]}
         for key, title in titles.items()
     }
 
 
-def score_table(by_split: Mapping[str, Results], *, people: int) -> pd.DataFrame | LeftOut:
-    """Balanced accuracy, accuracy and AUC of each arm under each split, and its difference from no layer, as text.
+def score_table(by_split: Mapping[str, Results], *, against: str = "no layer") -> pd.DataFrame:
+    """Balanced accuracy, accuracy and AUC of each arm under each split, and its difference from one, as text.
 
-    Or why there is nothing. people: in the smaller class.
+    against: what that one is called.
     """
     rows = {
         (split, _named(name)): {
             "balanced accuracy": str(entry["balanced_accuracy"]),
-            "less no layer": str(entry["less_without"] or "-"),
+            f"less {against}": str(entry["less_without"] or "-"),
             "sd over seeds": "-" if entry["sd_over_seeds"] is None else f"{entry['sd_over_seeds']:.3f}",
             "accuracy": str(entry["accuracy"]),
             "majority-class baseline": f"{entry['majority_baseline']:.2f}",
@@ -205,7 +209,7 @@ def score_table(by_split: Mapping[str, Results], *, people: int) -> pd.DataFrame
         for split, entries in by_split.items()
         for name, entry in entries.items()
     }
-    return pd.DataFrame(rows).T.rename_axis(["tested on", "arm"]) if rows else too_few_people(people)
+    return pd.DataFrame(rows).T.rename_axis(["tested on", "arm"])
 
 
 def by_split(by_splits: Mapping[str, Results]) -> dict[str, dict[str, Estimate]]:

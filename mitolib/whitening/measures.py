@@ -54,30 +54,25 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     return measured
 
 
-def answers_without(trained: Trained, inputs: Inputs, rows: np.ndarray, removed: Sequence[Sequence[int]]) -> np.ndarray:
-    """(len(removed), len(rows)) float32: log-odds of the last of two classes, each time with other axes taken out.
+def answers_permuted(
+    trained: Trained, inputs: Inputs, rows: np.ndarray, permuted: Sequence[tuple[Sequence[int], np.ndarray]]
+) -> np.ndarray:
+    """(len(permuted), len(rows)) float32: log-odds of the last of two classes, each time with other axes permuted.
 
-    removed: lists of axes. What is taken out of an axis is what tells one patch from another on it: at every position
-    it puts out what it gives for the mean of the calibration patches. An empty list is the network as it is.
+    permuted: axes, and the order (len(rows),) in which the patches give them: patch i is read with the whole maps of
+    these axes of patch order[i], and with its own of all others. Nothing of an axis is lost but whose it is.
     """
     model, layer = trained.model, norm_of(trained.model)
-    at_mean = _puts_out_at_mean(layer)
-    log_odds = np.empty((len(removed), len(rows)), np.float32)
+    maps = _maps(layer, model, inputs, rows)
+    log_odds = np.empty((len(permuted), len(rows)), np.float32)
     for start, batch in zip(range(0, len(rows), BATCH), batches(inputs, rows), strict=True):
-        maps = caught_in(model, layer, batch)
-        for i, axes in enumerate(removed):
-            changed = maps.clone()
-            changed[:, list(axes)] = at_mean[list(axes), None, None]
+        own = slice(start, start + len(batch))
+        for i, (axes, order) in enumerate(permuted):
+            changed = maps[own].clone()
+            changed[:, axes] = maps[order[own]][:, axes]
             logits = _with_output(model, layer, batch, changed)
-            log_odds[i, start : start + len(batch)] = (logits[:, 1] - logits[:, 0]).numpy()
+            log_odds[i, own] = (logits[:, 1] - logits[:, 0]).numpy()
     return log_odds
-
-
-def _puts_out_at_mean(layer: nn.Module) -> Tensor:
-    """(C,): an axis of a whitening layer gives its shift where the whitened map is zero; of another layer unknown."""
-    if not isinstance(layer, ConceptWhitening):
-        raise ValueError(f"{type(layer).__name__} has no axes to take out; wanted an arm with a whitening layer.")
-    return torch.zeros(layer.n_channels) if layer.bias is None else layer.bias.detach()
 
 
 def _with_output(model: nn.Module, layer: nn.Module, batch: Tensor, output: Tensor) -> Tensor:

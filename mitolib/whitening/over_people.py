@@ -24,9 +24,9 @@ BySeed = Mapping[int, Evaluated]
 def balanced(values: np.ndarray, labels: np.ndarray, subjects: Sequence[str], *, rng: Generator) -> Estimate:
     """The mean over the classes of the mean of (N,) values over their patches, with its 95 % interval over people.
 
-    Of a share of patches called rightly it is the balanced accuracy. Where all values are 1, so that no draw differs,
-    the interval is that of `detection.perfect`; where they are equal otherwise, or people
-    are fewer than three, there is none.
+    Of a share of patches called rightly it is the balanced accuracy. Where all are, no draw differs, and the
+    interval is that of `detection.perfect`; where no draw differs otherwise, or people are fewer than three, there is
+    none.
     """
     names, owner = np.unique(np.asarray(subjects), return_inverse=True)
     sums, sizes = np.bincount(owner, values), np.bincount(owner)
@@ -34,10 +34,10 @@ def balanced(values: np.ndarray, labels: np.ndarray, subjects: Sequence[str], *,
     value = float(np.mean([sums[people].sum() / sizes[people].sum() for people in of_class]))
     if len(names) < LEAST_SUBJECTS:
         return Estimate(value, n=len(values))
-    if np.ptp(values) == 0:
-        return Estimate(value, detection.perfect(len(names)) if value == 1 else None, n=len(values))
     drawn = [people[rng.integers(len(people), size=(DRAWS, len(people)))] for people in of_class]
     means = np.mean([sums[people].sum(1) / sizes[people].sum(1) for people in drawn], axis=0)
+    if np.ptp(means) < 1e-12:
+        return Estimate(value, detection.perfect(len(names)) if value == 1 else None, n=len(values))
     return Estimate(value, tuple(np.percentile(means, [2.5, 97.5]).tolist()), n=len(values))
 
 
@@ -95,29 +95,38 @@ def difference(of: BySeed, less: BySeed, *, rng: Generator) -> Estimate:
     return _estimate(right(of) - right(less), of, rng)
 
 
-def difference_of_rises(of: BySeed, less: BySeed, *, rng: Generator) -> Estimate:
-    """How much more the cross-entropy of one arm rises without its concept axes than that of another; paired."""
-    rise_of, rise_less = (cross_entropy(one, "without_axes") - cross_entropy(one) for one in (of, less))
-    return _estimate(rise_of - rise_less, of, rng)
+def shift(by_seed: BySeed, name: str) -> np.ndarray:
+    """(N,) how far the log-odds of each tested patch move, over their standard deviation; mean over seeds and draws.
+
+    Of a network that gives all patches one answer it is 0. name: of permuted answers, see `arms.measured`.
+    """
+    of_seeds = []
+    for evaluated in by_seed.values():
+        log_odds = evaluated.of_patches("log_odds")
+        moved, spread = np.abs(evaluated.of_patches(name) - log_odds).mean(axis=0), log_odds.std()
+        of_seeds.append(moved / spread if spread > 0 else 0 * moved)
+    return np.mean(of_seeds, axis=0)
+
+
+def difference_of_shifts(of: BySeed, less: BySeed, *, rng: Generator) -> Estimate:
+    """How much further permuting the concept axes moves the log-odds of one arm than those of another; paired."""
+    return _estimate(shift(of, "permuted_axes") - shift(less, "permuted_axes"), of, rng)
 
 
 def importance(by_seed: BySeed, *, rng: Generator) -> dict[str, Estimate]:
     """Whether the answer runs through the axes of the concepts; of a whitened arm, over all its seeds.
 
-    rise: of the cross-entropy when these axes are taken out; rise_others: when as many others are, mean over draws;
-    rise_more: the first less the second. fall, fall_others and fall_more: the same of the balanced accuracy, which
-    falls. only: the balanced accuracy when all other axes are taken out.
+    Permuted are these axes and, as a control, as many others; `more` is the first less the second. shift, shift_others
+    and shift_more: how far the log-odds move, see `shift`. rise, ...: of the cross-entropy. fall, ...: of the balanced
+    accuracy. alone: the balanced accuracy with all other axes permuted.
     """
-    as_it_is, calls = cross_entropy(by_seed), right(by_seed)
-    rises = {name: cross_entropy(by_seed, name) - as_it_is for name in ("without_axes", "without_others")}
-    falls = {name: calls - right(by_seed, name) for name in ("without_axes", "without_others")}
-    values = {
-        "rise": rises["without_axes"],
-        "rise_others": rises["without_others"],
-        "rise_more": rises["without_axes"] - rises["without_others"],
-        "fall": falls["without_axes"],
-        "fall_others": falls["without_others"],
-        "fall_more": falls["without_axes"] - falls["without_others"],
-        "only": right(by_seed, "only_axes"),
+    measured = {
+        "shift": lambda name: shift(by_seed, name),
+        "rise": lambda name: cross_entropy(by_seed, name) - cross_entropy(by_seed),
+        "fall": lambda name: right(by_seed) - right(by_seed, name),
     }
+    values = {"alone": right(by_seed, "axes_alone")}
+    for name, measure in measured.items():
+        axes, others = measure("permuted_axes"), measure("permuted_others")
+        values |= {name: axes, f"{name}_others": others, f"{name}_more": axes - others}
     return {name: _estimate(of_patches, by_seed, rng) for name, of_patches in values.items()}

@@ -72,22 +72,28 @@ def test_a_difference_is_paired_by_patch(two_seeds, rng):
     assert gap.ci[0] > 0 and np.ptp(gap.ci) < np.ptp(unpaired.ci) * 1.5
 
 
-def test_importance_is_what_the_answer_loses_without_the_axes_beyond_what_it_loses_without_others(rng):
+def test_importance_is_what_permuting_the_axes_does_beyond_what_permuting_others_does(rng):
     answer = 2.0 * SIGNS + rng.normal(0, 0.1, 90)
-    through = evaluated(
-        log_odds=answer, without_axes=0.0 * answer, without_others=np.stack([answer, answer]), only_axes=answer
-    )
+    nothing = np.stack([answer, answer])
+    through = evaluated(log_odds=answer, permuted_axes=0 * nothing, permuted_others=nothing, axes_alone=nothing)
     found = over_people.importance({1: through}, rng=np.random.default_rng(0))
-    assert found["rise_others"].value == 0 and found["fall_others"].value == 0
+    assert found["rise_others"].value == 0 and found["fall_others"].value == 0 and found["shift_others"].value == 0
     p = 1 / (1 + np.exp(-answer))
     weights = np.where(LABELS == 1, 1 / 60, 1 / 30)
     assert found["rise"].value == pytest.approx(np.log(2) - log_loss(LABELS, p, sample_weight=weights), abs=1e-6)
-    assert found["rise_more"].ci[0] > 0 and found["only"].value == 1 and found["fall"].value == 1
-    beside = evaluated(
-        log_odds=answer, without_axes=answer, without_others=np.stack([0 * answer, answer]), only_axes=-answer
-    )
+    of_class = [np.abs(answer[label == LABELS]).mean() for label in (0, 1)]
+    assert found["shift"].value == pytest.approx(np.mean(of_class) / answer.std())
+    assert found["shift_more"].ci[0] > 0 and found["rise_more"].ci[0] > 0
+    assert found["alone"].value == 1 and found["fall"].value == 1
+    mixed = np.stack([0 * answer, answer])
+    beside = evaluated(log_odds=answer, permuted_axes=nothing, permuted_others=mixed, axes_alone=-nothing)
     found = over_people.importance({1: beside}, rng=np.random.default_rng(0))
-    assert found["rise"].value == 0 and found["rise_more"].ci[1] < 0 and found["only"].value == 0
+    assert found["rise"].value == 0 and found["shift_more"].ci[1] < 0 and found["alone"].value == 0
     assert found["fall_others"].value == 0.5, "the mean over draws"
-    gap = over_people.difference_of_rises({1: through}, {1: beside}, rng=np.random.default_rng(0))
+    gap = over_people.difference_of_shifts({1: through}, {1: beside}, rng=np.random.default_rng(0))
     assert gap.ci[0] > 0
+
+
+def test_a_network_with_one_answer_for_all_patches_is_moved_by_nothing():
+    still = evaluated(log_odds=np.ones(90), permuted_axes=np.ones((2, 90)))
+    assert (over_people.shift({1: still}, "permuted_axes") == 0).all()
