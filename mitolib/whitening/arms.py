@@ -21,6 +21,7 @@ from mitolib.settings import LABELS
 from mitolib.units import Units, digest
 from mitolib.whitening import alignment, measures, vgg16
 from mitolib.whitening.fitting import Budget, Inputs, batches, outputs, pictures
+from mitolib.whitening.passes import kept_generators
 from mitolib.whitening.training import ARMS, ON_VGG16, OPEN, Trained, norm_of, placed, train
 from mitolib.whitening.trunks import CHAPTER, Pictures, Trunk, of_budget, of_concepts
 from mitolib.whitening.vgg16 import Features
@@ -193,20 +194,21 @@ def _fit_on_vgg16(
     *,
     label: str,
 ) -> dict[str, Any]:
-    torch.manual_seed(seed)  # of dropout
-    trained = train(
-        ON_VGG16[arm],
-        vgg16.tail(head, len(LABELS), seed=seed),
-        features.maps,
-        features.labels,
-        rows["train"],
-        concepts,
-        learnt=features.training_rows(rows["train"]),
-        statistics=features.statistics(rows["train"]) if ON_VGG16[arm].place == OPEN else None,
-        budget=budget,
-        rng=np.random.default_rng(seed),
-        label=label,
-    )
+    with kept_generators():
+        torch.manual_seed(seed)  # of dropout
+        trained = train(
+            ON_VGG16[arm],
+            vgg16.tail(head, len(LABELS), seed=seed),
+            features.maps,
+            features.labels,
+            rows["train"],
+            concepts,
+            learnt=features.training_rows(rows["train"]),
+            statistics=features.statistics(rows["train"]) if ON_VGG16[arm].place == OPEN else None,
+            budget=budget,
+            rng=np.random.default_rng(seed),
+            label=label,
+        )
     return measured(trained, features.maps, features.labels, rows, concepts, arm, controls, seed)
 
 

@@ -17,7 +17,7 @@ from mitolib import paper
 from mitolib.cohort import Section
 from mitolib.metrics import Estimate
 from mitolib.own_data import LeftOut
-from mitolib.settings import LABELS
+from mitolib.settings import LABELS, WhiteningBudget
 from mitolib.units import Units
 from mitolib.whitening import concepts, over_people
 from mitolib.whitening.arms import (
@@ -33,6 +33,7 @@ from mitolib.whitening.arms import (
     train_pair,
 )
 from mitolib.whitening.conclusions import answered, claims
+from mitolib.whitening.fitting import Budget, UntilFlat
 from mitolib.whitening.measures import REPORTED
 from mitolib.whitening.sentences import numbered
 from mitolib.whitening.training import ARMS, ON_VGG16, WITHOUT
@@ -49,27 +50,25 @@ __all__ = [
     "answered",
     "best_counts",
     "best_patches",
+    "budgets",
     "by_class",
     "by_split",
     "by_trunks",
     "claims",
     "compared",
-    "compared_trunks",
     "concept_pair",
     "differences",
     "findings",
     "first_of_each_class",
-    "geometries",
     "geometry_table",
     "importance_table",
     "ladder_table",
     "model_entries",
-    "of_trunks",
     "pair_positions",
     "paper_comparison",
     "place_layers",
     "ranks_by_layer",
-    "reported",
+    "results",
     "score_table",
     "shifts",
     "train_arms",
@@ -124,9 +123,41 @@ def compared(trained: Arms, *, seed: int, against: str = WITHOUT, arms: Mapping[
     return entries
 
 
-def compared_trunks(trained: Arms, *, seed: int) -> Results:
-    """The same of the arms of a ResNet-18, less that with batch norm."""
-    return compared(trained, seed=seed, against="BatchNorm", arms=ARMS)
+def results(published: Arms, unseen: Arms, paper_head: Arms, of_trunks: Sequence[Arms], *, seed: int) -> dict[str, Any]:
+    """What the results file says of all arms; claims read it.
+
+    vgg16: by split, and with the paper's head, see `compared`; resnet18: over all trunks; differences: of arms; models:
+    see `model_entries`; geometry; and of the public code's layer on the first trunk what REPORTED names.
+    published, unseen, paper_head: of `train_on_vgg16`. of_trunks: of `train_arms`, for each trunk. seed: of the
+    bootstraps, and the first one of the arms.
+    """
+    together = by_trunks(of_trunks)
+    on_resnet18 = compared(together, seed=seed, against="BatchNorm", arms=ARMS)
+    on_vgg16 = {"published": published, "unseen": unseen, "paper_head": paper_head}
+    shift = over_people.difference_of_shifts(together["G"], together["E2"], rng=np.random.default_rng(seed))
+    first = next(iter(together["A"].values()))
+    return {
+        "vgg16": {split: compared(trained, seed=seed) for split, trained in on_vgg16.items()},
+        "resnet18": on_resnet18,
+        "differences": {
+            "published": differences(published, seed=seed),
+            "unseen": differences(unseen, seed=seed),
+            "resnet18": {"G_less_E2_shift": shift},
+        },
+        "models": model_entries(on_resnet18),
+        "geometry": {arm: published[arm][seed].geometry for arm in OPPOSITES},
+    } | {name: first.reports[0][name] for name in REPORTED}
+
+
+def budgets(
+    profile: WhiteningBudget, on_features: Budget, whole: UntilFlat, tail: Budget, *, seeds: int, folds: int
+) -> dict[str, dict[str, Any]]:
+    """The `budget` entry of the results file: network -> how it was trained. seeds, folds: of the arms on VGG16."""
+    return {
+        "VGG16": vars(on_features) | {"views": profile.views, "seeds": seeds, "folds": folds},
+        "ResNet18": vars(whole) | {"seeds": profile.trunks},
+        "ResNet18, last block": vars(tail) | {"seeds": profile.trunks},
+    }
 
 
 def _layer(by_seed: Mapping[int, Evaluated]) -> dict[str, float | None]:
@@ -152,15 +183,6 @@ def by_trunks(trained: Sequence[Arms]) -> Arms:
         for name, by_seed in arms.items():
             together.setdefault(name, {}).update(by_seed)
     return together
-
-
-def of_trunks(trained: Arms, *, seed: int) -> dict[str, Estimate]:
-    """Of the ResNet-18: how much further permuting the concept axes moves the answer where no shortcut passes."""
-    return {
-        "G_less_E2_shift": over_people.difference_of_shifts(
-            trained["G"], trained["E2"], rng=np.random.default_rng(seed)
-        )
-    }
 
 
 def importance_table(by_split: Mapping[str, Results]) -> pd.DataFrame:
@@ -264,11 +286,6 @@ def model_entries(entries: Results) -> dict[str, dict[str, Any]]:
     return {"ResNet18+CW": models["A"], "ResNet18": models["BatchNorm"]} | models
 
 
-def reported(evaluated: Evaluated) -> dict[str, object]:
-    """What the results file says of the layer of one arm."""
-    return {name: evaluated.reports[0][name] for name in REPORTED}
-
-
 # Which patches an axis holds for its own, and how.
 
 
@@ -348,11 +365,6 @@ def pair_positions(trained: Units) -> dict[str, np.ndarray]:
 
 
 # Why two opposite concepts cannot both have an axis.
-
-
-def geometries(trained: Arms, *, seed: int) -> dict[str, dict[str, float]]:
-    """arm -> `measures.geometry` of the two classes among the training patches, for the arms of OPPOSITES."""
-    return {arm: trained[arm][seed].geometry for arm in OPPOSITES}
 
 
 def geometry_table(geometry: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:

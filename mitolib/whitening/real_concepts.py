@@ -40,17 +40,15 @@ __all__ = [
     "claims",
     "concept_contrasts",
     "concept_counts",
-    "concept_entries",
     "concept_ranks",
-    "cost_entries",
     "cost_table",
     "costs",
     "detector_aucs",
+    "entries",
     "findings",
     "gap_table",
     "has_defined_axis",
     "importances",
-    "mean_aucs",
     "measure",
     "own_axis_aucs",
     "own_table",
@@ -339,6 +337,23 @@ def concept_entries(
             for concept, by_detector in by_concept.items()
         }
         for picture, by_concept in aucs.items()
+    }
+
+
+def entries(
+    aucs: Mapping[str, Mapping[str, Mapping[str, Detected]]],
+    importance: pd.DataFrame,
+    cost: Mapping[str, Mapping[str, Cost]],
+    gaps: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """What the results file says of the concepts; nothing where none could be tried."""
+    if not aucs:
+        return {}
+    return {
+        "concepts": concept_entries(aucs, importance),
+        "mean_auc": mean_aucs(aucs),
+        "cost": cost_entries(cost),
+        "axis_less_best_unit": gaps,
     }
 
 
