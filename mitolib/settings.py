@@ -62,12 +62,15 @@ class WhiteningBudget:
     views: int  # augmented copies of each training patch that VGG16 is shown; 0 trains on the patches as they are
     folds: int  # of one control and one patient, at most; where there are fewer people, fewer
     controls: int  # permutations of the axes of concepts, of others, and of all others, for their importance
-    half_steps: int  # of a whole ResNet-18 on pictures of half the side, at most
-    whole_steps: int  # then on whole ones, at most
-    look_every: int  # steps between two looks at its validation loss
-    patience: int  # looks without a lower validation loss that end a stage
+    trunk_steps: tuple[int, int]  # of a whole ResNet-18 on pictures of half the side, then on whole ones, at most
+    looks: tuple[int, int]  # at its validation loss: steps between two, and how many without a lower one end a stage
     trunks: int  # seeds of the whole ResNet-18
     tail_steps: int  # of a last block of it
+
+
+SHORT_WHITENING = WhiteningBudget(
+    steps=2, views=0, folds=1, controls=1, trunk_steps=(4, 1), looks=(4, 1), trunks=1, tail_steps=2
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +132,7 @@ PROFILES = {
             n_seeds=1,
             saliency=SaliencyBudget(patches=2, altered=1, samples=1, fibres=4, shares=(0.1,)),
             people=PeopleBudget(steps=1, batch_size=2, shuffles=2, workers=1),
-            whitening=WhiteningBudget(
-                steps=2,
-                views=0,
-                folds=1,
-                controls=1,
-                half_steps=4,
-                whole_steps=1,
-                look_every=4,
-                patience=1,
-                trunks=1,
-                tail_steps=2,
-            ),
+            whitening=SHORT_WHITENING,
         ),
         Profile(
             name="quick",
@@ -152,18 +144,7 @@ PROFILES = {
             n_seeds=1,
             saliency=SaliencyBudget(patches=3, altered=1, samples=1, fibres=7, shares=(0.1,)),
             people=PeopleBudget(steps=5, batch_size=4, shuffles=2, workers=1),
-            whitening=WhiteningBudget(
-                steps=2,
-                views=0,
-                folds=1,
-                controls=1,
-                half_steps=4,
-                whole_steps=1,
-                look_every=4,
-                patience=1,
-                trunks=1,
-                tail_steps=2,
-            ),
+            whitening=SHORT_WHITENING,
         ),
         Profile(
             name="paper",
@@ -180,10 +161,8 @@ PROFILES = {
                 views=8,
                 folds=10,
                 controls=10,
-                half_steps=2400,
-                whole_steps=480,
-                look_every=30,
-                patience=8,
+                trunk_steps=(2400, 480),
+                looks=(30, 8),
                 trunks=3,
                 tail_steps=200,
             ),

@@ -76,10 +76,10 @@ def budgets(
     arms = {"batch_size": 32, "learning_rate": 0.01, "equal_parts": True}
     on_features = Budget(steps=steps, optimizer="AdamW", every=_every(steps), **arms)
     whole = UntilFlat(
-        half_steps=trunk_steps or profile.half_steps,
-        whole_steps=trunk_steps or profile.whole_steps,
-        every=profile.look_every,
-        patience=profile.patience,
+        half_steps=trunk_steps or profile.trunk_steps[0],
+        whole_steps=trunk_steps or profile.trunk_steps[1],
+        every=profile.looks[0],
+        patience=profile.looks[1],
         precision=precision(),
     )
     return on_features, whole, Budget(steps=tail_steps, every=_every(tail_steps), **arms)

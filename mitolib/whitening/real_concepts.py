@@ -214,9 +214,9 @@ def _claims_of_picture(record: Mapping[str, Any], picture: str) -> Iterable[Clai
         name=f"axis-finds-more-than-best-unit-{picture}",
         reads=places,
         predicate=in_one_direction,
-        holds=f"The axis of a concept finds it better than the best single unit of VGG16 does: {counted}.",
-        fails=f"The axis of a concept finds it worse than the best single unit of VGG16 does: {counted}.",
-        open=f"Whether the axis of a concept finds it better than the best single unit of VGG16 is open: {counted}.",
+        holds=f"Some axes find their concept better than the best single unit of VGG16 does, none worse: {counted}.",
+        fails=f"Some axes find their concept worse than the best single unit of VGG16 does, none better: {counted}.",
+        open=f"Whether axes find their concepts better than the best single unit of VGG16 does is open: {counted}.",
     )
     costs = [name for name, cost in record["cost"].items() if name.startswith(f"{picture}, ") and cost_gap(cost)]
     for name in costs:

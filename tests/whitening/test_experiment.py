@@ -284,7 +284,7 @@ def test_the_budget_says_how_each_network_was_trained():
     profile = PROFILES["paper"].whitening
     found = experiment.budgets(profile, *fitting.budgets(profile), seeds=5, folds=10)
     assert found["VGG16"]["steps"] == profile.steps and found["VGG16"]["seeds"] == 5
-    assert found["ResNet18"]["patience"] == profile.patience and found["ResNet18"]["seeds"] == profile.trunks
+    assert found["ResNet18"]["patience"] == profile.looks[1] and found["ResNet18"]["seeds"] == profile.trunks
 
 
 def test_the_papers_scores_stand_above_ours_on_its_own_cohort_only(of_trunk):
