@@ -11,7 +11,7 @@ from mitolib.whitening.training import ON_VGG16
 
 CHAPTER = "concept_whitening"
 TURNED = ("E2", "D2", "A")  # arms whose axes are asked about, the exact ones first
-PEOPLE = {"published": "the test patches of the published split", "unseen": "patches of people not seen"}
+PEOPLE = {"published": "the test patches of experiment 1", "unseen": "patches of people not seen"}
 OPPOSITE = -0.9  # cosine of two concepts below which two axes at a right angle cannot both follow
 
 

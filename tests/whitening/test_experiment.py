@@ -374,6 +374,7 @@ def test_people_are_dealt_out_to_folds_of_which_some_are_computed():
     tested = training.tested_people(pd.DataFrame({"subject": SUBJECTS}), {"a": {"test": EVERY[:20]}}, people=4)
     assert tested["tested subjects"].tolist() == ["S0, S1"]
     assert "2 people" in str(training.tested_people(table, {}, people=2))
+    assert "too few patches" in str(training.tested_people(table, {}, people=3))
 
 
 def test_the_record_names_every_unit_of_a_page(published):
