@@ -103,11 +103,6 @@ def fit(
     return table.set_index(pd.RangeIndex(1, len(table) + 1, name="epoch"))
 
 
-def as_record(history: pd.DataFrame) -> dict[str, object]:
-    """The entries `epochs` and `history` of a model in a results file."""
-    return {"epochs": len(history), "history": history.to_dict("list")}
-
-
 def p_patient(head: keras.Model, features_nhwc: np.ndarray) -> np.ndarray:
     """(N,) float32: the probability of "patient" for each row of features."""
     return head.predict_on_batch(features_nhwc.astype(np.float32))[:, LABELS.index("patient")]

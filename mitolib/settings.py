@@ -43,15 +43,6 @@ class FreezingBudget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhiteningBudget:
-    """How long networks with concept whitening are trained, and on how many folds of people."""
-
-    whole_steps: int  # of a whole network
-    steps: int  # of a last block
-    folds: int  # that are computed, of those that the people are dealt out to
-
-
-@dataclass(frozen=True, kw_only=True)
 class Profile:
     """One way of running every notebook: how much data, how many epochs, how literal."""
 
@@ -63,7 +54,6 @@ class Profile:
     views: int  # augmented copies of each training patch; 0 draws a new one at every epoch
     n_seeds: int  # trainings of the same network with seeds one apart, of which the first is `seed`
     freezing: FreezingBudget
-    whitening: WhiteningBudget
     learning_rate: float = 1e-3
     zoom: tuple[float, float] = (0.8, 1.2)  # the paper names zoom but prints no range
     seed: int = 127
@@ -95,7 +85,6 @@ PROFILES = {
             views=1,
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=1, patience=1),
-            whitening=WhiteningBudget(whole_steps=6, steps=6, folds=1),
         ),
         Profile(
             name="quick",
@@ -106,7 +95,6 @@ PROFILES = {
             views=1,
             n_seeds=1,
             freezing=FreezingBudget(rates=(1e-4,), epochs=2, patience=2),
-            whitening=WhiteningBudget(whole_steps=11, steps=6, folds=1),
         ),
         Profile(
             name="paper",
@@ -117,7 +105,6 @@ PROFILES = {
             views=8,
             n_seeds=5,
             freezing=FreezingBudget(rates=(1e-3, 1e-4, 1e-5), epochs=30, patience=8),
-            whitening=WhiteningBudget(whole_steps=100, steps=40, folds=4),
         ),
     )
 }

@@ -210,10 +210,10 @@ def permuted_labels(
     truth, names = by_subject.to_numpy(), np.asarray(subjects)
     if len(set(truth)) < 2:
         raise ValueError(f"all {len(truth)} subjects have one label; wanted both. Add subjects of the other class.")
-    deals = _deals(truth, rng)
+    deals, classes = _deals(truth, rng), [truth == label for label in range(len(LABELS))]
     of_scored = pd.Series(names if scored is None else names[scored]).value_counts()
     n_scored = of_scored.reindex(by_subject.index, fill_value=0).to_numpy()
-    agreement = np.mean([(deals == truth)[:, own] @ n_scored[own] / n_scored[own].sum() for own in _by_class(truth)], 0)
+    agreement = np.mean([(deals == truth)[:, own] @ n_scored[own] / n_scored[own].sum() for own in classes], 0)
     among = deals if taught is None else deals[:, by_subject.index.isin(names[taught])]
     has_both = among.min(axis=1) < among.max(axis=1)
     low, high = AGREEMENT
@@ -226,10 +226,6 @@ def permuted_labels(
             f"{'' if nearest is None else f': the nearest has {nearest:.2f}'}. Add subjects."
         )
     return deals[rng.permutation(counts)[:n]][:, by_subject.index.get_indexer(names)]
-
-
-def _by_class(truth: np.ndarray) -> list[np.ndarray]:
-    return [truth == label for label in range(len(LABELS))]
 
 
 def _deals(truth: np.ndarray, rng: Generator) -> np.ndarray:

@@ -215,7 +215,7 @@ class TrainedHead:
     @property
     def record(self) -> dict[str, Any]:
         """Scores, epochs and history for a results file."""
-        return self.scores | heads.as_record(self.history)
+        return self.scores | {"epochs": len(self.history), "history": self.history.to_dict("list")}
 
 
 def train_heads(frozen: Frozen, names: Sequence[Mapping[str, Any]], *, chapter: str) -> list[TrainedHead]:

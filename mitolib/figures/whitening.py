@@ -61,29 +61,21 @@ def cosines(matrix: pd.DataFrame, *, ax: Axes, title: str = "") -> Axes:
     return ax
 
 
-def concept_scores(scores: pd.DataFrame, *, ax: Axes) -> Axes:
-    """The score of every patch on each axis, by class. scores: columns axis, label, score."""
-    sns.stripplot(
-        scores, x="axis", y="score", hue="label", palette=LABEL_COLOURS, hue_order=list(LABELS), dodge=True,
-        size=3, alpha=0.6, ax=ax,
-    )  # fmt: skip
-    ax.set_xlabel("axis of")
-    ax.set_ylabel("score of the patch")
-    ax.legend(frameon=False, fontsize=8, title=None, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return ax
-
-
 def trajectories(ranks: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
     """The way of each sample through the layers, one panel per label, on the two axes of that label's concept and the
-    other's: percentile rank among the patches. ranks: columns label, sample, layer, and one per concept (two)."""
+    other's: percentile rank among the patches; from an open circle to the head of an arrow.
+
+    ranks: columns label, sample, layer (two at least), and one per concept (two).
+    """
     first, second = LABELS
     for ax, (label, rows) in zip(axes, ranks.groupby("label", sort=False), strict=True):
         samples = rows.groupby("sample", sort=False)
         for colour, (_, way) in zip(sns.color_palette("colorblind"), samples, strict=False):
-            ax.plot(way[first], way[second], "-o", color=colour, markersize=4, linewidth=1, alpha=0.8)
-            for layer, point in enumerate(way.itertuples(), start=1):
-                ax.annotate(str(layer), (getattr(point, first), getattr(point, second)), fontsize=8, color=colour,
-                            xytext=(3, 3), textcoords="offset points")  # fmt: skip
+            points = way[[first, second]].to_numpy()
+            ax.plot(*points.T, "-o", color=colour, markersize=3, linewidth=1, alpha=0.8)
+            ax.plot(*points[0], "o", color=colour, markersize=7, markerfacecolor="white")
+            arrow = {"arrowstyle": "-|>", "color": colour, "mutation_scale": 14, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", points[-1], points[-2], arrowprops=arrow)
         ax.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
         ax.set_xlim(-4, 104)
         ax.set_ylim(-4, 104)
@@ -93,16 +85,6 @@ def trajectories(ranks: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]
         ax.set_ylabel(f"rank on the axis of {second}, %", fontsize=8)
         ax.tick_params(labelsize=8)
     return axes
-
-
-def by_arm(values: pd.DataFrame, *, level: float, ax: Axes) -> Axes:
-    """A dot for each seed, a row for each arm. values: columns arm, value; dashed: `level`."""
-    sns.stripplot(values, x="value", y="arm", color="#0072B2", size=5, alpha=0.7, jitter=0, ax=ax)
-    ax.axvline(level, color="black", linestyle="--", linewidth=0.8)
-    ax.set_ylabel("")
-    ax.grid(axis="y", color="#eeeeee")
-    ax.set_axisbelow(True)
-    return ax
 
 
 def detectors(aucs: Mapping[str, Mapping[str, Mapping[str, Estimate]]], *, fig: Figure) -> Figure:
@@ -123,7 +105,7 @@ def detectors(aucs: Mapping[str, Mapping[str, Mapping[str, Estimate]]], *, fig: 
 
 
 def latent(stages: Mapping[str, np.ndarray], group: np.ndarray, *, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Points of two neurons, one stage on each axis: spread as an ellipse, the concepts' means as arrows.
+    """Points of two neurons, one stage on each axis: an ellipse for the spread, arrows in the directions of the means.
 
     stages: title -> (N, 2) points; group: (N,) names, keys of GROUP_STYLES.
     """
@@ -200,7 +182,8 @@ def _cloud(ax: Axes, points: np.ndarray, group: np.ndarray) -> None:
     ax.axvline(0, color="#333333", linewidth=0.6, zorder=0)
     for name in CONCEPTS:
         mean = points[group == name].mean(axis=0)
-        arrow = FancyArrowPatch((0, 0), mean, arrowstyle="-|>", mutation_scale=12, linewidth=2, shrinkA=0, shrinkB=0)
+        end = mean / max(np.linalg.norm(mean), 1e-12) * major / 2  # as long as the ellipse: means can be short
+        arrow = FancyArrowPatch((0, 0), end, arrowstyle="-|>", mutation_scale=14, linewidth=2, shrinkA=0, shrinkB=0)
         arrow.set(color=GROUP_STYLES[name][0], path_effects=[withStroke(linewidth=4, foreground="black")], zorder=3)
         ax.add_patch(arrow)
     ax.set_aspect("equal", adjustable="datalim")

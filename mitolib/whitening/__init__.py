@@ -2,12 +2,13 @@
 
 from mitolib.whitening import experiment, real_concepts, training
 from mitolib.whitening.alignment import align, concept_scores, draw
+from mitolib.whitening.budget import BUDGETS
 from mitolib.whitening.folding import fold
-from mitolib.whitening.layer import REFERENCE, ConceptWhitening
+from mitolib.whitening.layer import ConceptWhitening
 from mitolib.whitening.surgery import calibrate, insert_before_head, replace_norm
 
 __all__ = [
-    "REFERENCE",
+    "BUDGETS",
     "ConceptWhitening",
     "align",
     "calibrate",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -107,14 +107,43 @@ def auc_interval(
     """AUC and its 95 % bootstrap interval over subjects, drawn whole; None where undefined.
 
     Draws in which all patches show the concept, or none does, are drawn again, up to five times as often. Below three
-    subjects there is no interval.
+    subjects there is no interval; where every pair is ordered rightly it is that of `perfect`.
     """
+    value, drawn = _drawn_aucs(score, shown, subjects, rng=rng, draws=draws)
+    limits = perfect(len(np.unique(subjects))) if value == 1 and len(drawn) else _limits(drawn)
+    return Estimate(value if np.isfinite(value) else None, limits)
+
+
+def auc_difference(
+    of: np.ndarray, less: np.ndarray, shown: np.ndarray, subjects: Sequence[str], *, seed: int, draws: int = 500
+) -> Estimate:
+    """AUC of one score less that of another, (N,) of the same patches: both on the same draws, see `auc_interval`."""
+    (value_of, drawn_of), (value_less, drawn_less) = (
+        _drawn_aucs(score, shown, subjects, rng=np.random.default_rng(seed), draws=draws) for score in (of, less)
+    )
+    gap = value_of - value_less
+    return Estimate(gap if np.isfinite(gap) else None, _limits(drawn_of - drawn_less))
+
+
+def perfect(n: int) -> tuple[float, float]:
+    """Exact 95 % interval (Clopper and Pearson 1934) where all n people are right, in whose draws nothing differs."""
+    interval = binomtest(n, n).proportion_ci(confidence_level=0.95, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def _limits(drawn: np.ndarray) -> tuple[float, float] | None:
+    """95 % of the draws; None where there are none, or where they do not differ."""
+    return tuple(np.percentile(drawn, [2.5, 97.5]).tolist()) if len(drawn) and np.ptp(drawn) else None
+
+
+def _drawn_aucs(
+    score: np.ndarray, shown: np.ndarray, subjects: Sequence[str], *, rng: np.random.Generator, draws: int
+) -> tuple[float, np.ndarray]:
+    """The AUC, and those of draws of subjects; none where there can be no interval."""
     value = auc(score, shown)
     names, owner = np.unique(np.asarray(subjects), return_inverse=True)
-    if not np.isfinite(value):
-        return Estimate(None)
-    if len(names) < LEAST_SUBJECTS:
-        return Estimate(value)
+    if not np.isfinite(value) or len(names) < LEAST_SUBJECTS:
+        return value, np.array([])
     # AUC is the share of pairs, one patch of each kind, that the score orders rightly: counted by pair of subjects
     # once, a draw of subjects only weighs them.
     with_it, without = (np.flatnonzero(shown == kind) for kind in (1, 0))
@@ -125,9 +154,8 @@ def auc_interval(
     n_pairs = (times @ sizes_with) * (times @ sizes_without)
     both = np.flatnonzero(n_pairs)[:draws]
     if len(both) < draws:
-        return Estimate(value)
-    drawn = ((times[both] @ pairs) * times[both]).sum(1) / n_pairs[both]
-    return Estimate(value, tuple(np.percentile(drawn, [2.5, 97.5]).tolist()))
+        return value, np.array([])
+    return value, ((times[both] @ pairs) * times[both]).sum(1) / n_pairs[both]
 
 
 def cosines(vectors: pd.DataFrame) -> pd.DataFrame:

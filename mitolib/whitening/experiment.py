@@ -1,7 +1,6 @@
-"""The paper's experiment with concept whitening: its sets, its arms and their scores, and the same on people not seen.
+"""The chapter's results: what a page makes of the units of `arms`.
 
-The concepts are the two classes. Rows are row numbers of the patch table; `labels` are class indices (N,). Whatever is
-trained comes from `arms`, as units; here are the sets that it is trained on, and what a page makes of the results.
+Rows are row numbers of the patch table; `labels` are class indices (N,). The concepts are the two classes.
 """
 
 from __future__ import annotations
@@ -14,122 +13,283 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolib import metrics, paper, splits
+from mitolib import paper
 from mitolib.cohort import Section
+from mitolib.metrics import Estimate
 from mitolib.own_data import LeftOut
 from mitolib.settings import LABELS
 from mitolib.units import Units
-from mitolib.whitening import concepts
-from mitolib.whitening.arms import OPPOSITES, PLACES, Evaluated, by_class, place_layers, train_arms, train_pair
-from mitolib.whitening.fitting import Budget
+from mitolib.whitening import concepts, over_people
+from mitolib.whitening.arms import (
+    OPPOSITES,
+    PLACES,
+    PUBLISHED,
+    Arms,
+    Evaluated,
+    by_class,
+    place_layers,
+    train_arms,
+    train_on_vgg16,
+    train_pair,
+)
+from mitolib.whitening.budget import WhiteningBudget
+from mitolib.whitening.conclusions import claims
+from mitolib.whitening.fitting import Budget, UntilFlat
 from mitolib.whitening.measures import REPORTED
-from mitolib.whitening.sentences import numbered, too_few_people
-from mitolib.whitening.training import ARMS
+from mitolib.whitening.training import ARMS, ON_VGG16, WITHOUT
 from mitolib.whitening.trunks import Trunk
 
 __all__ = [
+    "MAIN",
+    "OTHERS",
+    "PUBLISHED",
+    "UNSEEN",
+    "WITH_PAPER_HEAD",
     "ConceptPair",
     "Evaluated",
-    "axis_score_table",
     "best_counts",
     "best_patches",
+    "budgets",
     "by_class",
+    "by_split",
+    "by_trunks",
+    "claims",
+    "compared",
     "concept_pair",
-    "concept_sets",
-    "findings",
+    "differences",
     "first_of_each_class",
-    "geometries",
     "geometry_table",
-    "held_out_scores",
-    "held_out_table",
-    "ladder",
-    "ladder_means",
+    "importance_table",
+    "ladder_table",
     "model_entries",
     "pair_positions",
     "paper_comparison",
     "place_layers",
     "ranks_by_layer",
-    "reported",
-    "seed_values",
-    "set_sizes",
+    "results",
+    "score_table",
+    "shifts",
     "train_arms",
-    "train_held_out",
+    "train_on_vgg16",
     "train_pair",
+    "trunk_table",
     "used_units",
 ]
 
-HELD_OUT = ("BatchNorm", "A", "D2")  # arms that are tried on people not seen
+MAIN = (WITHOUT, "ZCA", "A", "D2", "E2")  # arms on VGG16 with every seed, also on people not seen
+OTHERS = tuple(name for name in ON_VGG16 if name not in MAIN)  # with one seed, on the published split
+WITH_PAPER_HEAD = (WITHOUT, "A", "E2")  # with one seed, on the published split
+UNSEEN = "people not seen"  # name of the ten folds
 MOST_SHOWN = 50  # test patches of a contact sheet
-LADDER = (  # what is shown of every arm
-    "accuracy",
-    "balanced_accuracy",
-    "auc",
-    "gram_cosine",
-    "mean_abs_correlation",
-    "amplification",
-    "line_search_failures",
-    "seconds",
-)
-TITLES = {
-    "balanced_accuracy": "balanced",
-    "mean_abs_correlation": "correlation",
-    "line_search_failures": "failures",
+LEAST_TISSUE = 0.5  # share of a patch on a contact sheet
+PAIRS = {"A_less_E2": ("A", "E2"), "E2_less_ZCA": ("E2", "ZCA")}  # of arms whose difference decides a claim
+LADDER = {  # what is shown of every arm's layer, mean over seeds and folds -> its title
+    "auc": "auc of its axis",
     "gram_cosine": "gram cosine",
+    "mean_abs_correlation": "correlation",
+    "amplification": "amplification",
+    "line_search_failures": "failures",
+    "seconds": "seconds",
 }
 
+Results = Mapping[str, Mapping[str, Any]]  # arm -> its entry in the results file
 
-def concept_sets(labels: np.ndarray, rows: np.ndarray, *, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """The test patches `rows` of each class in two halves, drawn at random: set -> class -> rows.
 
-    "concept train" turns the axes, "concept test" is looked at.
+def compared(trained: Arms, *, seed: int, against: str = WITHOUT, arms: Mapping[str, Any] = ON_VGG16) -> Results:
+    """arm -> `over_people.scores`; less_without, its balanced accuracy less that of `against` with the same seeds (None
+    of that arm itself); importance, see `over_people.importance` (None without axes); and `layer`, see `LADDER`.
+
+    seed: of the bootstrap, which draws the same people for every arm.
     """
-    rng = np.random.default_rng(seed)
-    halves: dict[str, dict[str, np.ndarray]] = {"concept train": {}, "concept test": {}}
-    for label, class_rows in by_class(labels, rows).items():
-        mixed = rng.permutation(class_rows)
-        middle = (len(mixed) + 1) // 2
-        halves["concept train"][label], halves["concept test"][label] = mixed[:middle], mixed[middle:]
-    return halves
+    entries = {}
+    for name, by_seed in trained.items():
+        plain = {of: trained[against][of] for of in by_seed} if against in trained else None
+        drawn = [np.random.default_rng([seed, i]) for i in range(3)]
+        entries[name] = over_people.scores(by_seed, rng=drawn[0]) | {
+            "less_without": over_people.difference(by_seed, plain, rng=drawn[1]) if plain and name != against else None,
+            "importance": over_people.importance(by_seed, rng=drawn[2]) if arms[name].place else None,
+            "layer": _layer(by_seed),
+        }
+    return entries
 
 
-def set_sizes(table: pd.DataFrame, halves: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """Patches in each of the five sets, by class."""
-    sizes = {part: {label: len(rows) for label, rows in sets.items()} for part, sets in halves.items()}
-    return pd.DataFrame(splits.counts(table) | sizes).T.rename_axis("set")
+def results(published: Arms, unseen: Arms, paper_head: Arms, of_trunks: Sequence[Arms], *, seed: int) -> dict[str, Any]:
+    """What the results file says of all arms; claims read it.
+
+    vgg16: by split, and with the paper's head, see `compared`; resnet18: over all trunks; differences: of arms; models:
+    see `model_entries`; geometry; and of the public code's layer on the first trunk what REPORTED names.
+    published, unseen, paper_head: of `train_on_vgg16`. of_trunks: of `train_arms`, for each trunk. seed: of the
+    bootstraps, and the first one of the arms.
+    """
+    together = by_trunks(of_trunks)
+    on_resnet18 = compared(together, seed=seed, against="BatchNorm", arms=ARMS)
+    on_vgg16 = {"published": published, "unseen": unseen, "paper_head": paper_head}
+    shift = over_people.difference_of_shifts(together["G"], together["E2"], rng=np.random.default_rng(seed))
+    first = next(iter(together["A"].values()))
+    return {
+        "vgg16": {split: compared(trained, seed=seed) for split, trained in on_vgg16.items()},
+        "resnet18": on_resnet18,
+        "differences": {
+            "published": differences(published, seed=seed),
+            "unseen": differences(unseen, seed=seed),
+            "resnet18": {"G_less_E2_shift": shift},
+        },
+        "models": model_entries(on_resnet18),
+        "geometry": {arm: published[arm][seed].geometry for arm in OPPOSITES},
+    } | {name: first.reports[0][name] for name in REPORTED}
 
 
-def paper_comparison(evaluated: Mapping[str, Mapping[int, Evaluated]], *, seed: int, published: bool) -> pd.DataFrame:
+def budgets(
+    profile: WhiteningBudget, on_features: Budget, whole: UntilFlat, tail: Budget, *, seeds: int, folds: int
+) -> dict[str, dict[str, Any]]:
+    """The `budget` entry of the results file: network -> how it was trained. seeds, folds: of the arms on VGG16."""
+    return {
+        "VGG16": vars(on_features) | {"views": profile.views, "seeds": seeds, "folds": folds},
+        "ResNet18": vars(whole) | {"seeds": profile.trunks},
+        "ResNet18, last block": vars(tail) | {"seeds": profile.trunks},
+    }
+
+
+def _layer(by_seed: Mapping[int, Evaluated]) -> dict[str, float | None]:
+    """Means over seeds and folds of what `measures.report` found; None where nothing was."""
+    reports = pd.DataFrame([report for evaluated in by_seed.values() for report in evaluated.reports])
+    means = reports[list(LADDER)].astype(float).mean()
+    return {name: None if np.isnan(value) else float(value) for name, value in means.items()}
+
+
+def differences(trained: Arms, *, seed: int) -> dict[str, Estimate]:
+    """Of balanced accuracy between the PAIRS of arms: a paired bootstrap over people."""
+    return {
+        name: over_people.difference(trained[of], trained[less], rng=np.random.default_rng(seed))
+        for name, (of, less) in PAIRS.items()
+        if trained
+    }
+
+
+def by_trunks(trained: Sequence[Arms]) -> Arms:
+    """The arms of several trunks together: arm -> seed of the trunk -> what came of it. trained: of each trunk."""
+    together: Arms = {}
+    for arms in trained:
+        for name, by_seed in arms.items():
+            together.setdefault(name, {}).update(by_seed)
+    return together
+
+
+def importance_table(by_split: Mapping[str, Results]) -> pd.DataFrame:
+    """Whether answers run through the axes, a row for each split and whitened arm: estimates as text."""
+    columns = {
+        "shift": ("log-odds move by, in their sd", "concept axes"),
+        "shift_others": ("log-odds move by, in their sd", "as many others"),
+        "rise": ("cross-entropy rises by", "concept axes"),
+        "rise_others": ("cross-entropy rises by", "as many others"),
+        "fall": ("balanced accuracy falls by", "concept axes"),
+        "fall_others": ("balanced accuracy falls by", "as many others"),
+        "alone": ("balanced accuracy", "all others"),
+    }
+    rows = {
+        (split, _named(name)): {title: str(entry["importance"][key]) for key, title in columns.items()}
+        for split, entries in by_split.items()
+        for name, entry in entries.items()
+        if entry["importance"]
+    }
+    return pd.DataFrame(rows).T.rename_axis(["tested on", "arm"])
+
+
+def shifts(entries: Results) -> dict[str, dict[str, Estimate]]:
+    """For `figures.estimates.intervals`: which axes were permuted -> arm -> how far the log-odds move."""
+    titles = {"shift": "axes of the concepts", "shift_others": "as many other axes"}
+    return {
+        title: {_named(name): entry["importance"][key] for name, entry in entries.items() if entry["importance"]}
+        for key, title in titles.items()
+    }
+
+
+def score_table(by_split: Mapping[str, Results], *, against: str = "no layer") -> pd.DataFrame:
+    """Balanced accuracy, accuracy and AUC of each arm under each split, and its difference from one, as text.
+
+    against: what that one is called.
+    """
+    rows = {
+        (split, _named(name)): {
+            "balanced accuracy": str(entry["balanced_accuracy"]),
+            f"less {against}": str(entry["less_without"] or "-"),
+            "sd over seeds": "-" if entry["sd_over_seeds"] is None else f"{entry['sd_over_seeds']:.3f}",
+            "accuracy": str(entry["accuracy"]),
+            "majority-class baseline": f"{entry['majority_baseline']:.2f}",
+            "AUC": str(entry["auc"]),
+        }
+        for split, entries in by_split.items()
+        for name, entry in entries.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis(["tested on", "arm"])
+
+
+def by_split(by_splits: Mapping[str, Results]) -> dict[str, dict[str, Estimate]]:
+    """For `figures.estimates.intervals`: split -> arm -> balanced accuracy."""
+    return {
+        split: {_named(name): entry["balanced_accuracy"] for name, entry in entries.items()}
+        for split, entries in by_splits.items()
+    }
+
+
+def ladder_table(entries: Results, arms: Mapping[str, Any] = ON_VGG16) -> pd.DataFrame:
+    """What each arm's layer is like, a row for each arm."""
+    rows = {name: {"what": arms[name].what} | entry["layer"] for name, entry in entries.items()}
+    return pd.DataFrame(rows).T.astype({name: float for name in LADDER}).rename(columns=LADDER).rename_axis("arm")
+
+
+def _named(name: str) -> str:
+    return f"{name}: {(ARMS | ON_VGG16)[name].what}"
+
+
+# The paper's own network.
+
+
+def trunk_table(trunks: Sequence[Trunk]) -> pd.DataFrame:
+    """How long each whole network was trained, and to which validation loss, a row for each and stage."""
+    rows = {}
+    for trunk in trunks:
+        for half, stage in trunk.history.groupby("half_size", sort=False):
+            lowest = stage.loc[stage["validation_loss"].idxmin()]
+            rows[trunk.name["trunk_seed"], "half the side" if half else "whole"] = {
+                "steps": int(stage["step"].max()),
+                "lowest validation loss": lowest["validation_loss"],
+                "at step": int(lowest["step"]),
+                "last training loss": stage["loss"].iloc[-1],
+            }
+    return pd.DataFrame(rows, dtype=object).T.rename_axis(["seed", "pictures"])
+
+
+def paper_comparison(entries: Results, *, published: bool) -> pd.DataFrame:
     """The public code's arm and batch norm below the paper's scores, if these are shown: index (model, source)."""
-    models = {"ResNet18+CW": evaluated["A"][seed].scores, "ResNet18": evaluated["BatchNorm"][seed].scores}
+    models = {name: entry for name, entry in model_entries(entries).items() if name.startswith("ResNet18")}
     comparison = paper.compare_scores({"models": models}, "exp1", published=published).loc[list(models)]
     return comparison.rename(columns=lambda name: name.replace("_", " "))
 
 
-def model_entries(evaluated: Mapping[str, Mapping[int, Evaluated]], *, seed: int) -> dict[str, dict[str, object]]:
-    """The `models` entry of the results file: scores and report of every arm's first seed, and all seeds' scores."""
-    entries = {name: {**by_seed[seed].scores, **by_seed[seed].report} for name, by_seed in evaluated.items()}
-    with_seeds = {
-        name: entry | {"seeds": {other: of_seed.scores for other, of_seed in evaluated[name].items()}}
-        for name, entry in entries.items()
-    }
-    return {"ResNet18+CW": entries["A"], "ResNet18": entries["BatchNorm"]} | with_seeds
+def model_entries(entries: Results) -> dict[str, dict[str, Any]]:
+    """The `models` entry of the results file: scores of the first trunk's arms, and of all seeds.
 
-
-def reported(evaluated: Mapping[str, Mapping[int, Evaluated]], *, seed: int) -> dict[str, object]:
-    """What the results file says of the layer of the public code's arm."""
-    return {name: evaluated["A"][seed].report[name] for name in REPORTED}
+    entries: of `compared`.
+    """
+    models = {name: next(iter(entry["seeds"].values())) | {"seeds": entry["seeds"]} for name, entry in entries.items()}
+    return {"ResNet18+CW": models["A"], "ResNet18": models["BatchNorm"]} | models
 
 
 # Which patches an axis holds for its own, and how.
 
 
-def best_patches(axis_scores_nk: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """class -> the rows with the highest scores on its axis, best first, half of all at most.
+def best_patches(evaluated: Evaluated) -> dict[str, np.ndarray]:
+    """class -> the tested patches with the highest scores on its axis, best first, half of all at most.
 
-    axis_scores_nk: (len(rows), 2).
+    Of those that are tissue by half at least, where the patch table says so: glass shows no concept.
     """
-    n = min(MOST_SHOWN, len(rows) // 2)
-    return {label: rows[np.argsort(-axis_scores_nk[:, axis], kind="stable")[:n]] for axis, label in enumerate(LABELS)}
+    rows, scores_kn = evaluated.rows, evaluated.of_patches("axis_scores")
+    if "tissue" in (table := evaluated.pictures.table):
+        enough = table["tissue"].to_numpy()[rows] >= LEAST_TISSUE
+        rows, scores_kn = rows[enough], scores_kn[:, enough]
+    n = min(MOST_SHOWN, (len(rows) + 1) // 2)
+    return {label: rows[np.argsort(-scores_kn[axis], kind="stable")[:n]] for axis, label in enumerate(LABELS)}
 
 
 def best_counts(table: pd.DataFrame, best: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -143,12 +303,6 @@ def best_counts(table: pd.DataFrame, best: Mapping[str, np.ndarray]) -> pd.DataF
         for label, rows in best.items()
     }
     return pd.DataFrame(counts).T.rename_axis("axis of")
-
-
-def axis_score_table(axis_scores_nk: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """A row per patch and axis: label, axis, score. classes: (N,) names of the patches' classes."""
-    scores = pd.DataFrame(axis_scores_nk, columns=LABELS).assign(label=np.asarray(classes))
-    return scores.melt("label", var_name="axis", value_name="score")
 
 
 def ranks_by_layer(placed: Units) -> pd.DataFrame:
@@ -200,12 +354,7 @@ def pair_positions(trained: Units) -> dict[str, np.ndarray]:
     return trained[0] if trained else {}
 
 
-# Why two opposite concepts cannot both have an axis, and what the arms get right.
-
-
-def geometries(evaluated: Mapping[str, Mapping[int, Evaluated]], *, seed: int) -> dict[str, dict[str, float]]:
-    """arm -> `measures.geometry` of the two classes among the training patches, for the arms of OPPOSITES."""
-    return {arm: evaluated[arm][seed].geometry for arm in OPPOSITES}
+# Why two opposite concepts cannot both have an axis.
 
 
 def geometry_table(geometry: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -219,108 +368,8 @@ def geometry_table(geometry: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     return pd.DataFrame(geometry).T.rename(index=OPPOSITES, columns=words)
 
 
-def ladder(evaluated: Mapping[str, Mapping[int, Evaluated]]) -> pd.DataFrame:
-    """Scores and report of every arm and seed: index (arm, seed), columns LADDER."""
-    columns = {
-        (name, seed): {**of_seed.scores, **of_seed.report}
-        for name, by_seed in evaluated.items()
-        for seed, of_seed in by_seed.items()
-    }
-    return pd.DataFrame(columns).T[list(LADDER)].astype(float).rename_axis(["arm", "seed"])
-
-
-def ladder_means(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """The mean over the seeds of a `ladder`, and what each arm is."""
-    means = by_seed.groupby("arm", sort=False).mean().rename(columns=TITLES)
-    means.insert(0, "what", [ARMS[name].what for name in means.index])
-    return means
-
-
-def seed_values(by_seed: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """One column of a `ladder`, a row for each arm and seed: arm (with what it is), value."""
-    arms = [f"{name}: {ARMS[name].what}" for name in by_seed.index.get_level_values("arm")]
-    return pd.DataFrame({"arm": arms, "value": by_seed[measure].to_numpy()})
-
-
-# The same on people whom the network has not seen.
-
-
-def train_held_out(trunks: Sequence[Trunk], *, seed: int, budget: Budget) -> list[dict[str, dict[int, Evaluated]]]:
-    """The arms of HELD_OUT for each fold: see `train_arms`. The concepts are the classes of its training patches."""
-    return [
-        train_arms(
-            trunk,
-            by_class(trunk.pictures.labels, trunk.rows["train"]),
-            names=HELD_OUT,
-            seeds=[seed],
-            budget=budget,
-        )
-        for trunk in trunks
-    ]
-
-
-def held_out_scores(
-    folds: Sequence[Mapping[str, Mapping[int, Evaluated]]], subjects: Sequence[str], *, seed: int
-) -> dict[str, dict[str, object]]:
-    """arm -> `metrics.scores` of the test patches of all folds together, and accuracy with its interval over subjects.
-
-    folds: of `train_held_out`. subjects: (N,) of all patches. Empty without folds.
-    """
-    if not folds:
-        return {}
-    rng, scores = np.random.default_rng(seed), {}
-    for arm in HELD_OUT:
-        of_arm = [by_arm[arm][seed] for by_arm in folds]
-        tested = np.concatenate([evaluated.trunk.rows["test"] for evaluated in of_arm])
-        truth = of_arm[0].trunk.pictures.labels[tested]
-        predicted = np.concatenate([evaluated.called_patient for evaluated in of_arm]).astype(int)
-        over_subjects = metrics.interval(predicted == truth, np.asarray(subjects)[tested], rng=rng)
-        scores[arm] = metrics.scores(truth, predicted) | {"over_subjects": over_subjects}
-    return scores
-
-
-def held_out_table(scores: Mapping[str, Mapping[str, object]], *, people: int) -> pd.DataFrame | LeftOut:
-    """The same for a page, or why there is nothing. people: in the smaller class."""
-    if not scores:
-        return too_few_people(people)
-    columns = ("accuracy", "balanced_accuracy", "majority_baseline")
-    rows = {
-        ARMS[arm].what: {name.replace("_", " "): round(of_arm[name], 3) for name in columns}
-        | {"accuracy over subjects": str(of_arm["over_subjects"])}
-        for arm, of_arm in scores.items()
-    }
-    return pd.DataFrame(rows).T
-
-
-def findings(
-    evaluated: Mapping[str, Mapping[int, Evaluated]],
-    geometry: Mapping[str, Mapping[str, float]],
-    held_out: Mapping[str, Mapping[str, object]],
-    *,
-    seed: int,
-) -> str:
-    """Markdown: what the chapter found, in sentences."""
-    public, plain = evaluated["A"][seed].scores, evaluated["BatchNorm"][seed].scores
-    sentences = [
-        f"Concept whitening as by the public code is right on {public['accuracy']:.1%} of the test patches, the same "
-        f"network with batch norm on {plain['accuracy']:.1%}, always the more common answer on "
-        f"{plain['majority_baseline']:.1%}.",
-        f"The two classes' mean vectors have cosine {geometry['E2']['cosine']:.2f}: of two axes each can reach "
-        f"{geometry['E2']['reachable']:.2f} at best with its class.",
-    ]
-    if held_out:
-        shares = {arm: str(scores["over_subjects"]) for arm, scores in held_out.items()}
-        sentences.append(
-            f"On people not seen before, batch norm is right on a share of {shares['BatchNorm']} of the patches, the "
-            f"public code on {shares['A']}."
-        )
-    return numbered(sentences)
-
-
-def used_units(
-    trunks: Iterable[Trunk], by_arm: Iterable[Mapping[str, Mapping[int, Evaluated]]], more: Iterable[Units]
-) -> list[dict[str, Any]]:
-    """What the results file says of all units that a page is drawn from. by_arm: of `train_arms`, several times."""
-    of_arms = [evaluated.unit for arms in by_arm for by_seed in arms.values() for evaluated in by_seed.values()]
+def used_units(trunks: Iterable[Trunk], trained: Iterable[Arms], more: Iterable[Units]) -> list[dict[str, Any]]:
+    """What the results file says of all units that a page is drawn from."""
+    of_arms = [evaluated.unit for arms in trained for by_seed in arms.values() for evaluated in by_seed.values()]
     of_trunks = [entry for trunk in trunks for entry in trunk.units]
     return [*of_trunks, *of_arms, *(entry for fits in more for entry in fits.record)]

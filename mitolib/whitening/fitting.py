@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -15,8 +16,8 @@ from torch.nn import functional
 
 from mitolib import settings, splits
 from mitolib.progress import track
-from mitolib.settings import WhiteningBudget
 from mitolib.whitening import resnet
+from mitolib.whitening.budget import WhiteningBudget
 from mitolib.whitening.passes import kept_generators
 
 BATCH = 64  # in evaluation
@@ -30,35 +31,63 @@ Inputs = Callable[[np.ndarray], Tensor]  # row numbers -> a batch for the model
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How a network is trained, for how long, and how often its axes are turned meanwhile."""
+    """How the layers of an arm are trained, for how long, and how often its axes are turned meanwhile."""
 
     steps: int
     batch_size: int
     learning_rate: float
     optimizer: str = "SGD"  # or another of OPTIMIZERS
     equal_parts: bool = False  # batches with as many of each class, where there are many more of one
-    half_size: int = 0  # steps at the beginning that see pictures of half the side, at a quarter of the cost
-    precision: str = "float32"  # or "bfloat16"
     every: int = 5  # steps between two rounds; the article turns every 20, of many more steps
     concept_batch: int = 32  # pictures of a concept in a round, fewer where a concept has fewer
 
 
+@dataclass(frozen=True, kw_only=True)
+class UntilFlat:
+    """How a whole network is trained until its validation loss is flat, in two stages.
+
+    First on pictures of half the side, at a quarter of the cost, then on whole ones. Both stages end when `patience`
+    looks in a row, `every` steps apart, have found no lower validation loss, or after their number of steps; the
+    weights of the lowest loss are kept.
+    """
+
+    half_steps: int  # at most
+    whole_steps: int  # at most
+    every: int
+    patience: int
+    batch_size: int = 32
+    half_rate: float = 1e-3  # of learning, with AdamW, which learns sooner from random weights than the article's SGD
+    whole_rate: float = 2e-4
+    precision: str = "float32"  # or "bfloat16"
+
+
 def budgets(
-    profile: WhiteningBudget, *, whole_steps: int | None = None, tail_steps: int | None = None
-) -> tuple[Budget, Budget]:
-    """Of a whole network, and of a last block. Numbers of steps that are None are the profile's."""
-    whole_steps = whole_steps or profile.whole_steps
-    whole = Budget(
-        steps=whole_steps,
-        batch_size=32,
-        learning_rate=0.002,
-        optimizer="AdamW",
-        equal_parts=True,
-        half_size=round(0.9 * whole_steps),
+    profile: WhiteningBudget,
+    *,
+    steps: int | None = None,
+    trunk_steps: int | None = None,
+    tail_steps: int | None = None,
+) -> tuple[Budget, UntilFlat, Budget]:
+    """Of a layer and its classifier on VGG16, of a whole ResNet-18, and of its last block.
+
+    Numbers of steps that are None are the profile's; trunk_steps: of each of the two stages, at most.
+    """
+    steps, tail_steps = steps or profile.steps, tail_steps or profile.tail_steps
+    arms = {"batch_size": 32, "learning_rate": 0.01, "equal_parts": True}
+    on_features = Budget(steps=steps, optimizer="AdamW", every=_every(steps), **arms)
+    whole = UntilFlat(
+        half_steps=trunk_steps or profile.trunk_steps[0],
+        whole_steps=trunk_steps or profile.trunk_steps[1],
+        every=profile.looks[0],
+        patience=profile.looks[1],
         precision=precision(),
     )
-    tail = Budget(steps=tail_steps or profile.steps, batch_size=32, learning_rate=0.01, equal_parts=True)
-    return whole, tail
+    return on_features, whole, Budget(steps=tail_steps, every=_every(tail_steps), **arms)
+
+
+def _every(steps: int) -> int:
+    """Steps between two rounds: so many that there is one in the shortest training."""
+    return max(1, min(Budget.every, steps // 2))
 
 
 @cache
@@ -147,19 +176,99 @@ def fit(
         dealt = shuffled(rows, budget.batch_size, budget.steps, rng=rng)
     losses = []
     for step, batch_rows in enumerate(track(dealt, label, budget.steps), start=1):
-        model.train()
-        optimizer.zero_grad()
-        batch = inputs(batch_rows)
-        if step <= budget.half_size:
-            batch = functional.avg_pool2d(batch, 2)
-        with torch.autocast("cpu", torch.bfloat16, enabled=budget.precision == "bfloat16"):
-            logits = model(batch)
-        loss = functional.cross_entropy(logits.float(), truth[batch_rows])
-        loss.backward()
-        optimizer.step()
+        losses.append(_step(model, inputs(batch_rows), truth[batch_rows], optimizer))
         schedule.step()
-        losses.append(float(loss.detach()))
         if turn and step % budget.every == 0 and step <= 0.9 * budget.steps:
             turn()
     model.eval()
     return pd.Series(losses, index=range(1, len(losses) + 1), name="loss")
+
+
+def _step(
+    model: nn.Module, batch: Tensor, truth: Tensor, optimizer: torch.optim.Optimizer, *, precision: str = "float32"
+) -> float:
+    """One step of training; its loss."""
+    model.train()
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = model(batch)
+    loss = functional.cross_entropy(logits.float(), truth)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def fit_until_flat(
+    model: nn.Module,
+    augmented: Inputs,
+    plain: Inputs,
+    labels: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    *,
+    budget: UntilFlat,
+    rng: Generator,
+    label: str,
+) -> pd.DataFrame:
+    """Train in place in two stages; a row for each look: half_size, step (of its stage), loss, validation_loss.
+
+    Batches of `augmented` rows["train"] hold as many of each class, and the validation loss is the mean of both
+    classes' cross-entropies over rows["validation"], `plain`. loss: mean over the steps since the last look.
+    Raises ValueError without validation patches of each class.
+    """
+    if missing := set(labels[rows["train"]]) - set(labels[rows["validation"]]):
+        raise ValueError(
+            f"no validation patch of class {min(missing)}; wanted some of each class, since training ends when their "
+            "loss is flat. Add people, or use a smaller stride."
+        )
+    looks = []
+    for half, rate, steps in (
+        (True, budget.half_rate, budget.half_steps),
+        (False, budget.whole_rate, budget.whole_steps),
+    ):
+        sizes = (partial(_of_half_size, augmented), partial(_of_half_size, plain)) if half else (augmented, plain)
+        stage = _until_flat(model, *sizes, labels, rows, rate, steps, budget=budget, rng=rng, label=label)
+        looks.append(stage.assign(half_size=half))
+    model.eval()
+    return pd.concat(looks, ignore_index=True)[["half_size", "step", "loss", "validation_loss"]]
+
+
+def _of_half_size(inputs: Inputs, rows: np.ndarray) -> Tensor:
+    return functional.avg_pool2d(inputs(rows), 2)
+
+
+def _until_flat(
+    model: nn.Module,
+    augmented: Inputs,
+    plain: Inputs,
+    labels: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    rate: float,
+    steps: int,
+    *,
+    budget: UntilFlat,
+    rng: Generator,
+    label: str,
+) -> pd.DataFrame:
+    """One stage; the model has the weights of its lowest validation loss."""
+    truth, optimizer = torch.from_numpy(labels), OPTIMIZERS["AdamW"](model.parameters(), lr=rate)
+    dealt = splits.equal_parts(labels, rows["train"], budget.batch_size, steps, rng=rng)
+    looks, losses, lowest, best, since = [], [], np.inf, model.state_dict(), 0
+    for step, batch_rows in enumerate(track(dealt, label, steps), start=1):
+        losses.append(_step(model, augmented(batch_rows), truth[batch_rows], optimizer, precision=budget.precision))
+        if step % budget.every and step < steps:
+            continue
+        validation = balanced_loss(model, plain, labels, rows["validation"])
+        looks.append((step, float(np.mean(losses)), validation))
+        losses, since = [], since + 1
+        if validation < lowest:
+            lowest, best, since = validation, copy.deepcopy(model.state_dict()), 0
+        if since >= budget.patience:
+            break
+    model.load_state_dict(best)
+    return pd.DataFrame(looks, columns=["step", "loss", "validation_loss"])
+
+
+def balanced_loss(model: nn.Module, inputs: Inputs, labels: np.ndarray, rows: np.ndarray) -> float:
+    """Cross-entropy in evaluation: the mean over the classes of its mean over their rows."""
+    losses = functional.cross_entropy(outputs(model, inputs, rows), torch.from_numpy(labels[rows]), reduction="none")
+    return float(np.mean([losses[labels[rows] == label].mean() for label in np.unique(labels[rows])]))

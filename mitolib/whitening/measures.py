@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,15 +15,15 @@ from torch.nn import functional
 from mitolib.whitening import alignment, surgery
 from mitolib.whitening.fitting import BATCH, Inputs, batches
 from mitolib.whitening.layer import ConceptWhitening, samples_of
-from mitolib.whitening.passes import caught_in
-from mitolib.whitening.training import PLACE, Trained
+from mitolib.whitening.passes import caught_in, evaluation
+from mitolib.whitening.training import Trained, norm_of
 
 REPORTED = ("gram_cosine", "orthogonality_error", "line_search_failures", "mean_abs_correlation")
 
 
 def units(trained: Trained, inputs: Inputs, rows: np.ndarray) -> np.ndarray:
     """(len(rows), C): the mean over the map of each unit that the arm's norm layer puts out."""
-    return _maps(_norm(trained.model), trained.model, inputs, rows).mean((2, 3)).numpy()
+    return _maps(norm_of(trained.model), trained.model, inputs, rows).mean((2, 3)).numpy()
 
 
 def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarray) -> dict[str, float | int | None]:
@@ -34,7 +34,7 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     line_search_failures: the greatest, and the sum, of all rounds. amplification: of rounding errors in the public
     code's recursion, see `inverse_root.amplification`.
     """
-    samples = samples_of(_maps(_norm(trained.model), trained.model, inputs, rows)).numpy()
+    samples = samples_of(_maps(norm_of(trained.model), trained.model, inputs, rows)).numpy()
     correlations = np.abs(np.corrcoef(samples[samples.std(axis=1) > 0]))
     measured = dict.fromkeys(REPORTED) | {
         "mean_abs_correlation": float(correlations[~np.eye(len(correlations), dtype=bool)].mean()),
@@ -42,7 +42,7 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
         "auc": None,
         "amplification": None,
     }
-    if isinstance(layer := _norm(trained.model), ConceptWhitening):
+    if isinstance(layer := norm_of(trained.model), ConceptWhitening):
         measured["amplification"] = layer.largest_amplification or None
         axes = alignment.concept_scores(trained.model, batches(inputs, rows))
         measured["auc"] = float(roc_auc_score(labels[rows] == labels.max(), axes[:, -1]))
@@ -54,33 +54,54 @@ def report(trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarra
     return measured
 
 
-@torch.no_grad()
+def answers_permuted(
+    trained: Trained, inputs: Inputs, rows: np.ndarray, permuted: Sequence[tuple[Sequence[int], np.ndarray]]
+) -> np.ndarray:
+    """(len(permuted), len(rows)) float32: log-odds of the last of two classes, each time with other axes permuted.
+
+    permuted: axes, and the order (len(rows),) in which the patches give them: patch i is read with the whole maps of
+    these axes of patch order[i], and with its own of all others. Nothing of an axis is lost but whose it is.
+    """
+    model, layer = trained.model, norm_of(trained.model)
+    maps = _maps(layer, model, inputs, rows)
+    log_odds = np.empty((len(permuted), len(rows)), np.float32)
+    for start, batch in zip(range(0, len(rows), BATCH), batches(inputs, rows), strict=True):
+        own = slice(start, start + len(batch))
+        for i, (axes, order) in enumerate(permuted):
+            changed = maps[own].clone()
+            changed[:, axes] = maps[order[own]][:, axes]
+            logits = _with_output(model, layer, batch, changed)
+            log_odds[i, own] = (logits[:, 1] - logits[:, 0]).numpy()
+    return log_odds
+
+
+def _with_output(model: nn.Module, layer: nn.Module, batch: Tensor, output: Tensor) -> Tensor:
+    """What the model gives in evaluation if a layer puts out this. The layer itself is spared its work."""
+    layer.forward = lambda _: output
+    try:
+        with evaluation(model):
+            return model(batch)
+    finally:
+        del layer.forward
+
+
 def importance(
     trained: Trained, inputs: Inputs, labels: np.ndarray, rows: np.ndarray, axis: int, *, repeats: int, rng: Generator
 ) -> dict[str, float]:
     """{"value", "sd"}: loss with one axis dealt out anew among all rows, over the loss as it is; 1 for an unused axis.
 
-    The whole map of the axis goes from one patch to another, `repeats` times (Chen et al. permute within a batch). Of a
-    layer at `PLACE`: the convolution behind it is linear, so only what this channel adds to it is computed anew.
+    The whole map of the axis goes from one patch to another, `repeats` times (Chen et al. permute within a batch).
     """
-    model = trained.model
-    block, behind = model.last[0], nn.Sequential(*model.last[1:], *list(model)[1:])
-    if _norm(model) is not block.bn1:
-        raise ValueError(f"The axes stand behind {PLACE}, where importance is not defined; wanted an arm placed there.")
+    model, layer = trained.model, norm_of(trained.model)
     truth = torch.from_numpy(labels[rows])
-    shortcut_nchw, sums_nchw = inputs(rows), _maps(block.conv2, model, inputs, rows)
-    axis_nchw = functional.relu(_maps(block.bn1, model, inputs, rows)[:, [axis]])
-    weight = block.conv2.weight[:, [axis]]
+    maps = _maps(layer, model, inputs, rows)
+    axis_nyx = maps[:, axis].clone()
 
     def loss(order: np.ndarray) -> float:
-        logits = []
-        for i in range(0, len(rows), BATCH):
-            batch = slice(i, i + BATCH)
-            dealt_nchw = axis_nchw[order[batch]]
-            change_nchw = functional.conv2d(dealt_nchw - axis_nchw[batch], weight, padding=block.conv2.padding)
-            block_nchw = functional.relu(block.bn2(sums_nchw[batch] + change_nchw) + shortcut_nchw[batch])
-            logits.append(behind(block_nchw))
-        return float(functional.cross_entropy(torch.cat(logits), truth))
+        maps[:, axis] = axis_nyx[order]
+        parts = zip(batches(inputs, rows), maps.split(BATCH), strict=True)
+        logits = torch.cat([_with_output(model, layer, batch, part) for batch, part in parts])
+        return float(functional.cross_entropy(logits, truth))
 
     plain = loss(np.arange(len(rows)))
     ratios = [loss(rng.permutation(len(rows))) / plain for _ in range(repeats)]
@@ -163,12 +184,6 @@ def geometry(
         "reachable": math.cos((math.acos(max(-1.0, min(1.0, cosine))) - math.pi / 2) / 2),
         "reached": float((layer.rotation[: layer.n_concepts] * directions).sum(1).min()),
     }
-
-
-def _norm(model: nn.Module) -> nn.Module:
-    """The layer that the arms differ in."""
-    layers = [module for module in model.modules() if isinstance(module, ConceptWhitening)]
-    return layers[0] if layers else model.get_submodule(PLACE)
 
 
 def _maps(layer: nn.Module, model: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:

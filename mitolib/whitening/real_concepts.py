@@ -1,7 +1,7 @@
 """Axes of real concepts, tried on people whom the network has not seen: who finds a concept, and at what cost.
 
-For each fold of people and each kind of picture (one protein, or a composite of three) a network, and of it two arms:
-with batch norm, and whitened with an axis for each concept that its training patches show. They come from `trials`, as
+For each fold of people and each kind of picture (one protein, or a composite of three) two arms on VGG16: without the
+layer, and whitened with an axis for each concept that the training patches show. They come from `trials`, as
 units; here is what a page makes of them. Rows are row numbers of the patch table; `labels` are class indices (N,).
 """
 
@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.random import Generator
 
 from mitolib import metrics
+from mitolib.claims import Claim, above, look_up
 from mitolib.metrics import Estimate
 from mitolib.own_data import LeftOut
 from mitolib.paper import INPUT_PX
@@ -24,28 +25,28 @@ from mitolib.units import Units
 from mitolib.whitening import concepts, detection
 from mitolib.whitening.concepts import measure
 from mitolib.whitening.detection import Detected
-from mitolib.whitening.sentences import numbered, too_few_people
-from mitolib.whitening.training import ARMS
-from mitolib.whitening.trials import PAIR, FoldConcepts, Trial, train_axes, train_own_axes
-from mitolib.whitening.trunks import Trunk
+from mitolib.whitening.over_people import balanced
+from mitolib.whitening.sentences import too_few_people
+from mitolib.whitening.training import ON_VGG16
+from mitolib.whitening.trials import PAIR, PLAIN, FoldConcepts, Trial, train_axes, train_own_axes
 
 __all__ = [
     "FoldConcepts",
     "Trial",
     "annotate_folds",
     "auc_table",
+    "axis_against_best_unit",
+    "claims",
     "concept_contrasts",
     "concept_counts",
-    "concept_entries",
     "concept_ranks",
-    "cost_entries",
     "cost_table",
     "costs",
     "detector_aucs",
-    "findings",
+    "entries",
+    "gap_table",
     "has_defined_axis",
     "importances",
-    "mean_aucs",
     "measure",
     "own_axis_aucs",
     "own_table",
@@ -55,8 +56,6 @@ __all__ = [
     "used_units",
     "why_left_out",
 ]
-
-HIGH_AUC = 0.7  # counted in the findings
 
 
 def annotate_folds(measured: pd.DataFrame, folds: Mapping[str, Mapping[str, np.ndarray]]) -> list[FoldConcepts]:
@@ -94,7 +93,7 @@ def concept_counts(folds: Sequence[FoldConcepts]) -> pd.DataFrame:
 
 
 def concept_ranks(trials: Sequence[Trial], subjects: Sequence[str]) -> pd.DataFrame:
-    """How the test patches rank by the axis of each concept and by its rivals on the batch-norm network.
+    """How the test patches rank by the axis of each concept and by its rivals on VGG16 without the layer.
 
     subjects: (N,) of all patches. Columns input (the kind of picture), concept, fold, seed, detector, row, shown, rank,
     subject; see `detection.ranks_of_tested`. Empty without trials.
@@ -151,21 +150,80 @@ def mean_aucs(aucs: Mapping[str, Mapping[str, Mapping[str, Detected]]]) -> dict[
     return {picture: mean.rename(lambda name: name.replace(" ", "_")).to_dict() for picture, mean in means.items()}
 
 
-def findings(aucs: Mapping[str, Mapping[str, Mapping[str, Detected]]]) -> str:
-    """Markdown: what the axes find, a sentence for each kind of picture."""
-    sentences = []
-    for picture, by_concept in aucs.items():
-        values = _values(by_concept)
-        high, mean = (values > HIGH_AUC).sum(), values.mean()
-        if values["axis"].isna().all():
-            continue
-        sentences.append(
-            f"From {picture}, the axis of a real concept finds it in people not seen before with a mean AUC of "
-            f"{mean['axis']:.2f}, above {HIGH_AUC} for {high['axis']} of {len(values)} concepts; the best unit of "
-            f"batch norm {mean['best unit']:.2f} ({high['best unit']}), a linear probe {mean['probe']:.2f} "
-            f"({high['probe']})."
+def axis_against_best_unit(ranks: pd.DataFrame, *, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """picture -> for each concept its name and `gap`: AUC of its axis less that of the best single unit.
+
+    A paired bootstrap over people. ranks: of `concept_ranks`; those of several seeds are averaged. Concepts without a
+    defined AUC are left out.
+    """
+    gaps: dict[str, list[dict[str, Any]]] = {}
+    for (picture, concept), group in ranks.groupby(["input", "concept"], sort=False) if len(ranks) else ():
+        patches = group.pivot_table(index=["row", "subject", "shown"], columns="detector", values="rank").reset_index()
+        gap = detection.auc_difference(
+            patches["axis"].to_numpy(),
+            patches["best unit"].to_numpy(),
+            patches["shown"].to_numpy(),
+            patches["subject"],
+            seed=seed,
         )
-    return numbered(sentences)
+        if gap.value is not None:
+            gaps.setdefault(picture, []).append({"concept": concept, "gap": gap})
+    return gaps
+
+
+def gap_table(gaps: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+    """The same as text, a row for each concept and a column for each kind of picture."""
+    columns = {picture: {entry["concept"]: str(entry["gap"]) for entry in found} for picture, found in gaps.items()}
+    return pd.DataFrame(columns).fillna("-").rename_axis("axis less best unit, AUC")
+
+
+def claims(record: Mapping[str, Any]) -> list[Claim]:
+    """What the chapter concludes of each kind of picture, as claims over its results file."""
+    return [claim for picture in record.get("axis_less_best_unit", {}) for claim in _claims_of_picture(record, picture)]
+
+
+def _claims_of_picture(record: Mapping[str, Any], picture: str) -> Iterable[Claim]:
+    """Counts are over concepts, each by its own 95 % interval over people, without a correction for their number."""
+    gaps = record["axis_less_best_unit"][picture]
+    places = {f"gap{i}": f"real_concepts axis_less_best_unit.{picture}.{i}.gap" for i in range(len(gaps))}
+    verdicts = [above(_estimate(entry["gap"]), 0) for entry in gaps]
+    better, worse = verdicts.count(True), verdicts.count(False)
+    counted = (
+        f"from {picture}, the interval of the difference in AUC on people not seen lies above zero for {better} of "
+        f"{len(gaps)} concepts, below for {worse} (each alone, uncorrected)"
+    )
+
+    def in_one_direction(**found: Estimate) -> bool | None:
+        said = [above(gap, 0) for gap in found.values()]
+        return True if True in said and False not in said else False if False in said and True not in said else None
+
+    yield Claim(
+        name=f"axis-finds-more-than-best-unit-{picture}",
+        reads=places,
+        predicate=in_one_direction,
+        holds=f"Some axes find their concept better than the best single unit of VGG16 does, none worse: {counted}.",
+        fails=f"Some axes find their concept worse than the best single unit of VGG16 does, none better: {counted}.",
+        open=f"Whether axes find their concepts better than the best single unit of VGG16 does is open: {counted}.",
+    )
+    costs = [name for name, cost in record["cost"].items() if name.startswith(f"{picture}, ") and cost_gap(cost)]
+    for name in costs:
+        yield Claim(
+            name=f"axes-cost-{picture}",
+            reads={"gap": f"real_concepts cost.{name}.less_without"},
+            predicate=lambda gap: above(Estimate(-gap.value, gap.ci and (-gap.ci[1], -gap.ci[0])), 0),
+            holds=f"From {picture}, the axes cost balanced accuracy on people not seen: {{gap}}.",
+            fails=f"From {picture}, the axes cost no balanced accuracy on people not seen: {{gap}}.",
+            open=f"From {picture}, whether the axes cost balanced accuracy on people not seen is open: {{gap}}.",
+        )
+
+
+def cost_gap(cost: Cost | Mapping[str, Any]) -> Any:
+    """Its `less_without`, of a cost or of what a results file has of it."""
+    return look_up(cost, "less_without", "cost")
+
+
+def _estimate(entry: Estimate | Mapping[str, Any]) -> Estimate:
+    return Estimate(**entry) if isinstance(entry, Mapping) else entry
 
 
 # Whether the network uses its axes, and what it pays for them.
@@ -189,6 +247,9 @@ class Cost:
     """What an arm is right on in people not seen, and what its units share."""
 
     accuracy: Estimate  # over subjects
+    balanced_accuracy: Estimate  # over subjects
+    less_without: Estimate | None  # balanced accuracy less that of the arm without the layer, paired; None of that arm
+    majority_baseline: float
     sd_over_seeds: float | None  # of the accuracy; None for one seed
     mean_abs_correlation: float  # between channels behind the layer
     shared_direction: float  # `detection.separability` of the concepts
@@ -210,12 +271,18 @@ def costs(
     table = pd.DataFrame(rows, columns=["input", "arm", "seed", "right", "row", "correlation", "shared"])
     table = table.astype({"correlation": float, "shared": float})  # None, of what is not defined, as NaN
     by_picture: dict[str, dict[str, Cost]] = {}
+    plain = np.array([])
     for (picture, arm), group in table.groupby(["input", "arm"], sort=False):
         right = np.concatenate(group["right"].to_numpy()) * 1.0
-        tested = np.asarray(subjects)[np.concatenate(group["row"].to_numpy())]
+        plain = right if arm == PLAIN else plain  # which comes first, with the same patches in the same order
+        tested_rows = np.concatenate(group["row"].to_numpy())
+        tested, truth = np.asarray(subjects)[tested_rows], labels[tested_rows]
         by_seed = [np.concatenate(of_seed.to_numpy()).mean() for _, of_seed in group.groupby("seed")["right"]]
-        by_picture.setdefault(picture, {})[ARMS[arm].what] = Cost(
+        by_picture.setdefault(picture, {})[ON_VGG16[arm].what] = Cost(
             accuracy=metrics.interval(right, tested, rng=rng),
+            balanced_accuracy=balanced(right, truth, tested, rng=rng),
+            less_without=None if arm == PLAIN else balanced(right - plain, truth, tested, rng=rng),
+            majority_baseline=metrics.majority_baseline(truth),
             sd_over_seeds=float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None,
             mean_abs_correlation=float(group["correlation"].mean()),
             shared_direction=float(group["shared"].mean()),
@@ -229,8 +296,15 @@ def cost_table(cost: Mapping[str, Mapping[str, Cost]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, dtype=object).T
     if table.empty:
         return table
-    table["accuracy"] = table["accuracy"].map(str)
-    titles = {"sd_over_seeds": "sd over seeds", "mean_abs_correlation": "correlation"}
+    for name in ("accuracy", "balanced_accuracy", "less_without"):
+        table[name] = table[name].map(lambda estimate: str(estimate or "-"))
+    titles = {
+        "balanced_accuracy": "balanced accuracy",
+        "less_without": "less no layer",
+        "majority_baseline": "majority-class baseline",
+        "sd_over_seeds": "sd over seeds",
+        "mean_abs_correlation": "correlation",
+    }
     return table.rename(columns=titles | {"shared_direction": "shared direction"})
 
 
@@ -253,6 +327,23 @@ def concept_entries(
     }
 
 
+def entries(
+    aucs: Mapping[str, Mapping[str, Mapping[str, Detected]]],
+    importance: pd.DataFrame,
+    cost: Mapping[str, Mapping[str, Cost]],
+    gaps: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """What the results file says of the concepts; nothing where none could be tried."""
+    if not aucs:
+        return {}
+    return {
+        "concepts": concept_entries(aucs, importance),
+        "mean_auc": mean_aucs(aucs),
+        "cost": cost_entries(cost),
+        "axis_less_best_unit": gaps,
+    }
+
+
 def concept_contrasts(trials: Sequence[Trial], *, seed: int) -> dict[str, pd.DataFrame]:
     """Arm, in words -> `detection.contrast` of the concepts in the test patches of the first fold that has some.
 
@@ -260,7 +351,7 @@ def concept_contrasts(trials: Sequence[Trial], *, seed: int) -> dict[str, pd.Dat
     """
     first = [trial for trial in trials if trial.fold is trials[0].fold][-1:]
     return {
-        ARMS[arm].what: pd.DataFrame(contrast, index=list(trial.fold.concepts), columns=list(trial.fold.concepts))
+        ON_VGG16[arm].what: pd.DataFrame(contrast, index=list(trial.fold.concepts), columns=list(trial.fold.concepts))
         for trial in first
         if len(trial.fold.concepts) > 1
         for arm, contrast in zip(PAIR, trial.kept(seed)["contrast"], strict=True)
@@ -291,8 +382,6 @@ def own_table(pictures: Mapping[str, np.ndarray], aucs: Mapping[str, float]) -> 
     return pd.DataFrame({"pictures": counts, "AUC against the test patches": aucs})
 
 
-def used_units(trunks: Iterable[Trunk], trials: Iterable[Trial], own: Units | None) -> list[dict[str, Any]]:
+def used_units(trials: Iterable[Trial], own: Units | None) -> list[dict[str, Any]]:
     """What the results file says of all units that a page is drawn from. own: of `train_own_axes`, None without."""
-    of_trunks = [entry for trunk in trunks for entry in trunk.units]
-    of_trials = [entry for trial in trials for entry in trial.fits.record]
-    return [*of_trunks, *of_trials, *(own.record if own else [])]
+    return [*(entry for trial in trials for entry in trial.fits.record), *(own.record if own else [])]

@@ -3,7 +3,7 @@
     shown = trunks.Pictures("SDHA", ("SDHA",), table, patches_nhwc, experiment, data_sha256)
     recipe = trunks.Recipe(weights.resolve("ResNet18"), budget, zoom)
     trunk = trunks.train_trunk(shown, rows, split="published", recipe=recipe, seed=127)
-    trunk.loss, trunk.network.maps(rows["test"])
+    trunk.history, trunk.network.maps(rows["test"])
 
 The weights of a trunk and its maps of all patches stay on this machine. A process that has to train an arm where they
 are not, because another share owes the trunk or because only its result was published, trains the trunk once more:
@@ -30,10 +30,10 @@ from mitolib.study import Experiment
 from mitolib.units import Units, digest
 from mitolib.weights import Weights
 from mitolib.whitening import resnet
-from mitolib.whitening.fitting import BATCH, Budget, batches, fit, outputs, pictures
+from mitolib.whitening.fitting import BATCH, Budget, UntilFlat, batches, fit_until_flat, outputs, pictures
 from mitolib.whitening.passes import kept_generators
 
-PROTOCOL = 1  # of the training of a whole network; raise it when the same unit would come out otherwise
+PROTOCOL = 2  # of the training of a whole network; raise it when the same unit would come out otherwise
 CHAPTER = "concept_whitening"  # whose units trunks are, whichever chapter asks: others read the same ones
 GRID = ["section", "y", "x", "label"]  # of a patch table: what a training depends on
 
@@ -58,17 +58,16 @@ class Network:
 def train_network(
     patches_nhwc: np.ndarray,
     labels: np.ndarray,
-    rows: np.ndarray,
+    rows: Mapping[str, np.ndarray],
     *,
     arrays: tuple[np.ndarray, ...] | None,
     augment: Callable[..., np.ndarray],
-    budget: Budget,
+    budget: UntilFlat,
     seed: int,
     label: str,
-) -> tuple[Network, pd.Series]:
-    """Train all layers on the patches `rows`, then compute the output of `layer4.0` for every patch, not augmented.
-
-    Beside the network the loss of every step, from 1.
+) -> tuple[Network, pd.DataFrame]:
+    """Train all layers on rows["train"] until the loss of rows["validation"] is flat; then compute the output of
+    `layer4.0` for every patch, not augmented. Beside the network its history, see `fitting.fit_until_flat`.
 
     In between the batch norms take their statistics from training patches as they are, which augmented ones differ
     from. arrays: `weights.resolve("ResNet18").arrays`. augment: (patches, rng=) -> patches.
@@ -76,10 +75,12 @@ def train_network(
     torch.manual_seed(seed)
     order, turns = np.random.default_rng(seed).spawn(2)
     whole = resnet.build(n_classes(labels), arrays=arrays)
-    augmented = pictures(patches_nhwc, lambda batch_nhwc: augment(batch_nhwc, rng=turns))
-    loss = fit(whole, augmented, labels, rows, budget=budget, rng=order, label=f"{label}, training")
-    update_bn(batches(pictures(patches_nhwc), order.permutation(rows)[: 4 * BATCH]), whole)
-    return Network(whole, _maps(whole, patches_nhwc, f"{label}, maps")), loss
+    augmented, plain = pictures(patches_nhwc, lambda batch_nhwc: augment(batch_nhwc, rng=turns)), pictures(patches_nhwc)
+    history = fit_until_flat(
+        whole, augmented, plain, labels, rows, budget=budget, rng=order, label=f"{label}, training"
+    )
+    update_bn(batches(plain, order.permutation(rows["train"])[: 4 * BATCH]), whole)
+    return Network(whole, _maps(whole, patches_nhwc, f"{label}, maps")), history
 
 
 def n_classes(labels: np.ndarray) -> int:
@@ -91,21 +92,12 @@ def _maps(whole: resnet.ResNet18, patches_nhwc: np.ndarray, label: str) -> Tenso
     return outputs(resnet.divide(whole)[0], pictures(patches_nhwc), np.arange(len(patches_nhwc)), label)
 
 
-def extend(known: Network, more: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, np.ndarray]]:
-    """The network with the maps of further pictures behind those it has, and their rows. more: name -> (N, H, W, 1)."""
-    maps, rows, end = [known.maps_nchw], {}, len(known.maps_nchw)
-    for name, patches_nhwc in more.items():
-        maps.append(_maps(known.whole, patches_nhwc, name))
-        rows[name] = np.arange(end, end := end + len(patches_nhwc))
-    return Network(known.whole, torch.cat(maps)), rows
-
-
 def of_concepts(concepts: Mapping[str, np.ndarray]) -> dict[str, str]:
     """concept, in the order of the axes -> digest of the rows that show it."""
     return {name: digest(rows) for name, rows in concepts.items()}
 
 
-def of_budget(budget: Budget) -> dict[str, Any]:
+def of_budget(budget: Budget | UntilFlat) -> dict[str, Any]:
     """A budget as plain values, without its precision, which is written down in a unit and not part of its key."""
     return {name: value for name, value in vars(budget).items() if name != "precision"}
 
@@ -143,7 +135,7 @@ class Recipe:
     """How a whole network is trained, whichever patches and whichever seed."""
 
     weights: Weights  # that it starts from, of ResNet18
-    budget: Budget
+    budget: UntilFlat
     zoom: tuple[float, float]  # of augmentation, see `patches.augment`
 
     @property
@@ -157,7 +149,7 @@ class Trunk:
     """The whole network of one split, one kind of picture and one seed."""
 
     pictures: Pictures
-    rows: Mapping[str, np.ndarray]  # set -> rows; it was trained on "train"
+    rows: Mapping[str, np.ndarray]  # set -> rows; it was trained on "train", until the loss of "validation" was flat
     name: Mapping[str, Any]  # of its unit, and the beginning of the name of each fit that reads it
     fits: Units  # this one
 
@@ -167,10 +159,9 @@ class Trunk:
         return {"trunk": self.fits.keys[0]} | {part: digest(rows) for part, rows in self.rows.items()}
 
     @property
-    def loss(self) -> pd.Series:
-        """Of every step, from 1."""
-        loss = self.fits[0]["loss"]
-        return pd.Series(loss, index=range(1, len(loss) + 1), name="loss")
+    def history(self) -> pd.DataFrame:
+        """A row for each look at the validation loss, see `fitting.fit_until_flat`."""
+        return pd.DataFrame(self.fits[0]["history"])
 
     @property
     def network(self) -> Network:
@@ -193,25 +184,25 @@ def _network(trunk: Trunk) -> Network:
 
 
 def train_trunk(shown: Pictures, rows: Mapping[str, np.ndarray], *, split: str, recipe: Recipe, seed: int) -> Trunk:
-    """A unit: the network trained on rows["train"], with its loss.
+    """A unit: the network trained on rows["train"], with its history.
 
     rows: set -> row numbers. split: what the sets are called in the name of the unit. Raises what `units.each` raises.
     """
     name = {"network": "ResNet18", "picture": shown.kind, "split": split, "trunk_seed": seed}
     fits = units.each(
-        lambda **_: _fit(shown, rows["train"], recipe, seed=seed, label=f"ResNet-18, {shown.kind}, {split}"),
+        lambda **_: _fit(shown, rows, recipe, seed=seed, label=f"ResNet-18, {shown.kind}, {split}"),
         [name],
         made_by=sys.modules[__name__],
         chapter=CHAPTER,
-        depends=shown.depends | recipe.depends | {"train": digest(rows["train"])},
+        depends=shown.depends | recipe.depends | {part: digest(rows[part]) for part in ("train", "validation")},
         precision=lambda: recipe.budget.precision,
     )
     return Trunk(shown, rows, name, fits)
 
 
-def _fit(shown: Pictures, rows: np.ndarray, recipe: Recipe, *, seed: int, label: str) -> dict[str, Any]:
-    """loss, by step; weights: the state of the network in its own order, then the maps of all patches."""
-    network, loss = train_network(
+def _fit(shown: Pictures, rows: Mapping[str, np.ndarray], recipe: Recipe, *, seed: int, label: str) -> dict[str, Any]:
+    """history; weights: the state of the network in its own order, then the maps of all patches."""
+    network, history = train_network(
         shown.patches_nhwc,
         shown.labels,
         rows,
@@ -223,4 +214,4 @@ def _fit(shown: Pictures, rows: np.ndarray, recipe: Recipe, *, seed: int, label:
     )
     # Channels last, as the network makes them: in another order in memory sums differ in their last bits.
     state = [*network.whole.state_dict().values(), network.maps_nchw.permute(0, 2, 3, 1)]
-    return {"loss": loss.to_list(), "weights": [tensor.numpy() for tensor in state]}
+    return {"history": history.to_dict("list"), "weights": [tensor.numpy() for tensor in state]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mitolib import claims, figures, people, saliency
+from mitolib import claims, figures, people, saliency, whitening
 from mitolib.claims import Claim
 from mitolib.metrics import further_training
 from mitolib.settings import ROOT
@@ -18,6 +18,8 @@ CLAIMS: dict[str, Callable[[Mapping[str, Any]], list[Claim]]] = {
     "exp1": figures.conclusions.of_experiment,
     "exp2": figures.conclusions.of_experiment,
     "freezing": figures.conclusions.of_freezing,
+    "concept_whitening": whitening.experiment.claims,
+    "real_concepts": whitening.real_concepts.claims,
     "gradcam": saliency.claims,
     "patient_level": people.claims,
 }

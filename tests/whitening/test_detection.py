@@ -128,13 +128,14 @@ def test_the_summary_is_of_the_mean_rank_over_seeds_and_of_each_seed(rng):
         "large": ["axis"],
         "none": ["axis", "unit"],
     }
-    assert found["large"]["axis"] == detection.Detected(1, (1, 1), by_seed=[0.5, 1])
+    assert found["large"]["axis"] == detection.Detected(1, detection.perfect(4), by_seed=[0.5, 1])
     assert found["none"]["axis"] == detection.Detected(None, by_seed=[None, None])
 
 
-def test_a_perfect_score_is_perfect_in_every_draw_and_an_undefined_one_in_none(rng):
+def test_a_perfect_score_has_the_exact_interval_of_its_people_and_an_undefined_one_none(rng):
     score, shown, subjects = np.array([1, 2, 3, 4]), np.array([0.0, 0, 1, 1]), list("ABCD")
-    assert detection.auc_interval(score, shown, subjects, rng=rng, draws=50) == Estimate(1, (1, 1))
+    assert detection.auc_interval(score, shown, subjects, rng=rng, draws=50) == Estimate(1, detection.perfect(4))
+    assert detection.perfect(4) == (pytest.approx(0.025**0.25), 1), "Clopper and Pearson, all of four"
     undefined = detection.auc_interval(score, np.ones(4), subjects, rng=rng)
     assert undefined == Estimate(None)
 
@@ -155,12 +156,24 @@ def test_the_interval_holds_the_value_and_is_wider_where_patches_come_from_few_s
 
 def test_draws_of_one_kind_are_drawn_again(rng):
     found = detection.auc_interval(np.array([1, 2, 3]), np.array([0.0, 1, 1]), ["A", "B", "C"], rng=rng, draws=50)
-    assert found == Estimate(1, (1, 1)), "a third of all draws hold one kind only"
+    assert found == Estimate(1, detection.perfect(3)), "a third of all draws hold one kind only"
 
 
 def test_two_subjects_give_no_interval(rng):
     found = detection.auc_interval(np.array([1, 2]), np.array([0.0, 1]), ["A", "B"], rng=rng)
     assert found == Estimate(1)
+
+
+def test_a_difference_of_areas_is_paired_over_people(rng):
+    shown, subjects = alternating(120), np.arange(120) // 12
+    less = shown + rng.standard_normal(120) + 2 * rng.standard_normal(10)[subjects] * (2 * shown - 1)
+    of = less + 0.5 * shown
+    gap = detection.auc_difference(of, less, shown, subjects, seed=0)
+    assert gap.value == pytest.approx(detection.auc(of, shown) - detection.auc(less, shown))
+    alone = detection.auc_interval(of, shown, subjects, rng=np.random.default_rng(0))
+    assert 0 < gap.ci[0] <= gap.value <= gap.ci[1] and np.ptp(gap.ci) < np.ptp(alone.ci)
+    assert detection.auc_difference(of, of, shown, subjects, seed=0) == Estimate(0.0)
+    assert detection.auc_difference(of, less, np.ones(120), subjects, seed=0) == Estimate(None)
 
 
 # ---- how far groups share directions

@@ -108,9 +108,27 @@ def test_importance_is_that_of_a_network_whose_layer_puts_out_the_dealt_maps(nam
     assert abs(ratios - 1).min() > 1e-3, "the toy's axis matters"
 
 
-def test_importance_of_axes_before_the_head_is_refused(rng):
-    with pytest.raises(ValueError, match=r"behind last\.1\.bn1, .*importance"):
-        measures.importance(trained("F"), see, LABELS, EVERY, 0, repeats=1, rng=rng)
+@pytest.mark.parametrize("name", ["E2", "F", "G", "A"])
+def test_answers_with_permuted_axes_are_those_of_a_network_whose_layer_puts_out_the_permuted_maps(name):
+    one, some = trained(name), np.random.default_rng(0).permutation(N)[:70]  # two batches
+    orders = [np.arange(70), np.random.default_rng(1).permutation(70), np.random.default_rng(2).permutation(70)]
+    permuted = [([], orders[1]), ([0, 1], orders[1]), ([2, 4, 5], orders[2])]
+    before = logits(one.model)
+    found = measures.answers_permuted(one, see, some, permuted)
+    layer = training.norm_of(one.model)
+    maps = measures._maps(layer, one.model, see, some)
+    for log_odds, (axes, order) in zip(found, permuted, strict=True):
+        dealt = maps.clone()
+        dealt[:, axes] = maps[order][:, axes]
+        hook = layer.register_forward_hook(lambda *_, dealt=dealt: dealt)
+        with torch.no_grad():
+            wanted = one.model(see(some))
+        hook.remove()
+        assert_allclose(log_odds, wanted[:, 1] - wanted[:, 0], atol=1e-4)
+    plain = before[some, 1] - before[some, 0]
+    assert_allclose(found[0], plain, atol=1e-4)
+    assert np.abs(found[1] - plain.numpy()).max() > 1e-3, "the toy's axes matter"
+    assert torch.equal(logits(one.model), before), "nothing is left behind"
 
 
 # ---- geometry

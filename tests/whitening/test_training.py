@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from toy_arms import BUDGET, CLASSES, EVERY, FEW, LABELS, MAPS, ROWS, C, Tiny, eye, logits, see, toy_tail, trained
 
-from mitolib.whitening import alignment, fitting, resnet, surgery, training, trunks
+from mitolib.whitening import BUDGETS, alignment, fitting, resnet, surgery, training, trunks
 from mitolib.whitening.layer import ConceptWhitening
 
 pytestmark = [  # two classes that are all the data, and few channels, make the layer warn; its own tests hold that
@@ -124,23 +126,74 @@ def test_training_lowers_the_loss_and_ends_in_evaluation():
     assert still[-5:].mean() > still[:5].mean() / 2
 
 
-def test_the_first_steps_see_pictures_of_half_the_side():
+UNTIL_FLAT = fitting.UntilFlat(half_steps=9, whole_steps=6, every=2, patience=2, batch_size=16)
+SETS = {"train": ROWS, "validation": EVERY[60:]}
+
+
+def until_flat(budget: fitting.UntilFlat, tail: nn.Module | None = None, rows=SETS) -> pd.DataFrame:
+    given = {"budget": budget, "rng": np.random.default_rng(0), "label": ""}
+    return fitting.fit_until_flat(tail or toy_tail(), see, see, LABELS, rows, **given)
+
+
+def test_the_first_stage_sees_pictures_of_half_the_side(monkeypatch):
     sides = []
     tail = toy_tail()
-    tail.register_forward_pre_hook(lambda _, given: sides.append(given[0].shape[2:]))
-    budget = replace(BUDGET, steps=5, half_size=3)
-    fitting.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
-    assert sides == [(2, 2)] * 3 + [(4, 4)] * 2
+    tail.register_forward_pre_hook(lambda module, given: sides.append((module.training, given[0].shape[2])))
+    falling = iter(range(99, 0, -1))
+    monkeypatch.setattr(fitting, "balanced_loss", lambda *_: float(next(falling)))
+    looks = until_flat(UNTIL_FLAT, tail)
+    assert [side for training_, side in sides if training_] == [2] * 9 + [4] * 6
+    assert looks["half_size"].tolist() == [True] * 5 + [False] * 3
+    assert looks["step"].tolist() == [2, 4, 6, 8, 9, 2, 4, 6], "and a look at the last step"
+
+
+def test_a_stage_ends_when_the_loss_is_flat_with_the_weights_of_the_lowest(monkeypatch):
+    found = iter([3.0, 1.0, 2.0, 1.0, 5.0, 4.0, 3.0])  # equal is not lower
+    kept, tail = [], toy_tail()
+
+    def loss(model: nn.Module, *_: object) -> float:
+        kept.append(copy.deepcopy(model.state_dict()))
+        return next(found)
+
+    monkeypatch.setattr(fitting, "balanced_loss", loss)
+    looks = until_flat(replace(UNTIL_FLAT, half_steps=99), tail)
+    assert looks["validation_loss"].tolist() == [3, 1, 2, 1, 5, 4, 3]
+    assert looks["half_size"].sum() == 4, "two looks without a lower one"
+    assert all(torch.equal(value, kept[-1][key]) for key, value in tail.state_dict().items())
+    flat = iter([2.0, 1.0, 3.0, 3.0, 1.0, 2.0, 2.0])
+    found, tail = flat, toy_tail()
+    kept.clear()
+    until_flat(replace(UNTIL_FLAT, half_steps=99), tail)
+    assert all(torch.equal(value, kept[4][key]) for key, value in tail.state_dict().items())
+    assert not any(module.training for module in tail.modules())
+
+
+def test_both_classes_weigh_alike_in_the_validation_loss():
+    tail, rows = toy_tail(), np.array([0, 2, 4, 6, 1])
+    losses = functional.cross_entropy(fitting.outputs(tail, see, rows), torch.tensor(LABELS[rows]), reduction="none")
+    wanted = (losses[:4].mean() + losses[4]) / 2
+    assert fitting.balanced_loss(tail, see, LABELS, rows) == pytest.approx(float(wanted))
+
+
+def test_without_validation_patches_of_a_class_nothing_is_trained():
+    with pytest.raises(ValueError, match="no validation patch of class 1"):
+        until_flat(UNTIL_FLAT, rows=SETS | {"validation": np.array([60, 62])})
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_convolutions_of_training_are_of_the_budgets_precision_and_weights_of_float32(precision, dtype):
     found = []
     tail = toy_tail()
-    tail.last[0].conv1.register_forward_hook(lambda *given: found.append(given[-1].dtype))
-    budget = replace(BUDGET, steps=2, precision=precision)
-    fitting.fit(tail, see, LABELS, ROWS, budget=budget, rng=np.random.default_rng(0), label="")
-    assert found == [dtype] * 2 and tail.fc.weight.dtype == torch.float32
+    tail.last[0].conv1.register_forward_hook(lambda module, *given: found.append((module.training, given[-1].dtype)))
+    until_flat(replace(UNTIL_FLAT, half_steps=1, whole_steps=1, precision=precision), tail)
+    assert {kind for training_, kind in found if training_} == {dtype} and tail.fc.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("steps", [2, 3, 9, 200])
+def test_there_is_a_round_in_the_shortest_training(steps):
+    budget, _, tail_budget = fitting.budgets(BUDGETS["smoke"], steps=steps, tail_steps=steps)
+    assert budget.every == tail_budget.every <= 0.9 * steps
+    assert fitting.budgets(BUDGETS["paper"])[0].every == fitting.Budget.every
 
 
 def test_the_precision_is_one_of_two():
@@ -183,8 +236,71 @@ def test_every_arm_has_the_axes_and_rounds_that_it_is_named_for(name):
     if layers:
         assert layers[0].n_concepts == (1 if arm.signed else 2)
         assert torch.equal(layers[0].rotation, eye(layers[0])) == (name == "ZCA")
-        place = one.model.last[-1] if arm.place == training.BEFORE_HEAD else one.model.get_submodule(training.PLACE)
-        assert place is layers[0]
+        place = one.model.last[-1] if arm.place == training.BEFORE_HEAD else one.model.get_submodule(arm.place)
+        assert place is layers[0] is training.norm_of(one.model)
+
+
+def test_where_no_shortcut_passes_all_that_is_answered_goes_through_the_layer():
+    one = trained("G")
+    assert [type(module) for module in one.model.last] == [resnet.BasicBlock, ConceptWhitening, nn.ReLU]
+    layer = training.norm_of(one.model)
+    with torch.no_grad():
+        layer.weight.zero_()
+    assert torch.equal(logits(one.model)[0], logits(one.model)[1]), "without the layer all patches are alike"
+    inside = trained("E2")
+    with torch.no_grad():
+        training.norm_of(inside.model).weight.zero_()
+    assert not torch.equal(logits(inside.model)[0], logits(inside.model)[1]), "the shortcut passes it"
+
+
+def vgg16_tail() -> nn.Sequential:
+    torch.manual_seed(0)
+    last = nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(C), relu=nn.ReLU(), pool=nn.MaxPool2d(2)))
+    return nn.Sequential(
+        OrderedDict(last=last, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(C, 2))
+    )
+
+
+def on_vgg16(name: str, **more: object) -> training.Trained:
+    given = {"budget": BUDGET, "rng": np.random.default_rng(0), "label": ""} | more
+    return training.train(training.ON_VGG16[name], vgg16_tail(), see, LABELS, ROWS, CLASSES, **given)
+
+
+def test_on_vgg16_every_arm_has_its_layer_and_the_first_has_none():
+    kinds = {name: type(on_vgg16(name).model.last.norm) for name in training.ON_VGG16}
+    assert kinds.pop("none") is nn.Identity and kinds.pop("BatchNorm") is nn.BatchNorm2d
+    assert kinds.pop("F") is nn.Identity and set(kinds.values()) == {ConceptWhitening}
+    assert "G" not in kinds, "nothing passes the layer in any arm"
+    assert isinstance(on_vgg16("F").model.last[-1], ConceptWhitening)
+
+
+def test_statistics_that_are_known_are_those_that_would_be_computed():
+    samples = MAPS[ROWS].transpose(0, 1).flatten(1)
+    known = samples.mean(1), torch.cov(samples, correction=0)
+    for name in ("E2", "D2"):
+        one, same = on_vgg16(name, statistics=known), on_vgg16(name)
+        layer = training.norm_of(one.model)
+        assert torch.equal(layer.running_mean, known[0]) and torch.equal(layer.running_covariance, known[1])
+        assert_allclose(layer.running_covariance, training.norm_of(same.model).running_covariance, atol=1e-4)
+    lagging = training.norm_of(on_vgg16("A", statistics=known).model)
+    assert not torch.equal(lagging.running_mean, known[0]), "the public code starts from nothing"
+
+
+def test_batches_are_drawn_from_what_is_to_be_learnt():
+    hidden = LABELS.copy()
+    hidden[ROWS[:30]] = 99  # no class of the network
+    training.train(
+        training.ON_VGG16["none"],
+        vgg16_tail(),
+        see,
+        hidden,
+        ROWS,
+        CLASSES,
+        learnt=ROWS[30:],
+        budget=BUDGET,
+        rng=np.random.default_rng(0),
+        label="",
+    )
 
 
 @pytest.mark.parametrize("name", ["BatchNorm", "C", "F"])
@@ -316,10 +432,10 @@ def patches(monkeypatch, rng) -> np.ndarray:
 
 
 def a_network(patches: np.ndarray, *, seed: int = 0, rows: np.ndarray = ROWS, augment=lambda few, rng: few):
-    budget = replace(BUDGET, steps=4)
-    labels = LABELS[: len(patches)]
+    budget = fitting.UntilFlat(half_steps=2, whole_steps=2, every=2, patience=1, batch_size=16)
+    labels, sets = LABELS[: len(patches)], {"train": rows, "validation": np.arange(60, 70)}
     return trunks.train_network(
-        patches, labels, rows, arrays=None, augment=augment, budget=budget, seed=seed, label=""
+        patches, labels, sets, arrays=None, augment=augment, budget=budget, seed=seed, label=""
     )[0]
 
 
@@ -363,18 +479,6 @@ def test_a_network_depends_on_its_seed_alone(patches):
     torch.rand(3)
     assert torch.equal(a_network(patches, augment=augment).maps_nchw, first)
     assert not torch.equal(a_network(patches, seed=1, augment=augment).maps_nchw, first)
-
-
-def test_maps_of_further_pictures_stand_behind_those_there_are(patches):
-    known = a_network(patches)
-    wide, rows = trunks.extend(known, {"large": patches[5:8], "pale": patches[:2]})
-    assert {name: own.tolist() for name, own in rows.items()} == {"large": [70, 71, 72], "pale": [73, 74]}
-    assert torch.equal(wide.maps_nchw[:70], known.maps_nchw) and len(known.maps_nchw) == 70
-    assert_allclose(wide.maps(rows["large"]), known.maps(np.arange(5, 8)), atol=1e-6)
-    assert_allclose(wide.maps(rows["pale"]), known.maps(np.arange(2)), atol=1e-6)
-    assert wide.whole is known.whole
-    same, none = trunks.extend(known, {})
-    assert torch.equal(same.maps_nchw, known.maps_nchw) and none == {}
 
 
 @pytest.mark.parametrize("n_rounds", [0, 3])

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mitolib.whitening import fitting, resnet, training, trunks
+from mitolib.weights import Weights
+from mitolib.whitening import fitting, resnet, training, trunks, vgg16
 from mitolib.whitening.layer import ConceptWhitening
 
 N, C, SIDE = 80, 6, 4
@@ -68,13 +70,28 @@ def toy_network() -> trunks.Network:
 def toy_trunk(rows: Mapping[str, np.ndarray], *, kind: str = "toys", split: str = "toy") -> trunks.Trunk:
     """What fits ask of a trunk, without a unit of its own."""
     return SimpleNamespace(
-        pictures=SimpleNamespace(labels=LABELS, kind=kind, patches_nhwc=None),
+        pictures=toy_pictures(kind),
         rows=rows,
         name={"network": "toy", "picture": kind, "split": split, "trunk_seed": 0},
         depends={"trunk": "toy"},
         network=toy_network(),
         units=[],
     )
+
+
+def toy_pictures(kind: str = "toys") -> trunks.Pictures:
+    """Without pictures; eight people, ten patches each."""
+    table = pd.DataFrame({"subject": [f"S{i % 2}{i // 20}" for i in range(N)]})
+    return SimpleNamespace(labels=LABELS, kind=kind, patches_nhwc=None, table=table, depends={"pictures": kind})
+
+
+def toy_features(kind: str = "toys", *, views: int = 0) -> vgg16.Features:
+    """Whose maps are the toys, and their augmented copies the toys again. Its tail wants `small_vgg16`."""
+    weights = Weights("VGG16", "mirror", "ab12", "BSD", None)
+    features = vgg16.Features(toy_pictures(kind), weights, views, (0.8, 1.2), 0)
+    maps_nhwc = MAPS.permute(0, 2, 3, 1).numpy().astype(np.float16)
+    vars(features)["_maps_nhwc"] = np.concatenate([maps_nhwc] * (1 + views))
+    return features
 
 
 def trained(arm: training.Arm | str, concepts=CLASSES, *, budget=BUDGET, seed=0, rows=ROWS, inputs=see, **more):
