@@ -10,7 +10,6 @@ For example::
         fails="On people not seen the score is not lower: the difference is {gap}.",
         open="Whether the score is lower on people not seen stays open: the difference is {gap}.",
     )
-    answer(gap, {"patient_level": record}).sentence
 
 A predicate on a score asks its interval, of the difference where two are compared. It says True, False, or None where
 the interval spans both; the sentence that belongs to the answer is the one that a page shows.

@@ -18,6 +18,7 @@ from scipy.stats import t
 from mitolib.settings import LABELS
 
 SCORES = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")  # of `scores`, each from 0 to 1
+RANGES = dict.fromkeys([*SCORES, "auc"], (0, 1)) | {"generalisation_gap": (-1, 1)}  # of what differs between seeds
 COLLAPSED = 0.95  # a network that gives more of its patches one answer has collapsed
 LEAST_SUBJECTS = 3  # fewer give no interval
 
@@ -83,16 +84,17 @@ def auc(truth: np.ndarray, p_patient: np.ndarray) -> float:
     return float(roc_auc_score(truth, p_patient))
 
 
-def further_training(values: Sequence[float], *, most: float = inf) -> Estimate:
+def further_training(values: Sequence[float], *, within: tuple[float, float] = (-inf, inf)) -> Estimate:
     """Mean of a score over trainings alike but for the seed, and the 95 % prediction interval of one more of them.
 
-    By Student's t. most: what the score cannot exceed. No interval for one training.
+    By Student's t. within: the least and the most that it can be. No interval for one training.
     """
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(mean, None, n)
     half_width = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
-    return Estimate(mean, (mean - half_width, min(most, mean + half_width)), n)
+    least, most = within
+    return Estimate(mean, (max(least, mean - half_width), min(most, mean + half_width)), n)
 
 
 def majority_baseline(truth: np.ndarray) -> float:

@@ -2,7 +2,6 @@
 
     task = transfer.Task(table, patches_nhwc, experiment, data_sha256)
     vgg16 = transfer.train("VGG16", task, profile=run)
-    vgg16.first.scores, vgg16.record
 
 A `Frozen` network computes, once for all trainings, what does not change in training. Each training of a head on it is
 a unit (`mitolib.units`): one network, one seed, one budget. Units that are kept need no features, and no network either
@@ -30,7 +29,6 @@ from mitolib.weights import Weights
 
 PROTOCOL = 1  # of a head's training; raise it when the same unit would come out otherwise
 GRID = ["section", "y", "x", "label", "split"]  # of a patch table: what a training depends on
-FURTHER = (*metrics.SCORES, "auc", "generalisation_gap")  # what is said of a further training
 BUDGET = ("epochs", "patience", "batch_size", "views", "learning_rate", "zoom", "seed")  # the same, of a profile
 
 
@@ -310,7 +308,9 @@ class TrainedNetwork:
     @property
     def record(self) -> dict[str, Any]:
         """The `models` entry of a results file: the first training, what the seeds gave, where one more would lie."""
-        further = {name: metrics.further_training(self.seeds[name], most=1) for name in FURTHER}
+        further = {
+            name: metrics.further_training(self.seeds[name], within=within) for name, within in metrics.RANGES.items()
+        }
         curves = {seed: trained.history["val_accuracy"].tolist() for seed, trained in self.by_seed.items()}
         return self.first.record | {
             "seeds": self.seeds.T.to_dict(),

@@ -75,7 +75,7 @@ def test_one_further_training_lies_in_its_interval_as_often_as_it_says(rng):
         inside += low <= further <= high
     assert inside / len(drawn) == pytest.approx(0.95, abs=0.012)
     assert metrics.further_training([0.7]) == metrics.Estimate(0.7, None, 1)
-    assert metrics.further_training([0.5, 1.0]).ci[1] > 1 == metrics.further_training([0.5, 1.0], most=1).ci[1]
+    assert metrics.further_training([0.5, 1.0]).ci[1] > 1 == metrics.further_training([0.5, 1.0], within=(0, 1)).ci[1]
 
 
 def test_the_auc_is_the_share_of_pairs_in_which_the_patient_has_more():

@@ -151,12 +151,11 @@ def spread(seeds: pd.DataFrame) -> pd.DataFrame:
     for title, statistic in (("mean", seeds.mean()), ("standard deviation", seeds.std())):
         rows[title] = {name: numbers[name].format(value) for name, value in statistic.items()}
     rows["95 % prediction interval"] = {
-        name: ""
-        if name == "epochs"
-        else "{:.2f} to {:.2f}".format(*(metrics.further_training(values, most=1).ci or (nan, nan)))
-        for name, values in seeds.items()
+        name: "{:.2f} to {:.2f}".format(*(metrics.further_training(seeds[name], within=within).ci or (nan, nan)))
+        for name, within in metrics.RANGES.items()
+        if name in seeds
     }
-    table = pd.DataFrame(rows).T.rename_axis("seed").replace(["nan", "nan to nan"], "one seed")
+    table = pd.DataFrame(rows).T.rename_axis("seed").replace(["nan", "nan to nan"], "one seed").fillna("")
     return table.rename(columns=lambda name: name.replace("_", " "))
 
 

@@ -165,7 +165,7 @@ def summary(predictions: pd.DataFrame, *, rng: Generator, draws: int = 1000) -> 
             "subjects_right": n_right,
             "n_subjects": len(people),
             "p_permutation": permutation_p(people["score"].to_numpy(), people["truth"].to_numpy()),
-            "ci": dict(zip(MEANS, map(limits, bootstrapped), strict=True))
+            "ci": dict(zip(MEANS, map(percentiles, bootstrapped), strict=True))
             | {"subjects_right": list(exact_interval(n_right, len(people)))},
             "seeds": of_seeds if len(of_seeds) > 1 else {},
         }
@@ -197,7 +197,7 @@ def difference(one: pd.DataFrame, other: pd.DataFrame, *, rng: Generator, draws:
     apart = first.means(drawn) - second.means(drawn)
     observed, of_other = _observed(first), _observed(second)
     values = {
-        name: {"value": observed[name] - of_other[name], "ci": limits(of_draws), "n": len(both)}
+        name: {"value": observed[name] - of_other[name], "ci": percentiles(of_draws), "n": len(both)}
         for name, of_draws in zip(MEANS, apart, strict=True)
     }
     return values | {"p_sign_flip": _sign_flip_p(first, second)}
@@ -267,7 +267,7 @@ def _spearman(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
     return (first * second).sum(axis=axis) / np.where(scale == 0, 1, scale)
 
 
-def limits(of_draws: np.ndarray) -> list[float] | None:
+def percentiles(of_draws: np.ndarray) -> list[float] | None:
     """The 95 % interval of the draws of a bootstrap; None where they are all alike."""
     low, high = np.percentile(of_draws, [2.5, 97.5]).tolist()
     return [low, high] if high > low else None
