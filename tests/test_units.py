@@ -310,11 +310,11 @@ def test_weights_of_a_published_unit_are_not_pruned(method, monkeypatch):
 
 
 def test_a_module_may_assign_several_names_at_once():
-    """As `SEEN, UNSEEN = ...`, beside its protocol."""
-    source = (ROOT / "mitolib" / "people" / "evaluation.py").read_text()
+    """As `PASSES, BATCH_SIZE = ...`, beside its protocol."""
+    source = (ROOT / "mitolib" / "saliency" / "control.py").read_text()
     number = int(re.search(r"^PROTOCOL = (\d+)", source, re.MULTILINE)[1])
     assert re.search(r"^\w+, \w+ = ", source, re.MULTILINE)
-    assert units.is_current({"protocol": ["mitolib.people.evaluation", number]})
+    assert units.is_current({"protocol": ["mitolib.saliency.control", number]})
 
 
 def test_a_unit_whose_module_is_gone_is_old():
