@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 from docutils import nodes
-from mitobook import Reader, ResultRole, TableDirective, formatted
+from mitobook import Reader, ResultRole, TableDirective, formatted, lags
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from sphinx.application import Sphinx
@@ -63,7 +63,8 @@ def frame(app: Sphinx, docname: str, content: list[str]) -> None:
     for path in [*files, NOTEBOOKS / f"{chapter}.ipynb", *git_log()]:
         app.env.note_dependency(str(path))
     summary = ""
-    if takeaways.exists():  # a gate holds that a published chapter has them; one only executed here may not yet
+    # They speak of the published page. A gate holds that it has them; a chapter only executed here may not yet.
+    if takeaways.exists() and not lags(chapter):
         text = takeaways.read_text(encoding="utf8").strip()
         summary = f":::{{admonition}} Key takeaways\n:class: important\n\n{text}\n:::"
     record = json.loads((source / f"results/{chapter}.json").read_text(encoding="utf8"))

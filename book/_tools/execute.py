@@ -189,9 +189,14 @@ def scores_table(results: Path) -> str:
 
 
 def render(book: Path) -> Path:
-    """Build the HTML of `book`, warnings as errors, and return its first page."""
+    """Build the HTML of `book`, warnings as errors, and return its first page.
+
+    Prose speaks of the published edition. What it names and a book executed here no longer has, since a notebook has
+    changed, is shown as not in this run (`mitobook.lags`).
+    """
     jupyter_book = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m` form
-    subprocess.run([jupyter_book, "build", book, "-W", "-n", "--keep-going", "-q"], check=True)
+    surroundings = os.environ | ({} if book == BOOK else {"MITOLIB_EXECUTED": "1"})
+    subprocess.run([jupyter_book, "build", book, "-W", "-n", "--keep-going", "-q"], check=True, env=surroundings)
     return book / "_build" / "html" / "index.html"
 
 
