@@ -1,5 +1,6 @@
 """The book's sources: every page is in the table of contents, and what its roles and tables show is the results'."""
 
+import frames
 import pytest
 import yaml
 
@@ -76,6 +77,19 @@ def test_missing_value_is_a_warning_that_names_it_and_no_blank(render, page, nam
 def test_what_a_smoke_run_is_too_small_for_is_said_and_no_warning(render):
     text, warnings = render("Split {result}`exp1 models.VGG16.nonsense .3f`.", exp1=RECORD)
     assert "Split none in smoke." in text and not warnings
+
+
+def test_in_a_book_executed_here_prose_may_name_what_only_the_published_page_had(render, monkeypatch):
+    page = "So: {result}`exp1 models.Gone.accuracy .2f`, see {numref}`fig-gone`."
+    monkeypatch.setattr(frames, "behind", lambda chapter, page: "changed" if chapter == "exp1" else "")
+    _, warnings = render(page, exp1=RECORD | {"profile": "quick"})
+    assert "models.Gone.accuracy" in warnings, "the published book names nothing that it has not"
+    monkeypatch.setenv("MITOLIB_EXECUTED", "1")
+    text, warnings = render(page + " ", exp1=RECORD | {"profile": "quick"})
+    assert "So: [not in this run], see" in text and not warnings
+    monkeypatch.setattr(frames, "behind", lambda chapter, page: "")
+    _, warnings = render(page + "  ", exp1=RECORD | {"profile": "quick"})
+    assert "models.Gone.accuracy" in warnings, "no published page lags: the prose is of this notebook"
 
 
 def test_a_claim_is_the_sentence_that_its_results_chose(render):
