@@ -59,7 +59,7 @@ def formatted(value: Any, path: str, spec: str, source: str) -> str:
 def lags(chapter: str = "*") -> bool:
     """Whether this is a book executed here, as MITOLIB_EXECUTED tells, whose prose speaks of an older run.
 
-    It does where the published page of a chapter (*: of any) is older than its notebook, which has other results now.
+    It does where the published page of a chapter, or of any, is older than its notebook, which has other results now.
     """
     if not os.environ.get("MITOLIB_EXECUTED"):
         return False
