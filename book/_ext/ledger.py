@@ -205,8 +205,8 @@ def _answer(printed: Printed, records: Mapping[str, Mapping[str, Any]]) -> tuple
         if record["provenance"]["weights"][paper.backbone(model)]["source"] == "random":
             return Estimate(None), "without ImageNet weights it is a control"
         if len(record["models"][model].get("seeds", {})) < 2:
-            only = record["models"][model].get(printed.keys[-1])  # one training has no curves by seed
-            return Estimate(only), "one training has no interval"
+            only = record["models"][model].get(printed.keys[-1])
+            return Estimate(only if isinstance(only, float) else None), "one training has no interval"
     value: Any = record
     for key in printed.keys:
         value = value[key]

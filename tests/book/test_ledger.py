@@ -83,6 +83,8 @@ def test_one_training_decides_nothing(published):
     table = ledger.ledger(published).query("where == 'Table 4' and what.str.contains('VGG16')")
     assert set(table["verdict"]) == {ledger.NOT_CHECKED} and set(table["why"]) == {"one training has no interval"}
     assert table.set_index("what")["ours"]["accuracy of VGG16, SDHA"] == 0.9, "the number itself is shown"
+    settled = ledger.ledger(published).query("where == 'Section 4.3' and chapter == 'exp1'")
+    assert settled["ours"].isna().all() and set(settled["verdict"]) == {ledger.NOT_CHECKED}
 
 
 def test_inputs_that_match_and_results_that_were_measured_are_kept_apart(published):
