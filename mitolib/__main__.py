@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept.add_argument("--prune", action="store_true", help="remove those of an old protocol, and files of none")
     options = parser.parse_args(arguments)
     if options.command == "units":
-        _units(options.prune)
+        _units(removes_old=options.prune)
         return
     if options.command == "fetch":
         _fetch(options.name)
@@ -107,15 +108,15 @@ def _fetch(name: str | None) -> None:
         sys.exit(str(error))
 
 
-def _units(prune: bool) -> None:
+def _units(*, removes_old: bool) -> None:
     from mitolib import units  # a moment, which the other commands need not wait for
 
     try:
-        if prune:
-            removed = units.prune()
+        if removes_old:
+            removed = prune()
             print("\n".join([*(f"removed {path}" for path in removed), f"{len(removed)} files removed"]))
             return
-        rows = [_row(path, content, units.is_current(content)) for path, content in units.every()]
+        rows = [_row(path, content) for path, content in every()]
     except (units.UnitError, OSError) as error:
         sys.exit(str(error))
     header = ("chapter", "unit", "made", "minutes", "device", "commit", "protocol", "kept")
@@ -126,7 +127,47 @@ def _units(prune: bool) -> None:
         print("None is kept: run a chapter.")
 
 
-def _row(path: Path, content: Mapping[str, Any], is_current: bool) -> tuple[str, ...]:
+def every() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each unit of the book and of the cache: its JSON file and what stands in it, without the arrays."""
+    from mitolib import units  # a moment, which the other commands need not wait for
+
+    for folder in (units.PUBLISHED, units.cache()):
+        for path in sorted(folder.glob("*/*.json")):
+            yield path, units.load(path)
+
+
+def is_current(content: Mapping[str, Any]) -> bool:
+    """Whether the module of a unit still declares the protocol that the unit was made by."""
+    module, number = content["protocol"]
+    source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if not source.exists():
+        return False
+    # Read, not imported: a list of units need not wait for TensorFlow.
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    declared = [node.value for node in assigned if ast.unparse(node.targets[0]) == "PROTOCOL"]
+    return [ast.literal_eval(value) for value in declared] == [number]
+
+
+def prune() -> list[Path]:
+    """Remove each unit of an old protocol, and arrays and weights that belong to none; return what was removed."""
+    from mitolib import units
+
+    removed = [path for path, content in every() if not is_current(content)]
+    for path in removed:
+        path.unlink()
+    kept = list(every())
+    stems = {(content["chapter"], path.stem) for path, content in kept}  # weights lie in the cache, their unit may not
+    arrays = {path.with_name(content["arrays"]) for path, content in kept if content["arrays"]}
+    for path in [path for folder in (units.PUBLISHED, units.cache()) for path in sorted(folder.glob("*/*.npz"))]:
+        of_unit = (path.parent.name, path.name.removesuffix(f".{units.WEIGHTS}.npz"))
+        if path not in arrays and of_unit not in stems:
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _row(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     made = content["made"]
     module, number = content["protocol"]
     return (
@@ -136,7 +177,7 @@ def _row(path: Path, content: Mapping[str, Any], is_current: bool) -> tuple[str,
         f"{made['seconds'] / 60:.1f}",
         f"{made['device']}, {made['cores']} cores",
         made["commit"] or "outside git",
-        f"{module} {number}{'' if is_current else ', old'}",
+        f"{module} {number}{'' if is_current(content) else ', old'}",
         "in the book" if path.is_relative_to(ROOT / "book") else "in the cache",
     )
 

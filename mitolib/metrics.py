@@ -13,7 +13,7 @@ from math import inf
 
 import numpy as np
 from numpy.random import Generator
-from scipy.stats import t
+from scipy.stats import t, ttest_1samp
 
 from mitolib.settings import LABELS
 
@@ -95,6 +95,28 @@ def further_training(values: Sequence[float], *, within: tuple[float, float] = (
     half_width = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
     least, most = within
     return Estimate(mean, (max(least, mean - half_width), min(most, mean + half_width)), n)
+
+
+def over_draws(values: Sequence[float]) -> Estimate:
+    """Mean over independent draws with its 95 % interval by Student's t; what is not defined is left out and counted.
+
+    No interval below three draws, nor where all are alike.
+    """
+    values = np.asarray(values, float)
+    drawn = values[np.isfinite(values)]
+    if not len(drawn):
+        return Estimate(None, None, 0, len(values))
+    ci = None
+    if len(drawn) >= LEAST_SUBJECTS and np.ptp(drawn) > 0:
+        ci = tuple(float(end) for end in ttest_1samp(drawn, 0).confidence_interval())
+    return Estimate(float(drawn.mean()), ci, len(drawn), len(values) - len(drawn))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The same p-values corrected for their number by the step-down method of Holm (1979)."""
+    order = np.argsort(p_values)
+    stepped = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(order), 0, -1))
+    return stepped.clip(max=1)[np.argsort(order)].tolist()
 
 
 def majority_baseline(truth: np.ndarray) -> float:

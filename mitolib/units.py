@@ -21,13 +21,12 @@ A notebook therefore asks for all its units before it uses the first.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +121,7 @@ class Units(Sequence[dict[str, Any]]):
     def record(self) -> list[dict[str, Any]]:
         """For the results file: of each unit its name, its key, and how it was made."""
         paths = [unit.find() for unit in self._units]
-        return [{name: content[name] for name in ("chapter", "unit", "key", "made")} for content in map(_load, paths)]
+        return [{name: content[name] for name in ("chapter", "unit", "key", "made")} for content in map(load, paths)]
 
 
 def each(
@@ -175,7 +174,7 @@ def each(
 
 def read(path: Path) -> dict[str, Any]:
     """The result in a unit's JSON file and the arrays beside it. UnitError for a file that is no unit."""
-    content = _load(path)
+    content = load(path)
     result = dict(content["result"])
     if content["arrays"]:
         with np.load(path.with_name(content["arrays"])) as arrays:
@@ -190,42 +189,6 @@ def digest(*arrays: np.ndarray) -> str:
         total.update(f"{array.dtype} {array.shape}".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
-
-
-def every() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each unit of the book and of the cache: its JSON file and what stands in it, without the arrays."""
-    for folder in (PUBLISHED, cache()):
-        for path in sorted(folder.glob("*/*.json")):
-            yield path, _load(path)
-
-
-def is_current(content: Mapping[str, Any]) -> bool:
-    """Whether the module of a unit still declares the protocol that the unit was made by."""
-    module, number = content["protocol"]
-    source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    if not source.exists():
-        return False
-    # Read, not imported: a list of units need not wait for TensorFlow.
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
-    declared = [node.value for node in assigned if ast.unparse(node.targets[0]) == "PROTOCOL"]
-    return [ast.literal_eval(value) for value in declared] == [number]
-
-
-def prune() -> list[Path]:
-    """Remove each unit of an old protocol, and arrays and weights that belong to none; return what was removed."""
-    removed = [path for path, content in every() if not is_current(content)]
-    for path in removed:
-        path.unlink()
-    kept = list(every())
-    stems = {(content["chapter"], path.stem) for path, content in kept}  # weights lie in the cache, their unit may not
-    arrays = {path.with_name(content["arrays"]) for path, content in kept if content["arrays"]}
-    for path in [path for folder in (PUBLISHED, cache()) for path in sorted(folder.glob("*/*.npz"))]:
-        of_unit = (path.parent.name, path.name.removesuffix(f".{WEIGHTS}.npz"))
-        if path not in arrays and of_unit not in stems:
-            path.unlink()
-            removed.append(path)
-    return removed
 
 
 def _key(chapter: str, name: Mapping[str, Any], depends: Mapping[str, Any], protocol: int) -> str:
@@ -304,7 +267,7 @@ def _publish(unit: Unit) -> None:
     if path is None or PUBLISHED in path.parents:
         return
     folder = PUBLISHED / unit.chapter
-    for source in filter(None, [_load(path)["arrays"], path.name]):
+    for source in filter(None, [load(path)["arrays"], path.name]):
         with files.whole(folder / source) as aside:
             aside.write_bytes(path.with_name(source).read_bytes())
 
@@ -312,11 +275,12 @@ def _publish(unit: Unit) -> None:
 def _is_whole(path: Path) -> bool:
     if not path.exists():
         return False
-    arrays = _load(path)["arrays"]
+    arrays = load(path)["arrays"]
     return not arrays or path.with_name(arrays).exists()
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """What stands in a unit's JSON file, without the arrays. UnitError for a file that is no unit."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not {"arrays", "made", "protocol", "result"} <= content.keys():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mitolib import metrics
 
@@ -81,3 +82,22 @@ def test_one_further_training_lies_in_its_interval_as_often_as_it_says(rng):
 def test_the_auc_is_the_share_of_pairs_in_which_the_patient_has_more():
     truth, p = np.array([0, 0, 1, 1]), np.array([0.6, 0.8, 0.7, 0.9])
     assert metrics.auc(truth, p) == 0.75, "at a threshold of one half all four are called patients"
+
+
+def test_an_interval_over_draws_is_students_and_counts_what_is_left_out():
+    values = [0.4, 0.5, 0.7, 0.6, np.nan]
+    found = metrics.over_draws(values)
+    half = stats.t.ppf(0.975, 3) * np.std(values[:4], ddof=1) / 2
+    assert found.value == pytest.approx(0.55) and (found.n, found.left_out) == (4, 1)
+    assert found.ci == pytest.approx((0.55 - half, 0.55 + half))
+
+
+def test_too_few_draws_or_equal_ones_are_no_interval():
+    assert metrics.over_draws([0.4, 0.6]).ci is None
+    assert metrics.over_draws([0.5, 0.5, 0.5]) == metrics.Estimate(0.5, None, 3, 0), "never 0.50 (0.50 to 0.50)"
+    assert metrics.over_draws([np.nan]) == metrics.Estimate(None, None, 0, 1)
+
+
+def test_holm_is_that_of_its_paper():
+    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert metrics.holm([0.5, 0.6]) == [1, 1] and metrics.holm([]) == []

@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from mitolib import __main__ as command
 from mitolib import units
 from mitolib.__main__ import main
 from mitolib.settings import ROOT
@@ -294,19 +295,19 @@ def test_units_of_an_old_protocol_are_told_apart_and_pruned(method):
     asked(Fit(), method)
     method.PROTOCOL = declared() - 1
     asked(Fit(), method)
-    verdicts = [units.is_current(content) for _, content in units.every()]
+    verdicts = [command.is_current(content) for _, content in command.every()]
     assert sorted(verdicts) == [False] * 3 + [True] * 3
     (units.cache() / "exp1" / "left-behind.npz").touch()
-    removed = units.prune()
-    assert len(removed) == 3 * 3 + 1 and all(units.is_current(content) for _, content in units.every())
-    assert len(list(units.cache().rglob("*.npz"))) == 6 and units.prune() == []
+    removed = command.prune()
+    assert len(removed) == 3 * 3 + 1 and all(command.is_current(content) for _, content in command.every())
+    assert len(list(units.cache().rglob("*.npz"))) == 6 and command.prune() == []
 
 
 def test_weights_of_a_published_unit_are_not_pruned(method, monkeypatch):
     method.PROTOCOL = declared()
     monkeypatch.setenv("MITOLIB_PUBLISH", "1")
     asked(Fit(), method)
-    assert units.prune() == []
+    assert command.prune() == []
 
 
 def test_a_module_may_assign_several_names_at_once():
@@ -314,17 +315,17 @@ def test_a_module_may_assign_several_names_at_once():
     source = (ROOT / "mitolib" / "saliency" / "control.py").read_text()
     number = int(re.search(r"^PROTOCOL = (\d+)", source, re.MULTILINE)[1])
     assert re.search(r"^\w+, \w+ = ", source, re.MULTILINE)
-    assert units.is_current({"protocol": ["mitolib.saliency.control", number]})
+    assert command.is_current({"protocol": ["mitolib.saliency.control", number]})
 
 
 def test_a_unit_whose_module_is_gone_is_old():
-    assert not units.is_current({"protocol": ["mitolib.nowhere", 1]})
+    assert not command.is_current({"protocol": ["mitolib.nowhere", 1]})
 
 
 def test_the_protocol_is_found_in_a_module_that_assigns_several_names_at_once(tmp_path, monkeypatch):
     (tmp_path / "toy.py").write_text("FIRST, LAST = 1, 2\nPROTOCOL = 3\n")
-    monkeypatch.setattr(units, "ROOT", tmp_path)
-    assert units.is_current({"protocol": ["toy", 3]}) and not units.is_current({"protocol": ["toy", 2]})
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    assert command.is_current({"protocol": ["toy", 3]}) and not command.is_current({"protocol": ["toy", 2]})
 
 
 def test_what_reads_the_weights_of_a_unit_can_depend_on_its_key(method, monkeypatch):

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.random import Generator
 
 from mitolib import bank, splits, units
-from mitolib.metrics import Estimate, interval
+from mitolib.metrics import Estimate, interval, over_draws
 from mitolib.own_data import LeftOut
 from mitolib.people import metrics, protocols
 from mitolib.people.evaluation import (
@@ -100,13 +100,13 @@ class ShuffledLabels:
         """Markdown: for which splits labels cannot be dealt out, and why; "" where for all."""
         return "\n".join(f"- {split}: {why}" for split, why in self.refused.items())
 
-    def means(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Model -> split -> balanced accuracy and agreement as `metrics.mean_of_draws`, for pages and claims."""
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+    def means(self) -> dict[str, dict[str, dict[str, Estimate]]]:
+        """Model -> split -> balanced accuracy and agreement over the draws, for pages and claims."""
+        found: dict[str, dict[str, dict[str, Estimate]]] = {}
         if self.entries:
             for (model, split), of in pd.DataFrame(self.entries).groupby(["model", "split"], sort=False):
                 found.setdefault(metrics.key(model), {})[split] = {
-                    score: metrics.mean_of_draws(of[score].to_numpy()) for score in ("balanced_accuracy", "agreement")
+                    score: over_draws(of[score]) for score in ("balanced_accuracy", "agreement")
                 }
         return found
 

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.random import Generator
 
 from mitolib import bank, units
-from mitolib.metrics import Estimate, class_index
+from mitolib.metrics import Estimate, class_index, holm
 from mitolib.own_data import LeftOut
 from mitolib.people import metrics, protocols
 from mitolib.people.models import Model
@@ -239,7 +239,7 @@ class Differences:
     def of(cls, found: Sequence[Mapping[str, Any]]) -> Differences:
         """With the correction; what could not be compared is left out."""
         entries = [dict(entry) for entry in found if "p_sign_flip" in entry]
-        for entry, p in zip(entries, metrics.holm([entry["p_sign_flip"] for entry in entries]), strict=True):
+        for entry, p in zip(entries, holm([entry["p_sign_flip"] for entry in entries]), strict=True):
             entry["p_holm"] = p
         return cls(entries)
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from scipy.stats import binomtest, bootstrap, permutation_test, rankdata, t
+from scipy.stats import binomtest, bootstrap, permutation_test, rankdata
 
-from mitolib.metrics import COLLAPSED, LEAST_SUBJECTS, Estimate
+from mitolib.metrics import COLLAPSED, Estimate, holm
 from mitolib.settings import LABELS
 
 LABELLINGS = 10_000  # gone through one by one, or drawn
@@ -218,24 +218,6 @@ def _sign_flip_p(first: _Scored, second: _Scored) -> float:
         rng=0,
     )
     return float(test.pvalue)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """The same p corrected for their number by the step-down method of Holm (1979)."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = stepped.clip(max=1)
-    return corrected.tolist()
-
-
-def mean_of_draws(values: Sequence[float]) -> dict[str, Any]:
-    """{"value", "ci", "n"}: the mean, and its 95 % interval by Student's t; None for fewer than three, or all alike."""
-    values, ci = np.asarray(values, float), None
-    if len(values) >= LEAST_SUBJECTS and np.ptp(values) > 0:
-        half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-        ci = [float(values.mean() - half), float(values.mean() + half)]
-    return {"value": float(values.mean()), "ci": ci, "n": len(values)}
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolib import bank, heads, splits, transfer, units
+from mitolib import bank, heads, metrics, splits, transfer, units
 from mitolib.own_data import LeftOut
 from mitolib.saliency.budget import Budget
 from mitolib.saliency.network import PERMUTED, UNTRAINED, Network
-from mitolib.saliency.statistics import over_draws
 from mitolib.settings import LABELS, Profile
 
 PROTOCOL = 2  # of the control; raise it when labels are dealt, or a head is trained briefly, in another way
@@ -98,7 +97,7 @@ class Networks:
             "own_minus_agreement": table[OWN] - table[AGREEMENT],
         }
         finite = table.astype(object).where(table.notna(), None)
-        return {"draws": finite.to_dict("index")} | {name: over_draws(each) for name, each in estimates.items()}
+        return {"draws": finite.to_dict("index")} | {name: metrics.over_draws(each) for name, each in estimates.items()}
 
 
 def balanced(truth: pd.Series, answers: pd.Series) -> float:

@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 from numpy.random import Generator
 
+from mitolib import metrics
 from mitolib.metrics import Estimate, interval
 from mitolib.saliency.baselines import BASELINES
 from mitolib.saliency.control import POOLED
 from mitolib.saliency.measurements import Measured
 from mitolib.saliency.network import by_patch
-from mitolib.saliency.statistics import holm, sign_flips
+from mitolib.saliency.statistics import sign_flips
 from mitolib.saliency.verdicts import FINDS, below, network_verdicts
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Estimate]]]  # model -> method -> score -> estimate
@@ -214,7 +215,7 @@ def corrected(values: pd.Series, subjects: pd.Series, *, rng: Generator) -> dict
         if method != "random"
     }
     p_values = pd.Series({m: p for m, p in by_method.items() if p is not None}, dtype=float)
-    after = holm(p_values)
+    after = pd.Series(metrics.holm(p_values), p_values.index, dtype=float)
     n_people = int(subjects.nunique())
     return {
         "p": by_method,

@@ -38,7 +38,7 @@ def test_the_table_of_shuffled_labels_has_the_mean_and_the_ends_of_the_draws():
     (row,) = found.table().to_dict("records")
     assert row["draws"] == 3 and row["balanced accuracy of patches"] == "0.60 (0.25 to 0.80)"
     assert row["agreement with the true labels"] == "0.50 (0.50 to 0.50)" and "Too few." in found.refusals()
-    assert found.means()["VGG16-head"]["published"]["balanced_accuracy"]["value"] == pytest.approx(0.6)
+    assert found.means()["VGG16-head"]["published"]["balanced_accuracy"].value == pytest.approx(0.6)
     assert "Too few." in str(controls.ShuffledLabels([], {"no-overlap": "Too few."}).table())
 
 

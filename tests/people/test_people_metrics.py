@@ -269,22 +269,10 @@ def test_nothing_differs_from_itself(rng):
     assert found["balanced_accuracy"]["value"] == 0 and found["p_sign_flip"] == 1
 
 
-def test_holm_is_that_of_its_paper():
-    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert metrics.holm([0.5, 0.6]) == [1, 1] and metrics.holm([]) == []
-
-
 def test_p_are_corrected_among_models_under_the_same_split():
     given = [("A", "x", 0.01), ("B", "x", 0.04), ("A", "y", 0.04)]
     entries = [{"model": model, "split": split, "p_permutation": p} for model, split, p in given]
     assert [entry["p_holm"] for entry in metrics.corrected(entries)] == pytest.approx([0.02, 0.04, 0.04])
-
-
-def test_a_mean_of_draws_has_the_interval_of_student_s_t():
-    found = metrics.mean_of_draws([0.4, 0.5, 0.6])
-    half = 4.302653 * 0.1 / np.sqrt(3)
-    assert found["ci"] == pytest.approx([0.5 - half, 0.5 + half]) and found["n"] == 3
-    assert metrics.mean_of_draws([0.4, 0.5])["ci"] is None and metrics.mean_of_draws([0.5] * 4)["ci"] is None
 
 
 def test_a_rank_correlation_is_spearman_s_and_needs_four_people_that_differ(rng):
