@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from graphlib import TopologicalSorter
 
 import pytest
@@ -102,6 +103,12 @@ def test_a_wing_says_what_it_is_for_and_which_twelve_names_it_gives(folder):
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_a_module_can_be_read_at_one_sitting(path):
     assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_no_two_files_of_tests_share_a_name():
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    # pytest imports a file of tests by its bare name, and refuses the second of two
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_the_core_stays_small():
