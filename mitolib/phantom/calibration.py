@@ -79,7 +79,10 @@ def _fault(cohort: dict[str, Any]) -> str | None:
             return f"{name} has a size that is not positive"
         if not {"log_mean", "log_sd"} <= set(subject["fibre_area_px"]):
             return f"{name} has no log_mean or log_sd of fibre_area_px"
-        if "none" not in subject["classes"] and not any(is_measured_control(other) for other in subjects):
+        if np.shape(subject.get("normal_log_mean", subject["log_cov"][0])) != (len(proteins),):
+            return f"{name} has normal levels for other than the {len(proteins)} proteins"
+        without_normal = "none" not in subject["classes"] and "normal_log_mean" not in subject
+        if without_normal and not any(is_measured_control(other) for other in subjects):
             return f"{name} has no normal fibre, and there is no measured control to derive it from"
     return None
 
