@@ -28,11 +28,13 @@ def donors(calibration: str | os.PathLike[str] = settings.CALIBRATION) -> dict[s
 
 
 def donors_among(subjects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Control -> donor: controls take turns through the patients with normal fibres, the most deficient first."""
+    """Control -> donor: the one that it was drawn with (`new_people`), or else controls take turns through the
+    patients with normal fibres, the most deficient first."""
     patients = [s for s in subjects if s["label"] == "patient" and {"none"} < set(s["classes"])]
     patients.sort(key=lambda s: s["classes"]["none"]["fraction"])
-    controls = [s["subject"] for s in subjects if s["label"] == "control"]
-    return {name: patients[i % len(patients)] for i, name in enumerate(controls) if patients}
+    controls = [s for s in subjects if s["label"] == "control"]
+    in_turn = {s["subject"]: patients[i % len(patients)] for i, s in enumerate(controls) if patients}
+    return in_turn | {s["subject"]: s["donor"] for s in controls if "donor" in s}
 
 
 def read_calibration(path: Path) -> tuple[dict[str, Any], str]:

@@ -28,6 +28,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,10 @@ def draw_people(
     """A calibration of new people, for `make_phantom`: controls first.
 
     Subjects are called `<seed>C001` and so on. Each has one square section of `side_px` px and is the same however many
-    others are drawn beside. Raises PhantomError for a negative number of people, nobody at all, a section below 512 px,
-    or a calibration that cannot be fitted, see `fit`.
+    others are drawn beside. The afflicted twin of a control takes after the mosaic patient of its number, or the next.
+
+    Raises PhantomError for a negative number of people, nobody at all, a section below 512 px, or a calibration that
+    cannot be fitted, see `fit`.
     """
     if min(n_controls, n_patients) < 0 or n_controls + n_patients == 0:
         raise PhantomError(
@@ -147,12 +150,16 @@ def draw_people(
         raise PhantomError(f"side_px={side_px}: a section must hold one patch of 512 px. Ask for 512 px or more.")
     cohort, _ = read_calibration(Path(calibration))
     model = fit(cohort)
-    asked = [("control", i) for i in range(1, n_controls + 1)] + [("patient", i) for i in range(1, n_patients + 1)]
+    controls = [_draw(model, "control", number, seed, side_px) for number in range(1, n_controls + 1)]
+    patients = [_draw(model, "patient", number, seed, side_px) for number in range(1, n_patients + 1)]
+    for number, control in enumerate(controls, 1):
+        later = (_draw(model, "patient", other, seed, side_px) for other in count(number))
+        control["donor"] = next(patient for patient in later if "none" in patient["classes"])
     return {
         "source": f"Nobody: drawn by {__name__}, seed {seed}, from a model fitted to {cohort['source']}",
         "units": cohort["units"],
         "proteins": cohort["proteins"],
-        "subjects": [_draw(model, label, number, seed, side_px) for label, number in asked],
+        "subjects": controls + patients,
     }
 
 
@@ -161,13 +168,15 @@ def make_people(
     people: Mapping[str, Any],
     *,
     cured: bool = False,
+    afflicted: bool = False,
     workers: int | None = None,
 ) -> list[Path]:
     """Draw new people, each into a folder of their own below `root`, and return the folders in the order of `people`.
 
     people: of `draw_people`. A folder is a phantom of one (`make_phantom`), there whole or not at all: who is drawn
-    already is left alone, so that a run that was killed goes on. cured: draw the twins without deficient fibres; they
-    need a `root` of their own. workers: threads; by default one per core, at most 4 (each needs about 0.3 GB).
+    already is left alone, so that a run that was killed goes on. cured, afflicted: draw the twins, as `make_phantom`
+    does, below a `root` of their own; a control is given the deficiency of its own donor. workers: threads; by default
+    one per core, at most 4 (each needs about 0.3 GB).
 
     Raises PhantomError where the disk is full or cannot be written, or where a folder holds somebody else.
     """
@@ -180,7 +189,7 @@ def make_people(
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             with files.whole(path) as draft:
                 draft.write_text(text, encoding="utf-8")
-        return make_phantom(root / subject["subject"], cured=cured, calibration=path, workers=1)
+        return make_phantom(root / subject["subject"], cured=cured, afflicted=afflicted, calibration=path, workers=1)
 
     subjects = people["subjects"]
     try:

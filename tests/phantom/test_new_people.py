@@ -133,6 +133,17 @@ def test_a_cured_twin_of_a_patient_without_a_normal_fibre_can_be_drawn(tmp_path)
     assert cured_ndufb8 > 3 * sick_ndufb8
 
 
+def test_an_afflicted_twin_of_a_control_has_the_deficiency_of_its_donor(tmp_path):
+    people = draw_people(3, 0, seed=5, side_px=512)
+    donors = [control["donor"] for control in people["subjects"]]
+    assert all("none" in donor["classes"] for donor in donors)
+    assert donors == [control["donor"] for control in draw_people(3, 5, seed=5, side_px=512)["subjects"][:3]]
+    (folder, *_) = make_people(tmp_path, people | {"subjects": people["subjects"][:1]}, afflicted=True)
+    fibres = pd.read_csv(folder / "truth" / "fibres.csv")["deficiency"]
+    share = 1 - donors[0]["classes"]["none"]["fraction"]
+    assert (fibres != "none").sum() == pytest.approx(share * len(fibres), abs=2)
+
+
 def test_another_person_in_the_folder_is_refused(tmp_path):
     make_people(tmp_path, draw_people(1, 0, seed=5, side_px=512))
     with pytest.raises(PhantomError, match="holds another phantom"):
