@@ -1,0 +1,1 @@
+"""Prototype networks: ProtoPNet, IAIA-BL and HPnet, which explain an answer by examples."""
