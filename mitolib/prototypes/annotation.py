@@ -188,7 +188,7 @@ def _checked(path: Path, section: Section) -> np.ndarray:
         )
     if section.label == "patient" and not labels.any():
         raise MaskError(
-            f"{path}: nothing is marked in a patient. Mark what is relevant, or remove the file: no file means that the "
-            "section was not annotated."
+            f"{path}: nothing is marked in a patient. Mark what is relevant, or remove the file: no file means that "
+            "the section was not annotated."
         )
     return labels > 0

@@ -21,6 +21,7 @@ class Budget:
     top_k: int  # places of IAIA-BL, at maps of `side`
     fine_folds: int
     tree_folds: int | None
+    novel_genotypes: int  # left out in turn, at most
     novel_known: int  # people of a known genotype left out beside each novel one
     head_steps: int  # of the paper's head on the same maps
     explained: int | None  # held-out patches whose maps are tested; None takes all
@@ -29,7 +30,15 @@ class Budget:
     qualities: tuple[int, ...]  # of JPEG copies beside those that the data bring
 
 
-SHORT = {"seeds": 2, "annotated": (0.0, 1.0), "fine_folds": 1, "novel_known": 1, "altered": 1, "shares": (0.1,)}
+SHORT = {
+    "seeds": 2,
+    "annotated": (0.0, 1.0),
+    "fine_folds": 1,
+    "novel_genotypes": 1,
+    "novel_known": 1,
+    "altered": 1,
+    "shares": (0.1,),
+}
 BUDGETS = {  # by profile
     "smoke": Budget(
         depth=8,
@@ -74,6 +83,7 @@ BUDGETS = {  # by profile
         top_k=9,
         fine_folds=10,
         tree_folds=None,
+        novel_genotypes=5,
         novel_known=3,
         head_steps=3000,
         explained=None,

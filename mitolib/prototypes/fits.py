@@ -45,11 +45,17 @@ SHOWN_MAPS = 3  # prototypes of the example
 
 @dataclass(frozen=True)
 class Tools:
-    """What other wings measure maps with, passed in by the chapter; see `mitolib.saliency`."""
+    """What other wings measure with, passed in by the chapter: `mitolib.saliency` of maps, `mitolib.people` of answers.
+
+    head: the paper's, see `people.Head`. walk: relevance from the last map down to the pixels; None stops at the map.
+    """
 
     score: Callable[..., pd.DataFrame]
     remove: Callable[..., pd.DataFrame]
     baselines: Callable[..., Mapping[str, np.ndarray]]
+    summary: Callable[..., dict[str, Any]]
+    difference: Callable[..., dict[str, Any]]
+    head: Callable[..., Any]
     walk: Walk | None = None
 
 

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from mitolib import cohort
 from mitolib.metrics import Estimate, interval
 from mitolib.prototypes.maps import RECEPTIVE_FIELD, Maps
-from mitolib.prototypes.push import FIBRE_PX, near
+from mitolib.prototypes.push import fibre_width, near
 
 NEAREST = 10  # distinct places
 GAP = "gap"  # no fibre under the centre
@@ -96,7 +96,7 @@ def nearest_places(similarities: np.ndarray, maps: Maps, rows: np.ndarray, n: in
         while len(chosen) < n and np.isfinite(free).any():
             place = int(free.argmax())
             chosen.append(place)
-            free[near(centres, sections, centres[place], sections[place])] = -np.inf
+            free[near(centres, sections, centres[place], sections[place], fibre_width(maps))] = -np.inf
         found.append(chosen)
     return found
 
@@ -184,7 +184,7 @@ def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return partners, correlation[np.arange(n), partners]
 
 
-def stability(runs: Sequence[Mapping[str, Any]], *, rng: Generator) -> dict[str, dict[str, Any]]:
+def stability(runs: Sequence[Mapping[str, Any]], *, fibre_px: float, rng: Generator) -> dict[str, dict[str, Any]]:
     """How alike networks are that differ by their seed, a value for each pair of them.
 
     runs: activations (N, P), predicted (N,), sources. matched and shuffled: mean correlation of matched prototypes,
@@ -200,7 +200,7 @@ def stability(runs: Sequence[Mapping[str, Any]], *, rng: Generator) -> dict[str,
             values["shuffled"].append(float(matched(one["activations"], mixed)[1].mean()))
             here, there = one["sources"], other["sources"].iloc[partners].reset_index(drop=True)
             apart = np.hypot(here["y_px"] - there["y_px"], here["x_px"] - there["x_px"])
-            values["found_again"].append(float(((here["section"] == there["section"]) & (apart < FIBRE_PX)).mean()))
+            values["found_again"].append(float(((here["section"] == there["section"]) & (apart < fibre_px)).mean()))
             values["agreement"].append(float((one["predicted"] == other["predicted"]).mean()))
     return {
         name: vars(Estimate(float(np.mean(found)) if found else None, None, len(found), 0))

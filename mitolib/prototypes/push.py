@@ -17,7 +17,7 @@ import torch
 from mitolib.prototypes.maps import Maps
 from mitolib.prototypes.network import PrototypeNetwork
 
-FIBRE_PX = 49  # the median width of a fibre
+FIBRE_PX = 49  # the median width of a fibre, in patches of 512 px; in those of another size in proportion
 DIGITS = 6  # of a distance: what differs by less is a tie, taken by the first row, however batches were cut
 
 
@@ -27,16 +27,19 @@ class Pushed:
 
     sources: a row for each prototype: node, child, prototype (its number in the node), row (of the patch table), place,
     subject, section, y_px and x_px (centre of the place in the section), distance (squared, before the push).
+    fibre_px: places of one section that are closer are one place.
     """
 
     sources: pd.DataFrame
+    fibre_px: float
 
     @property
     def duplicates(self) -> int:
         """Prototypes at a place that an earlier one of the network has taken."""
         centres = self.sources[["y_px", "x_px"]].to_numpy()
         sections = self.sources["section"].to_numpy()
-        return sum(bool(near(centres[:i], sections[:i], centres[i], sections[i]).any()) for i in range(len(centres)))
+        earlier = (near(centres[:i], sections[:i], centres[i], sections[i], self.fibre_px) for i in range(len(centres)))
+        return sum(bool(of_one.any()) for of_one in earlier)
 
 
 def push(
@@ -62,6 +65,7 @@ def push(
     sections = np.repeat(maps.table["section"].to_numpy()[rows], maps.n_places)
     subjects = np.repeat(maps.table["subject"].to_numpy()[rows], maps.n_places)
     centres = maps.centres_px(rows).reshape(-1, 2)
+    fibre_px = fibre_width(maps)
     taken = np.zeros(len(centres), bool)
     chosen = []
     for name, children in network.tree.items():
@@ -79,11 +83,11 @@ def push(
             if not np.isfinite(free[place]):
                 raise ValueError(
                     f"no free place is left for prototype {j} of {children[owners[j]]!r}: the training patches have "
-                    f"fewer places {FIBRE_PX} px apart than prototypes. Ask for fewer prototypes, or train on more."
+                    f"fewer places {fibre_px:.0f} px apart than prototypes. Ask for fewer prototypes, or train on more."
                 )
             chosen.append((name, int(owners[j]), int(j), place, float(distances[place, j])))
             if distinct:
-                taken |= near(centres, sections, centres[place], sections[place])
+                taken |= near(centres, sections, centres[place], sections[place], fibre_px)
             if quota:
                 key = int(owners[j]), subjects[place]
                 given[key] = given.get(key, 0) + 1
@@ -94,7 +98,7 @@ def push(
             row = rows[place // maps.n_places]
             # The patch alone: its latent vector is then the same bits, whatever batch it was searched in.
             network.node(name).prototypes[j] = network.latent(maps.batch([row]))[0, place % maps.n_places]
-    return Pushed(_sources(chosen, rows, maps, sections, subjects, centres, network))
+    return Pushed(_sources(chosen, rows, maps, sections, subjects, centres, network), fibre_px)
 
 
 def _distances(network: PrototypeNetwork, latent: np.ndarray, node: str) -> np.ndarray:
@@ -108,9 +112,14 @@ def _distances(network: PrototypeNetwork, latent: np.ndarray, node: str) -> np.n
     return found.reshape(-1, found.shape[-1]).round(DIGITS)
 
 
-def near(centres: np.ndarray, sections: np.ndarray, centre: np.ndarray, section: str) -> np.ndarray:
-    """(n,) bool: places of this section that are closer than a fibre is wide."""
-    return (sections == section) & (np.hypot(*(centres - centre).T) < FIBRE_PX)
+def fibre_width(maps: Maps) -> float:
+    """Of these patches, in px of their sections."""
+    return FIBRE_PX * float(maps.table["size"].iloc[0]) / 512
+
+
+def near(centres: np.ndarray, sections: np.ndarray, centre: np.ndarray, section: str, fibre_px: float) -> np.ndarray:
+    """(n,) bool: places of this section that are closer than a fibre is wide. centres: (n, 2) y and x, px."""
+    return (sections == section) & (np.hypot(*(centres - centre).T) < fibre_px)
 
 
 def _check_children(of_node: np.ndarray, children: tuple[str, ...], node: str) -> None:

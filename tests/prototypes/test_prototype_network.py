@@ -127,7 +127,7 @@ def test_the_last_layer_starts_at_one_for_the_own_class_and_has_no_bias():
 
 @pytest.mark.parametrize("wrong", [{"depth": 0}, {"per_child": 0}, {"k": 0}, {"similarity": "cosine"}])
 def test_an_architecture_that_cannot_be_built_is_refused(wrong):
-    with pytest.raises(ValueError, match="wanted|not one of"):
+    with pytest.raises(ValueError, match=r"wanted|not one of"):
         Architecture(**wrong)
 
 
@@ -169,5 +169,5 @@ def test_a_saved_network_is_the_same_bytes_and_the_same_network_again(tmp_path):
 
 def test_a_network_of_another_backbone_is_refused(tmp_path):
     network.save(make(), tmp_path / "a.npz", backbone="one channel")
-    with pytest.raises(ValueError, match="another|trained on the maps of a backbone"):
+    with pytest.raises(ValueError, match="trained on the maps of a backbone"):
         network.load(tmp_path / "a.npz", backbone="ten channels")

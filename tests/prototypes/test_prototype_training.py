@@ -65,9 +65,14 @@ def moved(maps: Maps, rows: np.ndarray) -> Maps:
 def test_training_reads_the_training_patches_alone(toy, fitted):
     maps, labels = toy
     without = trained(moved(maps, np.arange(12, 24)), labels, np.arange(12))
-    assert all(torch.equal(a, b) for a, b in zip(*(f.network.state_dict().values() for f in (fitted, without))))
+    assert alike(fitted, without)
     changed = trained(moved(maps, np.array([fitted.pushed.sources["row"][0]])), labels, np.arange(12))
-    assert not all(torch.equal(a, b) for a, b in zip(*(f.network.state_dict().values() for f in (fitted, changed))))
+    assert not alike(fitted, changed)
+
+
+def alike(one: training.Trained, other: training.Trained) -> bool:
+    states = [found.network.state_dict() for found in (one, other)]
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_the_same_seed_gives_the_same_prototypes_and_the_same_file(toy, fitted, tmp_path):
@@ -160,7 +165,7 @@ def test_latent_vectors_that_are_not_finite_name_the_patch(toy, fitted):
     net = network_of(fitted)
     with torch.no_grad():
         net.add_on[2].bias[0] = torch.nan
-    with pytest.raises(NotFinite, match="patch 3 .* latent"):
+    with pytest.raises(NotFinite, match=r"patch 3 .* latent"):
         toy[0].latent(net, np.array([3, 4]))
 
 
@@ -200,8 +205,7 @@ def test_the_fine_cost_turns_prototypes_of_the_own_class_to_the_annotated_place(
     assert outside["with"] < outside["without"]
 
 
-def test_the_last_layer_gets_no_gradient(toy):
-    maps, labels = toy
+def test_the_last_layer_gets_no_gradient():
     net = network.PrototypeNetwork(4, TREE, Architecture(depth=3), generator=torch.Generator().manual_seed(0))
     assert not net.node().weights.requires_grad and "nodes.0.weights" not in dict(net.named_parameters())
 
