@@ -52,7 +52,7 @@ BUDGETS = {  # by profile
         tree_folds=1,
         head_steps=1,
         explained=2,
-        qualities=(50,),
+        qualities=(),
         **SHORT,
     ),
     "quick": Budget(

@@ -57,13 +57,16 @@ def study_of(
     folds: Mapping[str, Sequence[pd.Series]],
     *,
     budget: Budget,
+    side: int,
     seed: int,
     masks: Path | None = None,
 ) -> Study:
-    """What the networks of an experiment are trained on. masks: a reader's folder; None is the truth, if
-    there is any. Raises MaskError for masks that cannot be used.
+    """What the networks of an experiment are trained on.
+
+    side: of their finest maps, see `Features`. masks: a reader's folder; None is the truth, if there is any. Raises
+    MaskError for masks that cannot be used.
     """
-    features = Features(experiment, table, pixels_nhwc, data.digest(experiment.proteins), weights, seed)
+    features = Features(experiment, table, pixels_nhwc, data.digest(experiment.proteins), weights, seed, side)
     drawn = annotation.from_folder(masks, data.sections) if masks else annotation.from_truth(data.root)
     depends = {}
     if drawn is not None:

@@ -260,7 +260,7 @@ def explained(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Result
     stacks["Grad-CAM"] = evidence.grad_cam(network, maps, rows)
     stacks["logistic CAM"] = _logistic_cam(study, maps, rows)
     stacks |= tools.baselines(held_out.patches_nhwc, held_out.ndufb8_vdac1, rng=rng)
-    result: dict[str, Any] = {"methods": list(stacks), "prp": "pixels" if tools.walk else "block5_conv3"}
+    result: dict[str, Any] = {"methods": list(stacks), "prp": "pixels" if tools.walk else "last map"}
     if held_out.has_truth:
         # Drawn once, whether the greatest random number lies inside would itself be chance: a constant map scores that.
         scored = {name: np.ones_like(stack) if name == "random" else stack for name, stack in stacks.items()}

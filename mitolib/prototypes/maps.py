@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,8 @@ from mitolib.prototypes.network import NotFinite, PrototypeNetwork
 from mitolib.study import LEAST_CHANNELS, Experiment
 from mitolib.weights import Weights
 
-LAYER = "block5_conv3"
-RECEPTIVE_FIELD = 196  # of LAYER, in px of the 224 that VGG16 is shown
+LAYERS = {14: "block5_conv3", 7: "block5_pool"}  # places along a side -> the layer of VGG16 whose map has them
+RECEPTIVE_FIELD = 196  # of a place of the first, in px of the 224 that VGG16 is shown
 BATCH = 64
 
 
@@ -116,7 +117,8 @@ class Features:
     """The frozen VGG16 below a prototype network, of one experiment. Nothing is computed before it is asked for.
 
     table: a row for each patch, with section, subject, label, y, x and size. pixels_nhwc: (N, 224, 224, channels)
-    uint8. sha256: of the pictures. seed: of the weights, where there are none from ImageNet.
+    uint8. sha256: of the pictures. seed: of the weights, where there are none from ImageNet. side: places along a side
+    of the finest maps that are asked for, a key of LAYERS; other chapters keep those of the last pooling too.
     """
 
     experiment: Experiment
@@ -125,44 +127,48 @@ class Features:
     sha256: str
     weights: Weights
     seed: int
+    side: int
 
     @property
     def depends(self) -> dict[str, Any]:
         """What tells these maps from others, as plain values."""
-        from mitolib import units
-
-        cut = np.array(self.table[["section", "subject", "label", "y", "x", "size"]].to_csv(index=False))
+        cut = self.table[["section", "subject", "label", "y", "x", "size"]].to_csv(index=False)
         weights = {"weights": self.weights.sha256} if self.weights.sha256 else {"seed": self.seed}
-        return {"pictures": self.sha256, "patches": units.digest(cut), "experiment": vars(self.experiment)} | weights
+        return {
+            "pictures": self.sha256,
+            "patches": hashlib.sha256(cut.encode()).hexdigest(),
+            "experiment": vars(self.experiment),
+        } | weights
 
     @cached_property
     def backbone(self) -> Any:
-        """The Keras model up to LAYER."""
+        """The Keras model up to the layer of these maps."""
         import keras
 
         from mitolib import networks
 
         keras.utils.set_random_seed(self.seed)
         n_channels = max(LEAST_CHANNELS, len(self.experiment.proteins))
-        return networks.divide(networks.build("VGG16", n_channels=n_channels, arrays=self.weights.arrays), LAYER)[0]
+        whole = networks.build("VGG16", n_channels=n_channels, arrays=self.weights.arrays)
+        return networks.divide(whole, LAYERS[self.side])[0]
 
     @cached_property
     def maps(self) -> Maps:
-        """(N, 196, 512) of all patches, from a bank on disk."""
+        """(N, side * side, 512) of all patches, from a bank on disk."""
         from mitolib import bank
 
-        label = f"VGG16, {LAYER}, {self.experiment.name}"
+        label = f"VGG16, {LAYERS[self.side]}, {self.experiment.name}"
         kept = bank.Bank(self.backbone, self.pixels_nhwc, prepare=patches.as_input, label=label).all()
         return Maps(self.table, kept.reshape(len(kept), -1, kept.shape[-1]))
 
     @cached_property
     def pooled(self) -> Maps:
         """(N, 49, 512): behind the last pooling."""
-        return self.maps.pooled_by_two()
+        return self.maps if self.side == 7 else self.maps.pooled_by_two()
 
     def at(self, side: int) -> Maps:
-        """The maps with this many places along a side: 14 or 7."""
-        by_side = {14: lambda: self.maps, 7: lambda: self.pooled}
+        """The maps with this many places along a side: 7, or that of `maps`. Raises ValueError for another."""
+        by_side = {7: lambda: self.pooled, self.side: lambda: self.maps}
         if side not in by_side:
             raise ValueError(f"maps of side {side}; there are those of {', '.join(map(str, by_side))}.")
         return by_side[side]()

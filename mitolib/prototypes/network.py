@@ -8,12 +8,10 @@ own and decides between its children. ProtoPNet (Chen et al. 2019, arXiv:1806.10
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -197,9 +195,9 @@ def leaf_probabilities(scores: Mapping[str, Tensor], tree: Mapping[str, Sequence
 
 
 def save(network: PrototypeNetwork, path: Path, *, backbone: str) -> None:
-    """Write a network as named arrays. backbone: digest of the weights that its maps come from.
+    """Write a network as named arrays, the same network as the same bytes.
 
-    The same network gives the same bytes, except for the times that the container writes (none: they are fixed).
+    backbone: digest of what its maps come from: weights, layer and proteins.
     """
     about = {
         "n_channels": network.n_channels,
@@ -227,8 +225,3 @@ def load(path: Path, *, backbone: str) -> PrototypeNetwork:
     )
     network.load_state_dict(state)
     return network.eval()
-
-
-def backbone_digest(about: Mapping[str, Any]) -> str:
-    """SHA-256 of what tells a backbone and its maps from others: weights, layer, proteins."""
-    return hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()

@@ -154,6 +154,16 @@ def of_shown(asked: Asked, root: Path, *, rng: Generator) -> Record:
     }
 
 
+def push_sentence(found: Record) -> str:
+    """What the last push of the shown network would have repeated, and what ProtoPNet would have pruned."""
+    n, repeated = len(found["prototypes"][PLAIN]), found["duplicates"]
+    return (
+        f"Of {n} prototypes, a push that may repeat places would put {', '.join(map(str, repeated))} onto a place that "
+        f"is taken, by seed. ProtoPNet prunes a prototype if fewer than 3 of its 6 nearest training patches are of its "
+        f"class: that is so of {found['pruned']}. None was removed here."
+    )
+
+
 def _mean(values: Sequence[float | None]) -> Estimate:
     """Over prototypes, which are no sample of anything: without an interval."""
     there = [value for value in values if value is not None]
@@ -199,7 +209,7 @@ def methods(asked: Asked, subjects: Sequence[str], *, rng: Generator) -> Record:
 
 
 def annotated(asked: Asked, tools: Tools, *, rng: Generator) -> Record:
-    """ "k=1 share=0.2" -> {k, share, activation_precision, of_map, chance, minus_chance, accuracy, minus_none}.
+    """ "k=1 share=20%" -> {k, share, activation_precision, of_map, chance, minus_chance, accuracy, minus_none}.
 
     On people not seen; minus_none: precision less that of the same network without masks on the same patches.
     """
@@ -220,7 +230,7 @@ def annotated(asked: Asked, tools: Tools, *, rng: Generator) -> Record:
         }.items():
             of_patches = values.groupby(level="row").mean()
             entry[name] = vars(interval(of_patches.to_numpy(), subjects[of_patches.index], rng=rng))
-        found[f"k={k} share={share:g}"] = entry
+        found[f"k={k} share={share:.0%}"] = entry
     return found
 
 

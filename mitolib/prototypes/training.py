@@ -144,9 +144,8 @@ def _epoch(
     total = 0.0
     for step, batch in enumerate(splits.equal_parts(targets[root], rows, size, steps, rng=rng)):
         labels = {node: torch.from_numpy(targets[node][batch]) for node in network.tree}
-        value = cost(network, maps.batch(batch), labels, schedule.weights, class_weights=weights)
-        if annotation is not None:
-            value = value + schedule.weights.fine * _fine(network, maps.batch(batch), labels[root], annotation, batch)
+        masks = annotation.of(batch) if annotation is not None else None
+        value = cost(network, maps.batch(batch), labels, schedule.weights, class_weights=weights, masks=masks)
         if not torch.isfinite(value):
             network.load_state_dict(last_good)
             raise Diverged(
@@ -176,34 +175,33 @@ def cost(
     weights: costs.Weights,
     *,
     class_weights: Mapping[str, Tensor] | None = None,
+    masks: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The cost of a batch: of each node over the patches below it, in proportion to their number.
 
     labels: node -> (N,) child, below 0 for a patch that is not below the node. Batches are drawn with equal parts of
-    the root's children, so that its cross entropy is not weighted.
+    the root's children, so that its cross entropy is not weighted. masks: what `Annotation.of` gives, for the root.
     """
     latent, k = network.latent(batch), network.architecture.k
     total = latent.new_zeros(())
-    for place, (name, of_node) in enumerate(labels.items()):
+    for name, of_node in labels.items():
+        is_root = name == next(iter(network.tree))
         below = of_node >= 0
         if not below.any():
             continue
         node, own = network.node(name), of_node[below]
         distances = network.distances(latent[below], name)
-        activations = mean_of_greatest(network.similarities(distances), k)
-        of_classes = class_weights[name] if class_weights and place else None
+        similarities = network.similarities(distances)
+        activations = mean_of_greatest(similarities, k)
+        of_classes = class_weights[name] if class_weights and not is_root else None
         value = weights.cross_entropy * costs.classification(node.scores(activations), own, of_classes)
         value = value + weights.cluster * costs.cluster(distances, own, node.owners, k)
         value = value - weights.separation * costs.separation(distances, own, node.owners, k)
+        if masks is not None and is_root:
+            irrelevant, others = (mask[below] for mask in masks)
+            value = value + weights.fine * costs.fine_annotation(similarities, own, node.owners, irrelevant, others)
         total = total + value * (below.sum() / len(of_node))
     return total
-
-
-def _fine(network: PrototypeNetwork, batch: Tensor, labels: Tensor, annotation: Annotation, rows: np.ndarray) -> Tensor:
-    root = next(iter(network.tree))
-    similarities = network.similarities(network.distances(network.latent(batch), root))
-    irrelevant, others = annotation.of(rows)
-    return costs.fine_annotation(similarities, labels, network.node(root).owners, irrelevant, others)
 
 
 def solve_last_layers(
