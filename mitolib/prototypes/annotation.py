@@ -24,6 +24,7 @@ from mitolib.patches import resize
 
 LEAST_AREA_PX = 400  # of a deficient fibre inside a patch, as in the chapter on maps
 OTHERS = 1.0  # all that a prototype of another class finds is irrelevant, as in the public code
+CELL_PX = 16  # of a mask, that are counted for a place of a map
 ENDINGS = (".tif", ".tiff", ".png")
 
 
@@ -113,7 +114,7 @@ class Masks:
 
     def annotation(self, table: pd.DataFrame, side: int, *, others: float = OTHERS) -> Annotation:
         """Of the patches of a table, at maps of side x side places."""
-        windows, annotated = self.windows(table)
+        windows, annotated = self.windows(table, side * CELL_PX)
         return Annotation(irrelevant(windows, side), annotated, others)
 
 
