@@ -26,6 +26,7 @@ COLUMNS = {  # of the contact sheet: heading -> entry of a prototype's row
     "deficient share of the cell": "deficient_in_cell",
     "deficient share of the field": "deficient_in_field",
     "purity": "purity",
+    "at random": "purity_at_random",
     "share of test patches led": "share_top",
 }
 

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mitolib import cohort
+from mitolib import cohort, patches
 from mitolib.own_data import Data, LeftOut
 from mitolib.prototypes import annotation, taxonomy
 from mitolib.prototypes.annotation import Masks
 from mitolib.prototypes.asking import UNSEEN
 from mitolib.prototypes.budget import Budget
 from mitolib.prototypes.fits import Study, masks_digest
-from mitolib.prototypes.maps import Features
+from mitolib.prototypes.maps import POOLED, Features
 from mitolib.prototypes.network import ROOT
 from mitolib.prototypes.tree_fits import TreeStudy
-from mitolib.study import Experiment
 from mitolib.weights import Weights
 
 BY_PERSON = "by person"  # the split of data of one's own
@@ -48,30 +47,31 @@ def _spread(folds: Sequence[pd.Series], n: int) -> list[pd.Series]:
     return [folds[place] for place in dict.fromkeys(places)]
 
 
-def study_of(
+def studies(
     data: Data,
-    experiment: Experiment,
-    table: pd.DataFrame,
-    pixels_nhwc: np.ndarray,
     weights: Weights,
-    folds: Mapping[str, Sequence[pd.Series]],
+    allowed: Mapping[str, Mapping[str, Sequence[pd.Series]]],
     *,
     budget: Budget,
-    side: int,
     seed: int,
     masks: Path | None = None,
-) -> Study:
-    """What the networks of an experiment are trained on.
+) -> dict[str, Study]:
+    """By name of the experiment, what its networks are trained on.
 
-    side: of their finest maps, see `Features`. masks: a reader's folder; None is the truth, if there is any. Raises
-    MaskError for masks that cannot be used.
+    allowed: experiment -> split -> folds, see `splits_of`. Of several proteins the maps have 7 x 7 places. masks: a
+    reader's folder; None is the truth, if there is any. Raises MaskError for masks that cannot be used.
     """
-    features = Features(experiment, table, pixels_nhwc, data.digest(experiment.proteins), weights, seed, side)
+    found = {}
     drawn = annotation.from_folder(masks, data.sections) if masks else annotation.from_truth(data.root)
-    depends = {}
-    if drawn is not None:
-        depends = {"masks": masks_digest(masks or data.root / "truth")}
-    return Study(features, folds, next(iter(folds)), data.sections, drawn, budget, seed, depends)
+    depends = {} if drawn is None else {"masks": masks_digest(masks or data.root / "truth")}
+    for experiment in filter(None, (data.one, data.several)):
+        table = data.table(experiment)
+        pixels_nhwc = patches.load(table, data.sections, experiment.proteins, stride_px=experiment.stride_px)
+        side = budget.side if experiment is data.one else POOLED
+        features = Features(experiment, table, pixels_nhwc, data.digest(experiment.proteins), weights, seed, side)
+        folds = splits_of(data, table, allowed[experiment.name], budget)
+        found[experiment.name] = Study(features, folds, next(iter(folds)), data.sections, drawn, budget, seed, depends)
+    return found
 
 
 def tree_of(data: Data, study: Study, columns: Sequence[str]) -> TreeStudy | LeftOut:

@@ -225,7 +225,7 @@ def shown_network(study: Study, seed: int) -> Result:
         "sources": described(found.pushed.sources, maps).to_dict("records"),
         "duplicates": found.pushed_freely.duplicates,
         "pruned": measures.pruned(order, study.labels[trains], owners),
-        "nearest": _nearest(similar, maps, tests),
+        "nearest": _nearest(similar, maps, tests, rng),
         "example": example,
         "example_maps": similar[example].astype(np.float16),
         "trained_greatest": own.astype(np.float32),
@@ -233,15 +233,21 @@ def shown_network(study: Study, seed: int) -> Result:
     }
 
 
-def _nearest(similar: np.ndarray, maps: Maps, rows: np.ndarray) -> list[dict[str, Any]]:
+def _nearest(similar: np.ndarray, maps: Maps, rows: np.ndarray, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Of each prototype its nearest distinct places, each beside a place of the same patch that is drawn at random."""
     centres = maps.centres_px(rows).reshape(-1, 2)
     found = []
     for prototype, places in enumerate(measures.nearest_places(similar, maps, rows)):
         for place in places:
             patch = maps.table.iloc[rows[place // maps.n_places]]
             y_px, x_px = (float(value) for value in centres[place])
+            at_random = place - place % maps.n_places + rng.integers(maps.n_places)
+            random_y_px, random_x_px = (float(value) for value in centres[at_random])
             names = {name: str(patch[name]) for name in ("subject", "label", "section")}
-            found.append({"prototype": prototype, **names, "y_px": y_px, "x_px": x_px})
+            found.append(
+                {"prototype": prototype, **names, "y_px": y_px, "x_px": x_px}
+                | {"random_y_px": random_y_px, "random_x_px": random_x_px}
+            )
     return found
 
 

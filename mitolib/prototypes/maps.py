@@ -18,7 +18,8 @@ from mitolib.prototypes.network import NotFinite, PrototypeNetwork
 from mitolib.study import LEAST_CHANNELS, Experiment
 from mitolib.weights import Weights
 
-LAYERS = {14: "block5_conv3", 7: "block5_pool"}  # places along a side -> the layer of VGG16 whose map has them
+POOLED = 7  # places along a side, behind the last pooling
+LAYERS = {14: "block5_conv3", POOLED: "block5_pool"}  # places along a side -> the layer of VGG16 whose map has them
 RECEPTIVE_FIELD = 196  # of a place of the first, in px of the 224 that VGG16 is shown
 BATCH = 64
 
@@ -164,11 +165,11 @@ class Features:
     @cached_property
     def pooled(self) -> Maps:
         """(N, 49, 512): behind the last pooling."""
-        return self.maps if self.side == 7 else self.maps.pooled_by_two()
+        return self.maps if self.side == POOLED else self.maps.pooled_by_two()
 
     def at(self, side: int) -> Maps:
         """The maps with this many places along a side: 7, or that of `maps`. Raises ValueError for another."""
-        by_side = {7: lambda: self.pooled, self.side: lambda: self.maps}
+        by_side = {POOLED: lambda: self.pooled, self.side: lambda: self.maps}
         if side not in by_side:
             raise ValueError(f"maps of side {side}; there are those of {', '.join(map(str, by_side))}.")
         return by_side[side]()

@@ -145,7 +145,8 @@ def prototype_table(
     """A row for each prototype, as plain values; what needs truth is None without it.
 
     contribution: (N, P) on the test patches. nearest: a row for each of a prototype's nearest distinct places, with
-    prototype, subject, label, section, y_px, x_px. side: places along a side of the map.
+    prototype, subject, label, section, y_px, x_px, and random_y_px, random_x_px of a place of the same patch. side:
+    places along a side of the map.
     """
     top = np.bincount(contribution.argmax(axis=1), minlength=len(sources)) / max(1, len(contribution))
     cell_px, field_px = patch_px / side, patch_px * RECEPTIVE_FIELD / 224
@@ -153,8 +154,7 @@ def prototype_table(
     for j, source in enumerate(sources.to_dict("records")):
         place = source["section"], source["y_px"], source["x_px"]
         near = nearest[nearest["prototype"] == j]
-        kinds = [truth.fibre_class(n.section, n.y_px, n.x_px) for n in near.sort_values("section").itertuples()]
-        kinds = [kind for kind in kinds if kind is not None]
+        near = near.sort_values("section", kind="stable")  # a section's truth is then read once
         rows.append(
             {name: source[name] for name in ("node", "child", "prototype", "subject", "section")}
             | {"patch_y": source["patch_y"], "patch_x": source["patch_x"]}
@@ -164,13 +164,21 @@ def prototype_table(
                 "deficient_in_cell": truth.deficient_share(*place, cell_px),
                 "deficient_in_field": truth.deficient_share(*place, field_px),
                 "fibre": truth.fibre_class(*place),
-                "purity": max(kinds.count(kind) for kind in set(kinds)) / len(kinds) if kinds else None,
+                "purity": _purity(truth, near["section"], near["y_px"], near["x_px"]),
+                "purity_at_random": _purity(truth, near["section"], near["random_y_px"], near["random_x_px"]),
                 "purity_of_class": float((near["label"] == source["child"]).mean()) if len(near) else None,
                 "share_top": float(top[j]),
                 "nearest_subjects": near["subject"].tolist(),
             }
         )
     return rows
+
+
+def _purity(truth: Truth, sections: pd.Series, ys_px: pd.Series, xs_px: pd.Series) -> float | None:
+    """Share of places whose fibre is of the commonest kind among them; None without truth."""
+    kinds = [truth.fibre_class(*place) for place in zip(sections, ys_px, xs_px, strict=True)]
+    known = [kind for kind in kinds if kind is not None]
+    return max(known.count(kind) for kind in set(known)) / len(known) if known else None
 
 
 def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

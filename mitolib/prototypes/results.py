@@ -140,6 +140,9 @@ def of_shown(asked: Asked, root: Path, *, rng: Generator) -> Record:
         "subjects": {PLAIN: measures.subjects_of(sources, weights, found, available)},
         "self_recognition": {PLAIN: measures.self_recognition_record(recognised, rng=rng)},
         "purity": vars(_mean([row["purity"] for row in rows])),
+        "purity_minus_random": vars(
+            _mean([row["purity"] - row["purity_at_random"] for row in rows if row["purity"] is not None])
+        ),
         "purity_of_class": vars(_mean([row["purity_of_class"] for row in rows])),
         "stability": measures.stability(runs, fibre_px=FIBRE_PX * patch_px / 512, rng=rng),
         "pruned": first["pruned"],

@@ -36,7 +36,14 @@ def test_similarity_maps_share_one_scale():
 
 def test_the_contact_sheet_is_a_whole_table_without_scripts_and_asks_nothing_of_the_network():
     row = {"prototype": 0, "child": "patient", "subject": "P<1>", "section": "P01", "weights": {"patient": 2.5}}
-    row |= {"fibre": None, "deficient_in_cell": 0.25, "deficient_in_field": None, "purity": None, "share_top": 0.1}
+    row |= {
+        "fibre": None,
+        "deficient_in_cell": 0.25,
+        "deficient_in_field": None,
+        "purity": None,
+        "share_top": 0.1,
+        "purity_at_random": None,
+    }
     html = prototypes.contact_sheet([row, row], [shown(), shown()])
     assert html.count("<tr>") == 3 and html.count("<th ") == 1 + len(prototypes.COLUMNS)
     assert "P&lt;1&gt;" in html and '<td data-sort="2.5">2.50</td>' in html and '<td data-sort="">-</td>' in html

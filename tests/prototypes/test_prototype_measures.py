@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from toy_maps import TREE, toy_maps
 
@@ -79,7 +80,7 @@ def test_without_truth_what_needs_it_stays_empty(sources, tmp_path):
         sources.assign(node="root", prototype=range(4), distance=0.1, patch_y=0, patch_x=0),
         weights,
         np.eye(4),
-        near.assign(y_px=1.0, x_px=1.0),
+        near.assign(y_px=1.0, x_px=1.0, random_y_px=1.0, random_x_px=1.0),
         measures.Truth(tmp_path),
         classes=("control", "patient"),
         patch_px=512,
@@ -87,6 +88,19 @@ def test_without_truth_what_needs_it_stays_empty(sources, tmp_path):
     )
     assert [row["fibre"] for row in rows] == [None] * 4 and rows[0]["purity"] is None
     assert rows[0]["purity_of_class"] == 1 and [row["share_top"] for row in rows] == [0.25] * 4
+
+
+def test_purity_is_the_share_of_the_commonest_kind_of_fibre(tmp_path):
+    fibres = np.array([[1, 1, 2, 0]], np.uint16)
+    (tmp_path / "truth").mkdir()
+    tifffile.imwrite(tmp_path / "truth" / "P0.tif", fibres)
+    classes = pd.DataFrame({"section": ["P0", "P0"], "fibre": [1, 2], "deficiency": ["CI", "none"]})
+    classes.to_csv(tmp_path / "truth" / "fibres.csv", index=False)
+    truth = measures.Truth(tmp_path)
+    assert [truth.fibre_class("P0", 0.5, x) for x in (0.5, 2.5, 3.5)] == ["CI", "none", "gap"]
+    assert truth.deficient_share("P0", 0.5, 1.0, 2) == 1
+    sections, ys_px = pd.Series(["P0"] * 4), pd.Series([0.5] * 4)
+    assert measures._purity(truth, sections, ys_px, pd.Series([0.5, 1.5, 0.5, 3.5])) == 0.75
 
 
 def test_a_prototype_among_strangers_would_be_pruned():
