@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mitolib import units
+from mitolib.own_data import LeftOut
 from mitolib.prototypes import fits, tree_fits
 from mitolib.prototypes.fits import ARMS, CHAPTER, Study, Tools
 from mitolib.prototypes.tree_fits import TreeStudy
@@ -51,11 +52,11 @@ class Asked:
         return [record for asked in self._all() for record in asked.record]
 
 
-def ask(study: Study, tools: Tools, held_out: Any, tree_study: TreeStudy | None) -> Asked:
+def ask(study: Study, tools: Tools, held_out: Any, tree: TreeStudy | LeftOut) -> Asked:
     """Ask for all units of the chapter, and compute those that are not kept.
 
-    held_out: patches on which maps are tested, see `saliency.held_out_patches`. tree_study: None without several
-    proteins or without a tree. Raises what the fits raise, and `units.UnitError`.
+    held_out: patches on which maps are tested, see `saliency.held_out_patches`. tree: left out without several
+    proteins or without columns for it. Raises what the fits raise, and `units.UnitError`.
     """
     budget, seed = study.budget, study.seed
     trained = ("depth", "per_child", "cycles", "epochs")
@@ -96,7 +97,8 @@ def ask(study: Study, tools: Tools, held_out: Any, tree_study: TreeStudy | None)
         (*looked_at, "explained", "qualities"),
     )
     fine = _fine(each, study, tools, looked_at) if study.masks is not None and UNSEEN in study.folds else {}
-    trees = _trees(tree_study) if tree_study is not None else {}
+    tree_study = tree if isinstance(tree, TreeStudy) else None
+    trees = _trees(tree_study) if tree_study else {}
     return Asked(study, of_splits, rivals, shown, explained, copies, fine, tree_study, **trees)
 
 

@@ -27,7 +27,8 @@ def claims(record: Record) -> list[Claim]:
         found.append(_seen_people())
     if "free" in differences[QUOTA].get(split, {}) and PLAIN in differences[QUOTA][split]:
         found.append(_quota(split))
-    found.append(_recognises_people())
+    if record["self_recognition"][PLAIN]["chance"]["value"] > 0:  # else nobody who is tested was trained on
+        found.append(_recognises_people())
     found.append(_found_again())
     if "auprc_minus_random" in record["methods"].get("prototypes", {}):
         found += [_finds("prototypes", "auprc", "the evidence of all prototypes for patient")]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mitolib import patches
 from mitolib.prototypes.annotation import Masks
 from mitolib.prototypes.maps import BATCH, Features, Maps
 from mitolib.prototypes.network import ROOT, PrototypeNetwork
@@ -29,20 +30,28 @@ def similarity_maps(network: PrototypeNetwork, maps: Maps, rows: np.ndarray, nod
     return np.concatenate(parts)
 
 
+def lead(network: PrototypeNetwork) -> np.ndarray:
+    """(P,) by how much more a prototype adds to "patient" than to "control"."""
+    weights = network.node().weights.numpy()
+    return weights[PATIENT] - weights[1 - PATIENT]
+
+
+def loudest(network: PrototypeNetwork, similar: np.ndarray) -> np.ndarray:
+    """(N,) number of the prototype that adds most to "patient". similar: (N, S, P)."""
+    activations = np.sort(similar, axis=1)[:, -network.architecture.k :].mean(axis=1)
+    return (activations * lead(network)).argmax(axis=1)
+
+
 def of_prototypes(network: PrototypeNetwork, similar: np.ndarray) -> dict[str, np.ndarray]:
     """Maps (N, side, side) for "patient": all prototypes that speak for it, and the one that speaks loudest.
 
     similar: (N, S, P). Similarity is never 0, and a floor dilutes what is summed over an area: each map's least value
     is taken away.
     """
-    node, side = network.node(), round(similar.shape[1] ** 0.5)
-    lead = (node.weights[PATIENT] - node.weights[1 - PATIENT]).numpy()
-    strongest = (network.architecture.k, similar)
-    activations = np.sort(strongest[1], axis=1)[:, -strongest[0] :].mean(axis=1)  # (N, P)
-    best = (activations * lead).argmax(axis=1)
+    side = round(similar.shape[1] ** 0.5)
     found = {
-        "prototypes": (similar * lead.clip(min=0)).sum(-1),
-        "best prototype": similar[np.arange(len(similar)), :, best],
+        "prototypes": (similar * lead(network).clip(min=0)).sum(-1),
+        "best prototype": similar[np.arange(len(similar)), :, loudest(network, similar)],
     }
     return {name: _floored(of_patches).reshape(-1, side, side) for name, of_patches in found.items()}
 
@@ -70,18 +79,12 @@ def relevance_maps(
 
     At the pixels where there is a `walk` down the backbone, else at its last map.
     """
-    node = network.node()
-    lead = (node.weights[PATIENT] - node.weights[1 - PATIENT]).numpy()
-    activations = np.sort(similar, axis=1)[:, -network.architecture.k :].mean(axis=1)
-    best = (activations * lead).argmax(axis=1)
     found = []
-    for row, prototype in zip(rows, best, strict=True):
+    for row, prototype in zip(rows, loudest(network, similar), strict=True):
         at_map = relevance(network, maps.batch([row]), int(prototype))
         if walk is None:
             found.append(cell_maps(at_map)[0])
         else:
-            from mitolib import patches
-
             picture = patches.as_input(features.pixels_nhwc[[row]])
             found.append(walk(picture, at_map.reshape(1, maps.side, maps.side, -1))[0].clip(min=0))
     return np.stack(found)
