@@ -151,7 +151,7 @@ def _trees(tree_study: TreeStudy) -> dict[str, Any]:
     study, budget = tree_study.study, tree_study.study.budget
     each = partial(_each, study, tree_fits)
     trained = ("tree_depth", "per_child", "cycles", "epochs")
-    tree = {"tree": {node: list(children) for node, children in tree_study.tree.children.items()}}
+    tree = {"paths": {subject: list(path) for subject, path in tree_study.tree.paths.items()}}
 
     def conditional(split: str, folds: str, **_: Any) -> units.Result:
         first, last = map(int, folds.split("-"))
