@@ -85,9 +85,11 @@ def contact_sheet(rows: Sequence[Mapping[str, Any]], pictures: Sequence[Picture]
         entry = {**row, "weight": row["weights"]["patient"]}
         cells = "".join(_cell(entry[key]) for key in COLUMNS.values())
         alt = f"Patch of {row['subject']}, with squares around the place of prototype {row['prototype']}"
-        image = f'<img src="{data_uri(_thumbnail(shown))}" width="{SHEET_PX}" height="{SHEET_PX}" alt="{escape(alt)}">'
+        size = f'width="{SHEET_PX}" height="{SHEET_PX}" loading="lazy" decoding="async"'
+        image = f'<img src="{data_uri(_thumbnail(shown))}" {size} alt="{escape(alt)}">'
         body.append(f"<tr><td>{image}</td>{cells}</tr>")
-    return f'<table class="mito-sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    table = f'<table class="mito-sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    return f'<div class="mito-sheet" tabindex="0">{table}</div>'
 
 
 def _cell(value: object) -> str:
