@@ -97,6 +97,7 @@ def ask(study: Study, tools: Tools, held_out: Any, tree: TreeStudy | LeftOut) ->
         (*looked_at, "explained", "qualities"),
     )
     fine = _fine(each, study, tools, looked_at) if study.masks is not None and UNSEEN in study.folds else {}
+    study.features.release()  # before the maps of several proteins are read
     tree_study = tree if isinstance(tree, TreeStudy) else None
     trees = _trees(tree_study) if tree_study else {}
     return Asked(study, of_splits, rivals, shown, explained, copies, fine, tree_study, **trees)

@@ -190,3 +190,8 @@ class Features:
     def prepare(self) -> None:
         """Compute all maps, before a fit needs some."""
         _ = self.maps
+
+    def release(self) -> None:
+        """Let go of network and maps, hundreds of megabytes; they are read again when they are asked for."""
+        for name in ("backbone", "maps", "pooled"):
+            self.__dict__.pop(name, None)
