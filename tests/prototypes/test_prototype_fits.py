@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from toy_maps import toy_maps
 
+from mitolib.cohort import Section
+from mitolib.own_data import LeftOut
 from mitolib.prototypes import asking, chapter, fits, taxonomy, tree_fits
 from mitolib.prototypes.annotation import Masks
 from mitolib.prototypes.asking import UNSEEN
@@ -135,3 +137,15 @@ def test_the_splits_of_data_of_ones_own_are_by_person(study):
     table = study.table.assign(split=study.folds["published"][0])
     found = chapter.splits_of(data, table, {UNSEEN: study.folds[UNSEEN]}, replace(BUDGET, folds=1))
     assert list(found) == ["by person", UNSEEN] and len(found[UNSEEN]) == 1
+
+
+def test_a_tree_without_columns_is_left_out_with_the_reason(study):
+    sections = [Section(name, name, label, 600, 600, {}) for name, label in (("C0", "control"), ("P0", "patient"))]
+    found = chapter.tree_of(SimpleNamespace(sections=sections), study, taxonomy.COLUMNS)
+    assert isinstance(found, LeftOut) and "cohort.csv" in str(found)
+
+
+def test_annotated_sections_are_counted_by_class_and_without_masks_it_is_said_so(study):
+    counted = chapter.masked_people(study.masks, study.table)
+    assert counted.loc["patient"].tolist() == [3, 3]
+    assert "no folder of masks" in str(chapter.masked_people(None, study.table))
