@@ -80,6 +80,11 @@ class Study:
         """(N,) class indices."""
         return np.array([LABELS.index(label) for label in self.features.table["label"]])
 
+    @cached_property
+    def annotation(self) -> Annotation:
+        """Of all patches, at the maps of the network whose pictures are shown. Read once: sections are large."""
+        return self.masks.annotation(self.table, self.budget.side)
+
     @property
     def table(self) -> pd.DataFrame:
         """A row for each patch."""
@@ -311,7 +316,7 @@ def fine(study: Study, tools: Tools, *, k: int, annotated: float, fold: int, spl
     maps = study.features.at(study.budget.side)
     trains, tests = study.rows(split, fold)
     chosen = drawn_subjects(study.table.iloc[trains], annotated, seed=seed)
-    annotation = study.masks.annotation(study.table, maps.side).among(study.table["subject"], chosen)
+    annotation = study.annotation.among(study.table["subject"], chosen)
     found = study.train(maps, trains, seed=seed, k=k, annotation=annotation if chosen else None)
     of_tests = activations(found.network, maps, tests)[ROOT]
     masks = evidence.masks_of(study.masks, study.table, tests)

@@ -25,7 +25,7 @@ PINNED = {
     "p": [0.688, 0.484, 0.473, 0.638],
     "shown": [14, 8, 13, 9],
 }
-BUDGET = replace(BUDGETS["smoke"], side=7, epochs=15, cycles=2, depth=8, per_child=2)
+BUDGET = replace(BUDGETS["smoke"], side=3, epochs=15, cycles=2, depth=8, per_child=2)
 
 
 def fold(table: pd.DataFrame, *tested: str) -> pd.Series:
