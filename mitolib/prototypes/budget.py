@@ -25,7 +25,7 @@ class Budget:
     novel_known: int  # people of a known genotype left out beside each novel one
     head_steps: int  # of the paper's head on the same maps
     explained: int | None  # held-out patches whose maps are tested; None takes all
-    altered: int  # of these, that are shown altered
+    altered: int  # of these, that are shown altered; 0 for none
     shares: tuple[float, ...]  # of a patch, removed
     qualities: tuple[int, ...]  # of JPEG copies beside those that the data bring
 
@@ -36,7 +36,6 @@ SHORT = {
     "fine_folds": 1,
     "novel_genotypes": 1,
     "novel_known": 1,
-    "altered": 1,
     "shares": (0.1,),
 }
 BUDGETS = {  # by profile
@@ -52,6 +51,7 @@ BUDGETS = {  # by profile
         tree_folds=1,
         head_steps=1,
         explained=2,
+        altered=0,
         qualities=(),
         **SHORT,
     ),
@@ -67,6 +67,7 @@ BUDGETS = {  # by profile
         tree_folds=1,
         head_steps=5,
         explained=3,
+        altered=1,
         qualities=(50,),
         **SHORT,
     ),

@@ -260,7 +260,7 @@ def explained(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Result
     """Maps for "patient" of the shown network on held-out patches, held against truth and against the network.
 
     held_out: see `saliency.held_out_patches`. methods: names; localisation: (methods, N, scores), where there is truth;
-    removal: (methods, altered, scores), less that of random numbers of the same resolution.
+    removal: (methods, altered, scores), less that of random numbers of the same resolution; none where none is altered.
     """
     maps, found = study.train_shown(seed)
     network, rows = found.network, held_out.rows.index.to_numpy()
@@ -278,23 +278,32 @@ def explained(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Result
         tables = [tools.score(stack, held_out.masks_nyx) for stack in scored.values()]
         result["scores"] = list(tables[0].columns)
         result["localisation"] = np.stack([table.to_numpy(np.float32) for table in tables])
-    altered = held_out.first(study.budget.altered)
-    log_odds = evidence.log_odds(network, study.features, maps.side)
-
-    def removed(stack: np.ndarray) -> np.ndarray:
-        noise = np.random.default_rng([study.seed, 1])  # each map meets the same
-        table = tools.remove(
-            log_odds, altered.patches_nhwc, stack[: len(altered)], shares=study.budget.shares, rng=noise
-        )
-        result["removal_scores"] = list(table.columns)
-        return table.to_numpy(np.float32)
-
-    at_random = {
-        size_px: removed(rng.random((len(altered), size_px, size_px)))
-        for size_px in sorted({stack.shape[1] for stack in stacks.values()})
-    }
-    result["removal"] = np.stack([removed(stack) - at_random[stack.shape[1]] for stack in stacks.values()])
+    if study.budget.altered:
+        result |= _removal(study, tools, network, held_out, stacks, rng)
     return result
+
+
+def _removal(
+    study: Study,
+    tools: Tools,
+    network: PrototypeNetwork,
+    held_out: Any,
+    stacks: Mapping[str, np.ndarray],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """removal and removal_scores, their names: what the network says when the highest cells of each map are removed."""
+    altered = held_out.first(study.budget.altered)
+    log_odds = evidence.log_odds(network, study.features, study.budget.side)
+
+    def removed(stack: np.ndarray) -> pd.DataFrame:
+        noise = np.random.default_rng([study.seed, 1])  # each map meets the same
+        chosen = stack[: len(altered)]
+        return tools.remove(log_odds, altered.patches_nhwc, chosen, shares=study.budget.shares, rng=noise)
+
+    sizes_px = sorted({stack.shape[1] for stack in stacks.values()})
+    at_random = {size_px: removed(rng.random((len(altered), size_px, size_px))) for size_px in sizes_px}
+    less_random = [(removed(stack) - at_random[stack.shape[1]]).to_numpy(np.float32) for stack in stacks.values()]
+    return {"removal": np.stack(less_random), "removal_scores": list(at_random[sizes_px[0]].columns)}
 
 
 def _logistic_cam(study: Study, maps: Maps, rows: np.ndarray) -> np.ndarray:

@@ -205,9 +205,9 @@ def methods(asked: Asked, subjects: Sequence[str], *, rng: Generator) -> Record:
                 entry[f"{score}_minus_random"] = vars(
                     interval((values[score] - chance[score]).to_numpy(), subjects, rng=rng)
                 )
-        removal = found["removal"][place].astype(float)
-        for i, score in enumerate(found["removal_scores"]):
-            entry[f"{score}_minus_random"] = vars(interval(removal[:, i], subjects[: len(removal)], rng=rng))
+        for i, score in enumerate(found.get("removal_scores", ())):
+            removal = found["removal"][place, :, i].astype(float)
+            entry[f"{score}_minus_random"] = vars(interval(removal, subjects[: len(removal)], rng=rng))
     return result
 
 

@@ -80,6 +80,25 @@ def test_masks_are_those_of_the_people_drawn_and_precision_is_of_people_not_seen
     assert not np.array_equal(arms[0.0]["p"], arms[1.0]["p"])
 
 
+def test_maps_of_the_network_stand_beside_maps_that_know_none(study):
+    def score(maps_nhw, masks_nyx):
+        return pd.DataFrame({"auprc": maps_nhw.max(axis=(1, 2))})
+
+    def baselines(patches_nhwc, markers, *, rng):
+        return {"random": rng.random((2, 6, 6)), "brightness": np.ones((2, 6, 6))}
+
+    tools = SimpleNamespace(score=score, baselines=baselines, walk=None)
+    held_out = SimpleNamespace(rows=study.table.iloc[[17, 19]], patches_nhwc=None, ndufb8_vdac1=None)
+    held_out.has_truth, held_out.masks_nyx = True, np.ones((2, 8, 8), bool)
+    found = fits.explained(study, tools, held_out, seed=3)
+    of_network = ["prototypes", "best prototype", "PRP", "Grad-CAM", "logistic CAM"]
+    assert found["methods"] == [*of_network, "random", "brightness"] and found["prp"] == "last map"
+    scores = found["localisation"][..., 0]
+    assert scores.shape == (7, 2) and (scores[5] == 1).all(), "random numbers are scored as a constant map"
+    assert (scores >= 0).all() and np.isfinite(scores).all()
+    assert "removal" not in found, "where no patch is altered nothing is removed"
+
+
 @pytest.fixture(scope="module")
 def trees(study) -> TreeStudy:
     people = pd.DataFrame({"subject": ["C0", "C1", "C2", "P0", "P1", "P2", "P3", "P4", "P5"]})
