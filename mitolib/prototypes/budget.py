@@ -38,7 +38,7 @@ SHORT = {
     "novel_known": 1,
     "shares": (0.1,),
 }
-BUDGETS = {  # by profile
+BUDGETS = {  # by profile; smoke and quick read the maps of 7 x 7 places that another chapter keeps
     "smoke": Budget(
         depth=8,
         tree_depth=8,
@@ -62,8 +62,8 @@ BUDGETS = {  # by profile
         cycles=1,
         epochs=3,
         folds=2,
-        side=14,
-        top_k=9,
+        side=7,
+        top_k=2,
         tree_folds=1,
         head_steps=5,
         explained=3,

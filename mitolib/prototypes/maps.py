@@ -60,8 +60,8 @@ class Maps:
 
     def batch(self, rows: Sequence[int]) -> Tensor:
         """(len(rows), S, C) float32. Raises NotFinite, with the patch, for a value that is no finite number."""
-        values = torch.from_numpy(np.asarray(self.values[np.asarray(rows)], np.float32))
-        if not torch.isfinite(values).all():
+        values = torch.from_numpy(self.values[np.asarray(rows)]).float()
+        if not torch.isfinite(values.sum()):  # in one pass: a number that is not finite leaves no finite sum
             bad = int(np.asarray(rows)[int((~torch.isfinite(values)).flatten(1).any(1).nonzero()[0])])
             raise NotFinite(
                 f"{self.named(bad)}: its map holds values that are not finite, when a batch is read. Remove its bank "

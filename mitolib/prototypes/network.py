@@ -154,7 +154,12 @@ class PrototypeNetwork(nn.Module):
             raise ValueError(
                 f"k is {self.architecture.k}, and a map has {maps.shape[1]} places; wanted at most as many."
             )
-        return self.add_on(maps / self.scale)
+        first, *others = self.add_on
+        # The weights are scaled, not the maps: of these there are hundreds of times as many numbers.
+        hidden = functional.linear(maps, first.weight / self.scale, first.bias)
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden
 
     def distances(self, latent: Tensor, node: str = ROOT) -> Tensor:
         """(N, S, P) squared distances to the prototypes of a node; exact outside training."""
