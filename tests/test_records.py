@@ -187,6 +187,22 @@ def test_the_box_says_where_weights_came_from_and_when_they_are_random():
     assert "| weights of ResNet50 | random initialisation" in box
 
 
+def test_units_stand_in_one_table_for_each_way_they_were_made():
+    made = {"created": "2026-11-28T05:11:42Z", "seconds": 60.0, "device": "EPYC", "cores": 2, "precision": "float32"}
+    units = [
+        {"unit": {"seed": 127, "fold": None}, "chapter": "exp1", "key": "a" * 64, "made": made | {"commit": "c1"}},
+        {"unit": {"seed": 128, "fold": None}, "chapter": "exp1", "key": "b" * 64, "made": made | {"commit": None}},
+        {"unit": {"seed": 129, "fold": None}, "chapter": "exp2", "key": "c" * 64, "made": made | {"commit": "c1"}},
+    ]
+    filled = record()
+    filled["provenance"]["units"] = units
+    box = figures.pages.provenance(filled)
+    first, second = box.split("EPYC, 2 cores, float32, ")[1:]
+    assert first.startswith("commit c1\n") and "| seed 127 | 2026-11-28 |" in first and "| exp2: seed 129 |" in first
+    assert second.startswith("outside git\n") and "| seed 128 |" in second
+    assert "Units: 3, 3.0 minutes of computing" in box
+
+
 @pytest.mark.parametrize("name", settings.PROFILES)
 def test_the_banner_names_the_profile(name):
     assert f"Profile *{name}*" in figures.pages.banner(settings.PROFILES[name], "the phantom")

@@ -54,34 +54,28 @@ def provenance(record: Mapping[str, Any]) -> str:
     }
     lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     box = f":::{{admonition}} Provenance\n:class: tip, dropdown\n\n| | |\n|---|---|\n{lines}\n:::"
-    return f"{box}\n\n{_units(p['units'])}" if p["units"] else box
+    return f"{box}\n\n{_units(p['units'], record['chapter'])}" if p["units"] else box
 
 
 def _listed(entries: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in entries.items())
 
 
-def _units(units: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown of a closed box: each unit that the chapter was drawn from, and how it was made."""
-    header = ["unit", "of", "computed", "time", "device", "commit", "key"]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+def _units(units: Sequence[Mapping[str, Any]], chapter: str) -> str:
+    """Markdown of a closed box: the units that a chapter was drawn from, in one table for each way they were made."""
+    makers: dict[str, list[str]] = {}
     for unit in units:
         made = unit["made"]
-        name = ", ".join(f"{key} {value}" for key, value in unit["unit"].items() if value is not None)
         precision = f", {made['precision']}" if made["precision"] else ""
-        device = f"{made['device']}, {made['cores']} cores{precision}"
-        cells = [
-            name,
-            unit["chapter"],
-            made["created"],
-            clock(made["seconds"]),
-            device,
-            made["commit"] or "outside git",
-            unit["key"][:12],
-        ]
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    table = "\n".join(lines)
-    return f":::{{admonition}} Units: {len(units)}, {_minutes(units)}\n:class: tip, dropdown\n\n{table}\n:::"
+        commit = f"commit {made['commit']}" if made["commit"] else "outside git"
+        name = ", ".join(f"{key} {value}" for key, value in unit["unit"].items() if value is not None)
+        name = name if unit["chapter"] == chapter else f"{unit['chapter']}: {name}"
+        day = made["created"].partition("T")[0]
+        row = f"| {name} | {day} | {clock(made['seconds'])} | {unit['key'][:12]} |"
+        makers.setdefault(f"{made['device']}, {made['cores']} cores{precision}, {commit}", []).append(row)
+    header = "| unit | computed | time | key |\n|---|---|---|---|\n"
+    tables = "\n\n".join(f"{maker}\n\n{header}" + "\n".join(rows) for maker, rows in makers.items())
+    return f":::{{admonition}} Units: {len(units)}, {_minutes(units)}\n:class: tip, dropdown\n\n{tables}\n:::"
 
 
 def cost(units: Sequence[Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from mitolib.phantom.calibration import PhantomError, donors
 from mitolib.phantom.draw import in_original_stretch, make_phantom, section_size
 from mitolib.phantom.muscle import compare_with_muscle, cox4_windows, fibre_masks, fibres_per_patch
+from mitolib.phantom.new_people import draw_people, make_people
 from mitolib.phantom.twin_pictures import compare_twins
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "compare_with_muscle",
     "cox4_windows",
     "donors",
+    "draw_people",
     "fibre_masks",
     "fibres_per_patch",
     "in_original_stretch",
+    "make_people",
     "make_phantom",
     "section_size",
 ]

@@ -58,7 +58,7 @@ def fit(cohort: Mapping[str, Any]) -> BetweenPeople:
     about_mean = np.concatenate([of_label - of_label.mean(axis=0) for of_label in levels.values()])
     freedom = len(about_mean) - len(levels)
     deviation = np.sqrt((about_mean**2).sum(axis=0) / freedom)
-    correlation, shrinkage = _shrunk_correlation(about_mean / deviation, freedom)
+    correlation, shrinkage = shrunk_correlation(about_mean / deviation, freedom)
     return BetweenPeople(
         mean=levels["control"].mean(axis=0),
         between=correlation * np.outer(deviation, deviation),
@@ -91,7 +91,7 @@ def _within(control: Mapping[str, Any]) -> np.ndarray:
     return np.array(control["log_cov"]) / np.outer(per_level, per_level)
 
 
-def _shrunk_correlation(standard_np: np.ndarray, freedom: int) -> tuple[np.ndarray, float]:
+def shrunk_correlation(standard_np: np.ndarray, freedom: int) -> tuple[np.ndarray, float]:
     """Correlations (P, P) of standardised rows (N, P), drawn towards their mean, and the weight of that mean.
 
     The weight is the summed sampling variance of the correlations, (1 - r^2)^2 / freedom for normal values, over the

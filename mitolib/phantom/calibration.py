@@ -28,11 +28,13 @@ def donors(calibration: str | os.PathLike[str] = settings.CALIBRATION) -> dict[s
 
 
 def donors_among(subjects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Control -> donor: controls take turns through the patients with normal fibres, the most deficient first."""
+    """Control -> donor: the one that it was drawn with (`new_people`), or else controls take turns through the
+    patients with normal fibres, the most deficient first."""
     patients = [s for s in subjects if s["label"] == "patient" and {"none"} < set(s["classes"])]
     patients.sort(key=lambda s: s["classes"]["none"]["fraction"])
-    controls = [s["subject"] for s in subjects if s["label"] == "control"]
-    return {name: patients[i % len(patients)] for i, name in enumerate(controls) if patients}
+    controls = [s for s in subjects if s["label"] == "control"]
+    in_turn = {s["subject"]: patients[i % len(patients)] for i, s in enumerate(controls) if patients}
+    return in_turn | {s["subject"]: s["donor"] for s in controls if "donor" in s}
 
 
 def read_calibration(path: Path) -> tuple[dict[str, Any], str]:
@@ -79,7 +81,10 @@ def _fault(cohort: dict[str, Any]) -> str | None:
             return f"{name} has a size that is not positive"
         if not {"log_mean", "log_sd"} <= set(subject["fibre_area_px"]):
             return f"{name} has no log_mean or log_sd of fibre_area_px"
-        if "none" not in subject["classes"] and not any(is_measured_control(other) for other in subjects):
+        if np.shape(subject.get("normal_log_mean", subject["log_cov"][0])) != (len(proteins),):
+            return f"{name} has normal levels for other than the {len(proteins)} proteins"
+        without_normal = "none" not in subject["classes"] and "normal_log_mean" not in subject
+        if without_normal and not any(is_measured_control(other) for other in subjects):
             return f"{name} has no normal fibre, and there is no measured control to derive it from"
     return None
 

@@ -153,7 +153,7 @@ def make_phantom(
                 _task(subject, cohort, donor_of.get(subject["subject"]), seed, scale, cured, draft)
                 for subject in cohort["subjects"]
             ]
-            drawn = _draw_all(tasks, workers or min(_cores(), MOST_WORKERS))
+            drawn = _draw_all(tasks, workers or min(cores(), MOST_WORKERS))
             _write_tables(draft, tasks, drawn)
             (draft / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -200,7 +200,8 @@ def _is_there(root: Path, recipe: dict[str, Any]) -> bool:
     return True
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -214,7 +215,9 @@ def _task(
     folder: Path,
 ) -> _Task:
     proteins = cohort["proteins"]
-    if "none" in subject["classes"]:
+    if "normal_log_mean" in subject:
+        normal = _rate(subject["normal_log_mean"])
+    elif "none" in subject["classes"]:
         normal = _rate(subject["classes"]["none"]["log_mean"])
     else:  # the controls' ratio to the mass marker, on this subject's own mass
         mass = proteins.index(MASS_MARKER)
@@ -247,7 +250,8 @@ def _draw_all(tasks: list[_Task], workers: int) -> dict[str, tuple[pd.DataFrame,
     with ThreadPoolExecutor(workers) as pool:
         futures = {task.subject["subject"]: pool.submit(_draw, task) for task in tasks}
         try:
-            return {name: futures[name].result() for name in track(futures, "phantom", len(futures))}
+            names = track(futures, "phantom", len(futures)) if len(futures) > 1 else futures
+            return {name: futures[name].result() for name in names}
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -311,8 +315,11 @@ def _geometry(task: _Task, shape: tuple[int, int]) -> geometry.Geometry:
 def _fill(subject: dict[str, Any]) -> float:
     """Share of the tissue that fibres cover.
 
-    In P03 and P04, where mask or image show all fibres, it is 1.25 times the share of the measured fibres.
+    Of new people it was drawn with them (`new_people`). In P03 and P04, where mask or image show all fibres, it is 1.25
+    times the share of the measured fibres.
     """
+    if "fill" in subject:
+        return float(subject["fill"])
     area, cell = subject["fibre_area_px"], subject["tissue_cell_px"]
     tissue = sum(row.count("#") for row in subject["tissue"]) * cell**2
     measured = subject["fibres_measured"] * float(exact.exp(area["log_mean"] + area["log_sd"] ** 2 / 2)) / tissue

@@ -63,7 +63,7 @@ def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) ->
     )
 
     def evidence(patches_nhwc: np.ndarray) -> np.ndarray:
-        scores = np.concatenate([forward(prepare(part)).numpy() for part in _in_batches(patches_nhwc)])
+        scores = np.concatenate([forward(prepare(part)).numpy() for part in in_batches(patches_nhwc)])
         patient, control = scores[:, LABELS.index("patient")], scores[:, LABELS.index("control")]
         return patient if head.n_outputs == 1 else patient - control
 
@@ -111,17 +111,17 @@ class GradCAM:
 
     def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """(N, h, w) maps of network input (N, H, W, C), float32; may be all zero where nothing speaks for the class."""
-        _check(patches_nhwc, self.input_shape, class_index, self.n_classes)
+        check_patches(patches_nhwc, self.input_shape, class_index, self.n_classes)
         return self.from_features(self.features(patches_nhwc), class_index)
 
     def features(self, patches_nhwc: np.ndarray) -> np.ndarray:
         """(N, h, w, C): what the layer gives; maps of several classes, or heads, need it only once."""
-        return np.concatenate([self._features(batch).numpy() for batch in _in_batches(patches_nhwc)])
+        return np.concatenate([self._features(batch).numpy() for batch in in_batches(patches_nhwc)])
 
     def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """The same from the layer's output, for instance out of a `bank.Bank`: no frozen pass at all."""
         _check_class(class_index, self.n_classes)
-        batches = _in_batches(np.asarray(features_nhwc, np.float32))
+        batches = in_batches(np.asarray(features_nhwc, np.float32))
         maps_nhw = np.concatenate([self._from_features(batch, class_index).numpy() for batch in batches])
         return _finite(maps_nhw, "Grad-CAM")
 
@@ -256,20 +256,21 @@ def _by_library(
     """Maps of one of the library's methods. change: of the scores. cut: the map of the model that it starts from."""
     logits = with_logits(model)
     check_weights(model)
-    _check(patches_nhwc, logits.input_shape, class_index, logits.output_shape[-1])
+    check_patches(patches_nhwc, logits.input_shape, class_index, logits.output_shape[-1])
     start = logits.input if cut is None else cut
     explain = method(keras.Model([start], change(logits.output)))  # a list, as tf-keras-vis calls it with one
     below = None if cut is None else keras.Model(logits.input, cut)
     score = score or CategoricalScore(class_index)
     parts = []
     with contextlib.redirect_stdout(io.StringIO()):  # Score-CAM lets Keras draw a progress bar for every patch
-        for part in _in_batches(patches_nhwc, batch):
+        for part in in_batches(patches_nhwc, batch):
             seen = part if below is None else below(part, training=False)
             parts.append(np.asarray(explain(score, seen, **options)))
     return _finite(np.concatenate(parts), method.__name__)
 
 
-def _in_batches(array: np.ndarray, size: int = BATCH) -> list[np.ndarray]:
+def in_batches(array: np.ndarray, size: int = BATCH) -> list[np.ndarray]:
+    """An array in parts of at most `size` rows."""
     return [array[start : start + size] for start in range(0, len(array), size)]
 
 
@@ -285,7 +286,7 @@ def cascade(
     working, fresh = (keras.models.clone_model(model, clone_function=_anew) for _ in range(2))
     working.set_weights(model.get_weights())
     camera = GradCAM(working, layer)
-    _check(patches_nhwc, camera.input_shape, class_index, camera.n_classes)
+    check_patches(patches_nhwc, camera.input_shape, class_index, camera.n_classes)
     features_nhwc = camera.features(patches_nhwc)
     yield "trained", camera.from_features(features_nhwc, class_index)
     stages: dict[str, list[str]] = {}
@@ -317,7 +318,8 @@ def _anew(layer: keras.Layer) -> keras.Layer:
     return type(layer).from_config(config)
 
 
-def _check(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_classes: int) -> None:
+def check_patches(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_classes: int) -> None:
+    """Raise ValueError for another shape, no patch or no such class; FloatingPointError for values not finite."""
     sides = zip(np.shape(patches_nhwc)[1:], input_shape[1:], strict=False)
     if np.ndim(patches_nhwc) != 4 or any(wanted not in (side, None) for side, wanted in sides):
         wanted = ", ".join(map(str, input_shape[1:]))
@@ -325,6 +327,8 @@ def _check(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_cla
             f"patches of shape {np.shape(patches_nhwc)}, wanted (N, {wanted}). "
             "Prepare them as for training (patches.as_input), with the proteins this model was trained on."
         )
+    if not len(patches_nhwc):
+        raise ValueError("no patch to explain; wanted one at least. Look at the table that they were chosen from.")
     if not np.isfinite(patches_nhwc).all():
         raise FloatingPointError("patches hold values that are not finite. Check the pictures they were cut from.")
     _check_class(class_index, n_classes)

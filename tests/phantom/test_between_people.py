@@ -67,13 +67,13 @@ def test_variances_are_pooled_within_controls_and_within_patients(model):
 
 def test_correlations_that_chance_explains_become_one_and_others_stay_apart(rng):
     one = rng.normal(size=(12, 1)) + 0.3 * rng.normal(size=(12, 6))
-    correlation, weight = between_people._shrunk_correlation(one / one.std(axis=0), 12)
+    correlation, weight = between_people.shrunk_correlation(one / one.std(axis=0), 12)
     assert weight > 0.5
     shrunk = correlation[~np.eye(6, dtype=bool)]
     assert shrunk.std() < np.corrcoef(one.T)[~np.eye(6, dtype=bool)].std()
     two = np.repeat(rng.normal(size=(400, 2)), 3, axis=1) + 0.3 * rng.normal(size=(400, 6))
     two = (two - two.mean(axis=0)) / two.std(axis=0)
-    correlation, weight = between_people._shrunk_correlation(two, 400)
+    correlation, weight = between_people.shrunk_correlation(two, 400)
     assert weight < 0.05 and correlation[0, 1] > 0.8 and abs(correlation[0, 5]) < 0.2
 
 
