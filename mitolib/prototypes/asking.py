@@ -88,7 +88,7 @@ def ask(study: Study, tools: Tools, held_out: Any, tree: TreeStudy | LeftOut) ->
             [{"measured": "maps"}],
             [study.shown],
             (*looked_at, "altered", "shares"),
-            held_out.depends | {"walk": bool(tools.walk)},
+            held_out.depends | {"propagation": bool(tools.propagation)},
         )
     copies = each(
         lambda **_: fits.copies(study, seed=seed),

@@ -13,7 +13,7 @@ from mitolib import patches
 from mitolib.prototypes.annotation import Masks
 from mitolib.prototypes.maps import BATCH, Features, Maps
 from mitolib.prototypes.network import ROOT, PrototypeNetwork
-from mitolib.prototypes.relevance import Walk, cell_maps, relevance
+from mitolib.prototypes.relevance import Propagation, relevance
 
 PATIENT = 1  # class index
 Score = Callable[[np.ndarray, np.ndarray], pd.DataFrame]  # maps (N, h, w), masks (N, H, W) -> a row for each patch
@@ -73,21 +73,30 @@ def grad_cam(network: PrototypeNetwork, maps: Maps, rows: np.ndarray) -> np.ndar
 
 
 def relevance_maps(
-    network: PrototypeNetwork, maps: Maps, rows: np.ndarray, similar: np.ndarray, features: Features, walk: Walk | None
-) -> np.ndarray:
-    """(len(rows), h, w) relevance of the prototype that speaks loudest for "patient".
+    network: PrototypeNetwork,
+    maps: Maps,
+    rows: np.ndarray,
+    similar: np.ndarray,
+    features: Features,
+    propagation: Propagation | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, h, w) relevance of the prototype that speaks loudest for "patient", and (N,) the share of it that arrived.
 
-    At the pixels where there is a `walk` down the backbone, else at its last map.
+    At the pixels where there is a `propagation` down the backbone, else at its last map, where all of it arrives.
     """
-    found = []
+    walk = propagation(features.whole) if propagation else None
+    found, arrived = [], []
     for row, prototype in zip(rows, loudest(network, similar), strict=True):
         at_map = relevance(network, maps.batch([row]), int(prototype))
         if walk is None:
-            found.append(cell_maps(at_map)[0])
+            signed = at_map.sum(axis=-1).reshape(maps.side, maps.side)
         else:
             picture = patches.as_input(features.pixels_nhwc[[row]])
-            found.append(walk(picture, at_map.reshape(1, maps.side, maps.side, -1))[0].clip(min=0))
-    return np.stack(found)
+            below = walk.below(features.layer, picture, at_map.reshape(1, maps.side, maps.side, -1))
+            signed = below.pixels_nhwc[0].sum(axis=-1)
+        found.append(signed.clip(min=0))
+        arrived.append(signed.sum() / at_map.sum())
+    return np.stack(found), np.array(arrived)
 
 
 def activation_precision(similar: np.ndarray, masks_nyx: np.ndarray, top_share: Callable[..., Any]) -> np.ndarray:

@@ -27,7 +27,7 @@ from mitolib.prototypes.annotation import Annotation, Masks, drawn_subjects
 from mitolib.prototypes.budget import Budget
 from mitolib.prototypes.maps import Features, Maps
 from mitolib.prototypes.network import ROOT, Architecture, PrototypeNetwork
-from mitolib.prototypes.relevance import Walk
+from mitolib.prototypes.relevance import Propagation
 from mitolib.prototypes.training import Schedule, Trained, activations, flat_targets, scores, train
 from mitolib.settings import LABELS
 from mitolib.units import Result
@@ -47,7 +47,8 @@ SHOWN_MAPS = 3  # prototypes of the example
 class Tools:
     """What other wings measure with, passed in by the chapter: `mitolib.saliency` of maps, `mitolib.people` of answers.
 
-    head: the paper's, see `people.Head`. walk: relevance from the last map down to the pixels; None stops at the map.
+    head: the paper's, see `people.Head`. propagation: makes a walk of relevance down a network to the pixels; with None
+    relevance stops at the last map.
     """
 
     score: Callable[..., pd.DataFrame]
@@ -56,7 +57,7 @@ class Tools:
     summary: Callable[..., dict[str, Any]]
     difference: Callable[..., dict[str, Any]]
     head: Callable[..., Any]
-    walk: Walk | None = None
+    propagation: Propagation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,11 +268,11 @@ def explained(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Result
     rng = np.random.default_rng(study.seed)
     similar = evidence.similarity_maps(network, maps, rows)
     stacks = evidence.of_prototypes(network, similar)
-    stacks["PRP"] = evidence.relevance_maps(network, maps, rows, similar, study.features, tools.walk)
+    stacks["PRP"], arrived = evidence.relevance_maps(network, maps, rows, similar, study.features, tools.propagation)
     stacks["Grad-CAM"] = evidence.grad_cam(network, maps, rows)
     stacks["logistic CAM"] = _logistic_cam(study, maps, rows)
     stacks |= tools.baselines(held_out.patches_nhwc, held_out.ndufb8_vdac1, rng=rng)
-    result: dict[str, Any] = {"methods": list(stacks), "prp": "pixels" if tools.walk else "last map"}
+    result: dict[str, Any] = {"methods": list(stacks), "prp_arrived": [float(share) for share in arrived]}
     if held_out.has_truth:
         # Drawn once, whether the greatest random number lies inside would itself be chance: a constant map scores that.
         scored = {name: np.ones_like(stack) if name == "random" else stack for name, stack in stacks.items()}

@@ -142,23 +142,34 @@ class Features:
         } | weights
 
     @cached_property
-    def backbone(self) -> Any:
-        """The Keras model up to the layer of these maps."""
+    def whole(self) -> Any:
+        """The Keras model, with an untrained head above the layer of these maps."""
         import keras
 
         from mitolib import networks
 
         keras.utils.set_random_seed(self.seed)
         n_channels = max(LEAST_CHANNELS, len(self.experiment.proteins))
-        whole = networks.build("VGG16", n_channels=n_channels, arrays=self.weights.arrays)
-        return networks.divide(whole, LAYERS[self.side])[0]
+        return networks.build("VGG16", n_channels=n_channels, arrays=self.weights.arrays)
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer whose maps these are."""
+        return LAYERS[self.side]
+
+    @cached_property
+    def backbone(self) -> Any:
+        """The Keras model up to the layer."""
+        from mitolib import networks
+
+        return networks.divide(self.whole, self.layer)[0]
 
     @cached_property
     def maps(self) -> Maps:
         """(N, side * side, 512) of all patches, from a bank on disk."""
         from mitolib import bank
 
-        label = f"VGG16, {LAYERS[self.side]}, {self.experiment.name}"
+        label = f"VGG16, {self.layer}, {self.experiment.name}"
         kept = bank.Bank(self.backbone, self.pixels_nhwc, prepare=patches.as_input, label=label).all()
         return Maps(self.table, kept.reshape(len(kept), -1, kept.shape[-1]))
 
@@ -193,5 +204,5 @@ class Features:
 
     def release(self) -> None:
         """Let go of network and maps, hundreds of megabytes; they are read again when they are asked for."""
-        for name in ("backbone", "maps", "pooled"):
+        for name in ("whole", "backbone", "maps", "pooled"):
             self.__dict__.pop(name, None)

@@ -8,6 +8,7 @@ on to the pixels by layer-wise relevance propagation, which another wing has and
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +18,15 @@ from mitolib.prototypes.network import ROOT, PrototypeNetwork
 
 AGREEMENT = 1e-12  # added to a channel's squared distance
 
-# (pictures as the backbone reads them (N, H, W, C), relevance at its last map (N, h, w, c)) -> (N, H, W)
-Walk = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+class Walk(Protocol):
+    """Relevance from a layer of a network down to the pixels, see `saliency.relevance.RelevancePropagation`."""
+
+    def below(self, layer: str, patches_nhwc: np.ndarray, relevance_nhwc: np.ndarray) -> Any:
+        """Something with pixels_nhwc, (N, H, W, C); relevance_nhwc: at the output of the layer."""
+
+
+Propagation = Callable[[Any], Walk]  # a Keras model -> the walk down it
 
 
 def shared_out(latent: Tensor, prototype: Tensor, activation: Tensor) -> Tensor:
@@ -61,9 +69,3 @@ def relevance(network: PrototypeNetwork, maps: Tensor, prototype: int, node: str
                 below = through_linear(network.add_on[2], hidden[n, s], of_channels)
                 found[n, s] = through_linear(network.add_on[0], maps[n, s] / network.scale, below)
     return found.numpy()
-
-
-def cell_maps(relevances: np.ndarray) -> np.ndarray:
-    """(N, side, side) float, at least 0: summed over channels. relevances: (N, S, C)."""
-    side = round(relevances.shape[1] ** 0.5)
-    return relevances.sum(-1).clip(min=0).reshape(len(relevances), side, side)

@@ -87,12 +87,12 @@ def test_maps_of_the_network_stand_beside_maps_that_know_none(study):
     def baselines(patches_nhwc, markers, *, rng):
         return {"random": rng.random((2, 6, 6)), "brightness": np.ones((2, 6, 6))}
 
-    tools = SimpleNamespace(score=score, baselines=baselines, walk=None)
+    tools = SimpleNamespace(score=score, baselines=baselines, propagation=None)
     held_out = SimpleNamespace(rows=study.table.iloc[[17, 19]], patches_nhwc=None, ndufb8_vdac1=None)
     held_out.has_truth, held_out.masks_nyx = True, np.ones((2, 8, 8), bool)
     found = fits.explained(study, tools, held_out, seed=3)
     of_network = ["prototypes", "best prototype", "PRP", "Grad-CAM", "logistic CAM"]
-    assert found["methods"] == [*of_network, "random", "brightness"] and found["prp"] == "last map"
+    assert found["methods"] == [*of_network, "random", "brightness"] and found["prp_arrived"] == pytest.approx([1, 1])
     scores = found["localisation"][..., 0]
     assert scores.shape == (7, 2) and (scores[5] == 1).all(), "random numbers are scored as a constant map"
     assert (scores >= 0).all() and np.isfinite(scores).all()

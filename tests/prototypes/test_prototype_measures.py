@@ -9,7 +9,7 @@ from toy_maps import TREE, toy_maps
 
 from mitolib.prototypes import evidence, measures
 from mitolib.prototypes.network import Architecture, PrototypeNetwork
-from mitolib.prototypes.relevance import cell_maps, relevance, shared_out, through_linear
+from mitolib.prototypes.relevance import relevance, shared_out, through_linear
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -142,7 +142,6 @@ def test_relevance_at_the_map_sums_to_the_activation_and_lies_in_the_winning_pla
     for n in range(2):
         places = set(np.flatnonzero(found[n].sum(-1)))
         assert places == set(similar[n].topk(k).indices.tolist())
-    assert cell_maps(found).shape == (2, 3, 3)
 
 
 def test_evidence_is_zero_where_a_patch_is_least_alike_and_never_below(rng):
