@@ -149,8 +149,8 @@ def _epoch(
         if not torch.isfinite(value):
             network.load_state_dict(last_good)
             raise Diverged(
-                f"the loss is {float(value.detach())} in step {step} of epoch {epoch}; wanted a finite number. The network as "
-                f"it was before this epoch is kept in `last_good`. Train with a learning rate below "
+                f"the loss is {float(value.detach())} in step {step} of epoch {epoch}; wanted a finite number. "
+                f"The network as it was before this epoch is kept in `last_good`. Train with a learning rate below "
                 f"{schedule.learning_rate:g}.",
                 network.eval(),
             )
