@@ -21,13 +21,14 @@ The core, in the order of a run:
 
 The wings, each with its names in its `__init__`:
 
-    images     files and folders of a laboratory: formats, names, tables, greys
-    intake     a folder of your own: check it, convert it (python -m mitolib)
-    phantom    the embedded, synthetic cohort
-    saliency   maps of what a network looks at, and whether to believe them
-    whitening  concept whitening
-    people     the honest evaluation: people, twins, fibres
-    figures    the figures and tables of the chapters, and pictures to play with
+    images      files and folders of a laboratory: formats, names, tables, greys
+    intake      a folder of your own: check it, convert it (python -m mitolib)
+    phantom     the embedded, synthetic cohort
+    saliency    maps of what a network looks at, and whether to believe them
+    whitening   concept whitening
+    prototypes  networks that explain by examples
+    people      the honest evaluation: people, twins, fibres
+    figures     the figures and tables of the chapters, and pictures to play with
 
 Arrays are named by axis order (`image_cyx`, `patches_nhwc`), lengths by unit (`size_px`).
 Importing `mitolib` imports neither TensorFlow nor PyTorch.

@@ -66,6 +66,11 @@ CHAPTERS = {
         parts_by_people={CONCEPTS_BY_PEOPLE: 3},
         patches=WHITENED,
     ),
+    "prototypes": Needs(
+        several="the tree of genotypes",
+        own=("the published split, and fine annotation without a folder of masks",),
+        parts={MARKER: ("NDUFB8", "VDAC1")},
+    ),
     "patient_level": Needs(
         several=SEVERAL,
         own=("twins, and fibres from the truth",),

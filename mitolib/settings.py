@@ -204,9 +204,16 @@ def folder_parameter(name: str, value: object) -> Path | None:
 
 
 PARAMETERS = {  # of chapters, beside the fields of a profile: what each has to be
-    **{"profile": "str", "data": "folder", "results": "folder", "concepts": "folder"},
+    **{"profile": "str", "data": "folder", "results": "folder", "concepts": "folder", "masks": "folder"},
     **{"protein": "str", "proteins": "names", "patch_px": "int", "stride_px": "int"},
-    **{"steps": "int", "trunk_steps": "int", "tail_steps": "int", "n_folds": "int", "methods": "names"},
+    **{
+        "steps": "int",
+        "trunk_steps": "int",
+        "tail_steps": "int",
+        "n_folds": "int",
+        "methods": "names",
+        "tree": "names",
+    },
 }
 # Lowest value allowed of what is counted or measured; a learning rate or scale of 0 is none.
 LOWEST = {"seed": 0, "views": 0}

@@ -101,6 +101,33 @@
     draw();
   };
 
+  /* A table that is sorted by a column when its heading is pressed, and the other way round when pressed again. */
+  const sortable = (table) => {
+    const [body, headings] = [table.tBodies[0], [...table.tHead.rows[0].cells]];
+    const compare = new Intl.Collator("en", { numeric: true }).compare;
+    const order = (a, b) => {
+      if (a === "" || b === "") return (a === "") - (b === ""); // what is not known comes last
+      return Number.isNaN(Number(a)) || Number.isNaN(Number(b)) ? compare(a, b) : Number(a) - Number(b);
+    };
+    headings.forEach((heading, column) => {
+      if (column === 0) return; // the pictures
+      const button = make("button", { type: "button" }, heading.textContent);
+      button.addEventListener("click", () => {
+        const down = heading.getAttribute("aria-sort") === "ascending";
+        const sign = down ? -1 : 1;
+        const value = (row) => row.cells[column].dataset.sort;
+        const rows = [...body.rows].sort((a, b) => {
+          const missing = value(a) === "" || value(b) === "";
+          return (missing ? 1 : sign) * order(value(a), value(b));
+        });
+        headings.forEach((other) => other.removeAttribute("aria-sort"));
+        heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+        body.append(...rows);
+      });
+      heading.replaceChildren(button);
+    });
+  };
+
   /* The ledger: rows that hold all the words typed and the verdict chosen. */
   const ledger = (table) => {
     const rows = [...table.tBodies[0].rows];
@@ -138,6 +165,7 @@
     document.querySelectorAll('[data-viewer="overlays"]').forEach(overlays);
     document.querySelectorAll('[data-viewer="mixer"]').forEach(mixer);
     document.querySelectorAll("table.ledger").forEach(ledger);
+    document.querySelectorAll("table.mito-sortable").forEach(sortable);
   };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

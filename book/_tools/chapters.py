@@ -10,6 +10,7 @@ CHAPTERS = (  # in the order in which a book lists them
     "gradcam",
     "concept_whitening",
     "real_concepts",
+    "prototypes",
     "patient_level",
     "look",
     "your_data",
@@ -31,5 +32,6 @@ SHARES = {
     "gradcam": 3,
     "concept_whitening": 8,
     "real_concepts": 8,
+    "prototypes": 8,
     "patient_level": 8,
 }

@@ -1,5 +1,6 @@
 """Saliency maps of a classifier, and whether to believe them."""
 
+from mitolib.saliency import relevance
 from mitolib.saliency.budget import BUDGETS
 from mitolib.saliency.conclusions import claims
 from mitolib.saliency.control import build_networks
@@ -19,5 +20,6 @@ __all__ = [
     "methods_named",
     "mosaic",
     "outlines",
+    "relevance",
     "summarise",
 ]

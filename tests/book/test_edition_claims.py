@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mitolib import claims, figures, people, saliency, whitening
+from mitolib import claims, figures, people, prototypes, saliency, whitening
 from mitolib.claims import Claim
 from mitolib.metrics import further_training
 from mitolib.settings import ROOT
@@ -22,6 +22,7 @@ CLAIMS: dict[str, Callable[[Mapping[str, Any]], list[Claim]]] = {
     "real_concepts": whitening.real_concepts.claims,
     "gradcam": saliency.claims,
     "patient_level": people.claims,
+    "prototypes": prototypes.claims,
 }
 RESULTS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "book" / "results").glob("*.json"))}
 

@@ -1,0 +1,95 @@
+"""How long prototype networks are trained, and on how many folds and seeds, in each profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Of all trainings of the chapter. Every network of a profile is trained alike."""
+
+    depth: int  # channels of the latent map
+    tree_depth: int  # the same of the tree
+    per_child: int  # prototypes of a class; the tree has one less
+    cycles: int  # of epochs, push, and solution of the last layer
+    epochs: int  # in each
+    folds: int | None  # of a control and a patient not seen, at most; None takes every pair
+    side: int  # places along a side of the map, for the networks whose pictures are shown
+    seeds: int  # of the network whose pictures are shown
+    annotated: tuple[float, ...]  # shares of the training people whose masks are used
+    top_k: int  # places of IAIA-BL, at maps of `side`
+    fine_folds: int
+    tree_folds: int | None
+    novel_genotypes: int  # left out in turn, at most
+    novel_known: int  # people of a known genotype left out beside each novel one
+    head_steps: int  # of the paper's head on the same maps
+    explained: int | None  # held-out patches whose maps are tested; None takes all
+    altered: int  # of these, that are shown altered; 0 for none
+    shares: tuple[float, ...]  # of a patch, removed
+    qualities: tuple[int, ...]  # of JPEG copies beside those that the data bring
+
+
+SHORT = {
+    "seeds": 2,
+    "annotated": (0.0, 1.0),
+    "fine_folds": 1,
+    "novel_genotypes": 1,
+    "novel_known": 1,
+    "shares": (0.1,),
+}
+BUDGETS = {  # by profile; smoke and quick read the maps of 7 x 7 places that another chapter keeps
+    "smoke": Budget(
+        depth=8,
+        tree_depth=8,
+        per_child=2,
+        cycles=1,
+        epochs=2,
+        folds=2,
+        side=7,
+        top_k=2,
+        tree_folds=1,
+        head_steps=1,
+        explained=2,
+        altered=0,
+        qualities=(),
+        **SHORT,
+    ),
+    "quick": Budget(
+        depth=16,
+        tree_depth=16,
+        per_child=3,
+        cycles=1,
+        epochs=3,
+        folds=2,
+        side=7,
+        top_k=2,
+        tree_folds=1,
+        head_steps=5,
+        explained=3,
+        altered=1,
+        qualities=(50,),
+        **SHORT,
+    ),
+    "paper": Budget(
+        depth=128,
+        tree_depth=64,
+        per_child=5,
+        cycles=3,
+        epochs=10,
+        folds=None,
+        side=14,
+        seeds=5,
+        annotated=(0.0, 0.2, 1.0),
+        top_k=9,
+        fine_folds=10,
+        tree_folds=None,
+        novel_genotypes=5,
+        novel_known=3,
+        head_steps=3000,
+        explained=None,
+        altered=40,
+        shares=(0.1, 0.3),
+        qualities=(75, 50),
+    ),
+}

@@ -1,0 +1,164 @@
+"""The fits of the units on toys, pinned: a change of one of these numbers asks for another PROTOCOL of its module."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from toy_maps import toy_maps
+
+from mitolib.cohort import Section
+from mitolib.own_data import LeftOut
+from mitolib.prototypes import asking, chapter, fits, taxonomy, tree_fits
+from mitolib.prototypes.annotation import Masks
+from mitolib.prototypes.asking import UNSEEN
+from mitolib.prototypes.budget import BUDGETS
+from mitolib.prototypes.fits import PLAIN, QUOTA, TOP_K, Study
+from mitolib.prototypes.tree_fits import KNOWN, NOVEL, SEEN, TreeStudy
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+PINNED = {"p": [0.69, 0.485, 0.476, 0.635], "loss": [1.889, 1.520, 0.503]}
+BUDGET = replace(BUDGETS["smoke"], side=3, epochs=15, cycles=2, depth=8, per_child=2)
+
+
+def fold(table: pd.DataFrame, *tested: str) -> pd.Series:
+    return table["subject"].isin(tested).map({True: "test", False: "train"})
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    maps, _ = toy_maps()
+    features = SimpleNamespace(table=maps.table, pooled=maps, at=lambda side: maps)
+    published = pd.Series(np.where(np.arange(24) < 16, "train", "test"))
+    unseen = [fold(maps.table, "C0", "P1"), fold(maps.table, "C1", "P0")]
+    mask = np.zeros((600 * 24, 512), bool)
+    mask[:, 180:330] = True
+    masks = Masks(lambda section: mask, lambda section: mask)
+    return Study(features, {"published": [published], UNSEEN: unseen}, "published", [], masks, BUDGET, 3)
+
+
+def test_a_model_answers_in_every_fold_with_prototypes_of_those_who_train(study):
+    found = {model: fits.of_split(study, model, UNSEEN, [0, 1], seed=3) for model in (PLAIN, TOP_K, QUOTA)}
+    tested = {(0, subject) for subject in ("C0", "P1")} | {(1, subject) for subject in ("C1", "P0")}
+    for of_model in found.values():
+        whose = study.table["subject"].to_numpy()[of_model["row"]]
+        assert set(zip(of_model["fold"].tolist(), whose, strict=True)) == tested
+        for number, sources in enumerate(of_model["sources"]):
+            assert not {(number, source["subject"]) for source in sources} & tested
+        assert all(of_model[name].dtype == np.float32 for name in ("p", "p_before", "p_free"))
+    np.testing.assert_allclose(found[PLAIN]["p"][:4], PINNED["p"], atol=0.05)
+
+
+def test_the_shown_network_is_described_by_what_the_page_needs(study):
+    found = fits.shown_network(study, 3)
+    assert found["activations"].shape == (8, 4) and found["weights_of_classes"].shape == (2, 4)
+    assert found["example_maps"].shape == (9, 4) and study.labels[16 + found["example"]] == 1
+    near = pd.DataFrame(found["nearest"])
+    assert (near.groupby("prototype").size() == 10).all() and set(near["subject"]) <= set(study.table["subject"][16:])
+    np.testing.assert_allclose([found["loss"][epoch] for epoch in (0, 14, 29)], PINNED["loss"], atol=0.05)
+
+
+def test_masks_are_those_of_the_people_drawn_and_precision_is_of_people_not_seen(study):
+    def score(maps_nhw, masks_nyx):
+        return pd.DataFrame({"top5": [float(map_yx[1].mean()) for map_yx in maps_nhw]})
+
+    tools = SimpleNamespace(score=score)
+    arms = {share: fits.fine(study, tools, k=1, annotated=share, fold=0, split=UNSEEN, seed=3) for share in (0.0, 1.0)}
+    assert arms[0.0]["annotated_subjects"] == [] and arms[1.0]["annotated_subjects"] == ["C1", "C2", "P0", "P2"]
+    assert set(study.table["subject"][arms[1.0]["mask_row"]]) == {"P1"}, "controls have no deficient fibre to point at"
+    assert len(arms[1.0]["precision"]) == len(arms[1.0]["chance"]) == 4
+    assert arms[1.0]["chance"] == pytest.approx(150 / 512, abs=0.01)
+    assert not np.array_equal(arms[0.0]["p"], arms[1.0]["p"])
+
+
+def test_maps_of_the_network_stand_beside_maps_that_know_none(study):
+    def score(maps_nhw, masks_nyx):
+        return pd.DataFrame({"auprc": maps_nhw.max(axis=(1, 2))})
+
+    def baselines(patches_nhwc, markers, *, rng):
+        return {"random": rng.random((2, 6, 6)), "brightness": np.ones((2, 6, 6))}
+
+    tools = SimpleNamespace(score=score, baselines=baselines, propagation=None)
+    held_out = SimpleNamespace(rows=study.table.iloc[[17, 19]], patches_nhwc=None, ndufb8_vdac1=None)
+    held_out.has_truth, held_out.masks_nyx = True, np.ones((2, 8, 8), bool)
+    found = fits.explained(study, tools, held_out, seed=3)
+    of_network = ["prototypes", "best prototype", "PRP", "Grad-CAM", "logistic CAM"]
+    assert found["methods"] == [*of_network, "random", "brightness"] and found["prp_arrived"] == pytest.approx([1, 1])
+    scores = found["localisation"][..., 0]
+    assert scores.shape == (7, 2) and (scores[5] == 1).all(), "random numbers are scored as a constant map"
+    assert (scores >= 0).all() and np.isfinite(scores).all()
+    assert "removal" not in found, "where no patch is altered nothing is removed"
+
+
+@pytest.fixture(scope="module")
+def trees(study) -> TreeStudy:
+    people = pd.DataFrame({"subject": ["C0", "C1", "C2", "P0", "P1", "P2", "P3", "P4", "P5"]})
+    people["label"] = ["control"] * 3 + ["patient"] * 6
+    people["group"] = [""] * 3 + ["a"] * 3 + ["b"] * 2 + ["c"]
+    maps, _ = toy_maps(36)
+    table = maps.table.assign(subject=people["subject"].to_numpy()[np.arange(36) % 9], y=600 * np.arange(36))
+    table = table.assign(section=table["subject"], label=table["subject"].str[0].map({"C": "control", "P": "patient"}))
+    features = SimpleNamespace(table=table, pooled=type(maps)(table, maps.values))
+    split = pd.Series(np.where(np.arange(36) < 27, "train", "test"))
+    tree = taxonomy.tree_of(people, ("label", "group"))
+    return TreeStudy(replace(study, features=features, folds={"published": [split]}), tree, tree)
+
+
+def test_a_tree_is_asked_at_every_node_about_every_tested_patch(trees):
+    found = fits_of(tree_fits.conditional(trees, "published", [0], seed=3))
+    assert set(found["row"]) == set(range(27, 36)) and found.groupby("node").size().tolist() == [9, 9]
+    below = found[found["node"] == 1]
+    assert (below["target"] >= 0).sum() == 6 and below["predicted"].between(0, 2).all()
+
+
+def fits_of(found) -> pd.DataFrame:
+    return tree_fits.summary_of([found])
+
+
+def test_people_left_out_together_are_of_every_child_that_has_one_to_spare(trees):
+    folds = trees.unseen_folds()
+    assert len(folds) == 6 and all({s[0] for s in fold} == {"C", "P"} and len(fold) == 3 for fold in folds)
+    assert not any("P5" in fold for fold in folds), "the only person of its group always trains"
+    found = fits_of(tree_fits.conditional(trees, "unseen", [1], seed=3))
+    assert set(trees.study.table["subject"][found["row"]]) == set(folds[1])
+
+
+def test_a_novel_genotype_is_held_against_a_person_not_seen_of_a_known_one(trees):
+    assert trees.novel() == {"b": ("patient", ["P0"]), "c": ("patient", ["P0"])}
+    with_third = TreeStudy(trees.study, trees.tree, trees.coarse)
+    found = tree_fits.novel_genotype(with_third, "c", seed=3)
+    whose = trees.study.table["subject"].to_numpy()[found["row"]]
+    by_kind = {kind: set(whose[found["kind"] == kind]) for kind in (NOVEL, KNOWN, SEEN)}
+    assert by_kind[NOVEL] == {"P5"} and by_kind[KNOWN] == {"P0"} and by_kind[SEEN] <= {"P1", "P2", "P3", "P4"}
+    assert found["scores"].shape == (len(whose), 3) and np.isfinite(found["scores"]).all()
+
+
+def test_folds_of_people_not_seen_test_every_patient_before_one_again(study):
+    table = pd.DataFrame({"subject": ["C0", "C1", "P0", "P1", "P2"]})
+    folds = [fold(table, c, p) for c in ("C0", "C1") for p in ("P0", "P1", "P2")]
+    many = SimpleNamespace(table=table, folds={UNSEEN: folds})
+    chosen = asking.spread_folds(many, 3)
+    tested = [set(table["subject"][folds[i] == "test"]) for i in chosen]
+    assert {s for pair in tested for s in pair} == {"C0", "C1", "P0", "P1", "P2"}
+
+
+def test_the_splits_of_data_of_ones_own_are_by_person(study):
+    data = SimpleNamespace(is_phantom=False)
+    table = study.table.assign(split=study.folds["published"][0])
+    found = chapter.splits_of(data, table, {UNSEEN: study.folds[UNSEEN]}, replace(BUDGET, folds=1))
+    assert list(found) == ["by person", UNSEEN] and len(found[UNSEEN]) == 1
+
+
+def test_a_tree_without_columns_is_left_out_with_the_reason(study):
+    sections = [Section(name, name, label, 600, 600, {}) for name, label in (("C0", "control"), ("P0", "patient"))]
+    found = chapter.tree_of(SimpleNamespace(sections=sections), study, taxonomy.COLUMNS)
+    assert isinstance(found, LeftOut) and "cohort.csv" in str(found)
+
+
+def test_annotated_sections_are_counted_by_class_and_without_masks_it_is_said_so(study):
+    counted = chapter.masked_people(study.masks, study.table)
+    assert counted.loc["patient"].tolist() == [3, 3]
+    assert "no folder of masks" in str(chapter.masked_people(None, study.table))
