@@ -182,6 +182,14 @@ def activation_of(operation: keras.Operation) -> str:
     return ACTIVATIONS.get(name.lower(), name)
 
 
+def anew(layer: keras.Layer) -> keras.Layer:
+    """A layer of the same settings; Keras could not find tf.nn.softmax again by the name that it notes."""
+    config = layer.get_config()
+    if config.get("activation") is not None and activation_of(layer) in ACTIVATIONS.values():
+        config["activation"] = activation_of(layer)
+    return type(layer).from_config(config)
+
+
 def _is_nothing(operation: keras.Operation) -> bool:
     return isinstance(operation, keras.layers.Activation) and activation_of(operation) == "linear"
 

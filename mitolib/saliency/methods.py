@@ -29,6 +29,7 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
+from mitolib.saliency.checks import BATCH, check_class, check_patches, check_weights, finite, in_batches
 from mitolib.saliency.logits import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
 from mitolib.settings import LABELS
 
@@ -39,7 +40,6 @@ LAYERS = {  # network -> the layer explained: the last map that still has places
     "VGG16": "block5_conv3",
     "ResNet50": "conv5_block3_out",
 }
-BATCH = 8  # patches at a time: tf-keras-vis keeps all of VGG16's maps for the way back, 0.1 GB each
 
 
 Evidence = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> (N,) log odds of "patient"
@@ -63,7 +63,7 @@ def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) ->
     )
 
     def evidence(patches_nhwc: np.ndarray) -> np.ndarray:
-        scores = np.concatenate([forward(prepare(part)).numpy() for part in _in_batches(patches_nhwc)])
+        scores = np.concatenate([forward(prepare(part)).numpy() for part in in_batches(patches_nhwc)])
         patient, control = scores[:, LABELS.index("patient")], scores[:, LABELS.index("control")]
         return patient if head.n_outputs == 1 else patient - control
 
@@ -111,19 +111,20 @@ class GradCAM:
 
     def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """(N, h, w) maps of network input (N, H, W, C), float32; may be all zero where nothing speaks for the class."""
-        _check(patches_nhwc, self.input_shape, class_index, self.n_classes)
+        check_patches(patches_nhwc, self.input_shape)
+        check_class(class_index, self.n_classes)
         return self.from_features(self.features(patches_nhwc), class_index)
 
     def features(self, patches_nhwc: np.ndarray) -> np.ndarray:
         """(N, h, w, C): what the layer gives; maps of several classes, or heads, need it only once."""
-        return np.concatenate([self._features(batch).numpy() for batch in _in_batches(patches_nhwc)])
+        return np.concatenate([self._features(batch).numpy() for batch in in_batches(patches_nhwc)])
 
     def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """The same from the layer's output, for instance out of a `bank.Bank`: no frozen pass at all."""
-        _check_class(class_index, self.n_classes)
-        batches = _in_batches(np.asarray(features_nhwc, np.float32))
+        check_class(class_index, self.n_classes)
+        batches = in_batches(np.asarray(features_nhwc, np.float32))
         maps_nhw = np.concatenate([self._from_features(batch, class_index).numpy() for batch in batches])
-        return _finite(maps_nhw, "Grad-CAM")
+        return finite(maps_nhw, "Grad-CAM")
 
 
 def _grad_cam(
@@ -256,21 +257,18 @@ def _by_library(
     """Maps of one of the library's methods. change: of the scores. cut: the map of the model that it starts from."""
     logits = with_logits(model)
     check_weights(model)
-    _check(patches_nhwc, logits.input_shape, class_index, logits.output_shape[-1])
+    check_patches(patches_nhwc, logits.input_shape)
+    check_class(class_index, logits.output_shape[-1])
     start = logits.input if cut is None else cut
     explain = method(keras.Model([start], change(logits.output)))  # a list, as tf-keras-vis calls it with one
     below = None if cut is None else keras.Model(logits.input, cut)
     score = score or CategoricalScore(class_index)
     parts = []
     with contextlib.redirect_stdout(io.StringIO()):  # Score-CAM lets Keras draw a progress bar for every patch
-        for part in _in_batches(patches_nhwc, batch):
+        for part in in_batches(patches_nhwc, batch):
             seen = part if below is None else below(part, training=False)
             parts.append(np.asarray(explain(score, seen, **options)))
-    return _finite(np.concatenate(parts), method.__name__)
-
-
-def _in_batches(array: np.ndarray, size: int = BATCH) -> list[np.ndarray]:
-    return [array[start : start + size] for start in range(0, len(array), size)]
+    return finite(np.concatenate(parts), method.__name__)
 
 
 def cascade(
@@ -282,10 +280,11 @@ def cascade(
     ("trained", maps), then the name of the last stage drawn anew and maps: the head's layers one by one, then blocks.
     """
     head_of(model)
-    working, fresh = (keras.models.clone_model(model, clone_function=_anew) for _ in range(2))
+    working, fresh = (keras.models.clone_model(model, clone_function=anew) for _ in range(2))
     working.set_weights(model.get_weights())
     camera = GradCAM(working, layer)
-    _check(patches_nhwc, camera.input_shape, class_index, camera.n_classes)
+    check_patches(patches_nhwc, camera.input_shape)
+    check_class(class_index, camera.n_classes)
     features_nhwc = camera.features(patches_nhwc)
     yield "trained", camera.from_features(features_nhwc, class_index)
     stages: dict[str, list[str]] = {}
@@ -298,47 +297,3 @@ def cascade(
         if not camera.below.isdisjoint(layer_names):  # above the layer its features stay as they are
             features_nhwc = camera.features(patches_nhwc)
         yield stage, camera.from_features(features_nhwc, class_index)
-
-
-def check_weights(model: keras.Model) -> None:
-    """Raise FloatingPointError that names the layers whose weights are not finite: ReLU can hide them from a map."""
-    finite = {layer.name: all(np.isfinite(array).all() for array in layer.get_weights()) for layer in model.layers}
-    if bad := [name for name, is_finite in finite.items() if not is_finite]:
-        raise FloatingPointError(
-            f"{model.name}: weights of {', '.join(bad)} are not finite. Train it again, with a smaller learning rate."
-        )
-
-
-def _anew(layer: keras.Layer) -> keras.Layer:
-    """A layer of the same settings; Keras could not find tf.nn.softmax again by the name that it notes."""
-    config = layer.get_config()
-    if config.get("activation") is not None and activation_of(layer) in ACTIVATIONS.values():
-        config["activation"] = activation_of(layer)
-    return type(layer).from_config(config)
-
-
-def _check(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_classes: int) -> None:
-    sides = zip(np.shape(patches_nhwc)[1:], input_shape[1:], strict=False)
-    if np.ndim(patches_nhwc) != 4 or any(wanted not in (side, None) for side, wanted in sides):
-        wanted = ", ".join(map(str, input_shape[1:]))
-        raise ValueError(
-            f"patches of shape {np.shape(patches_nhwc)}, wanted (N, {wanted}). "
-            "Prepare them as for training (patches.as_input), with the proteins this model was trained on."
-        )
-    if not np.isfinite(patches_nhwc).all():
-        raise FloatingPointError("patches hold values that are not finite. Check the pictures they were cut from.")
-    _check_class(class_index, n_classes)
-
-
-def _check_class(class_index: int, n_classes: int) -> None:
-    if not 0 <= class_index < n_classes:
-        names = f": {', '.join(LABELS)}" if n_classes == len(LABELS) else ", the outputs of this network"
-        raise ValueError(f"class_index={class_index} is not in 0 to {n_classes - 1}{names}.")
-
-
-def _finite(maps_nhw: np.ndarray, name: str) -> np.ndarray:
-    if not np.isfinite(maps_nhw).all():
-        raise FloatingPointError(
-            f"{name}: a map is not finite, though weights and patches are: the score overflows. Train again."
-        )
-    return maps_nhw
