@@ -17,6 +17,8 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -29,8 +31,11 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
+from mitolib.saliency.backpropagation import ModifiedBackpropagation, guided_grad_cam, strongest
+from mitolib.saliency.cam import CAM
 from mitolib.saliency.checks import BATCH, check_class, check_patches, check_weights, finite, in_batches
-from mitolib.saliency.logits import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
+from mitolib.saliency.logits import anew, head_of, map_of, maps_of, passed, with_logits
+from mitolib.saliency.relevance import PRESETS, LayerwiseRelevance
 from mitolib.settings import LABELS
 
 # Each network gets a camera of its own, compiled once; TensorFlow takes that for a mistake and says so on the page.
@@ -186,28 +191,95 @@ def _smooth_grad(
     return _by_library(Saliency, model, patches_nhwc, class_index, normalize_map=False, smooth_samples=samples)
 
 
-# name -> (model, network input (N, H, W, C), class index, layer=, samples=) -> maps (N, h, w)
-METHODS: dict[str, Callable[..., np.ndarray]] = {
-    "Grad-CAM": _grad_cam,
-    "Grad-CAM++": _grad_cam_pp,
-    "Layer-CAM": _layer_cam,
-    "Score-CAM": _score_cam,
-    "saliency": _saliency,
-    "SmoothGrad": _smooth_grad,
+def _guided(model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int) -> np.ndarray:
+    """Springenberg et al. 2015, arXiv:1412.6806: greatest absolute signal over the channels."""
+    return strongest(ModifiedBackpropagation(model, "guided backpropagation")(patches_nhwc, class_index))
+
+
+def _deconvolution(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Zeiler and Fergus 2014, arXiv:1311.2901: greatest absolute signal over the channels."""
+    return strongest(ModifiedBackpropagation(model, "deconvolution")(patches_nhwc, class_index))
+
+
+def _guided_grad_cam(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Selvaraju et al. 2020, section 3.2; all zero where Grad-CAM is."""
+    maps_nhw = GradCAM(model, layer)(patches_nhwc, class_index)
+    guided_nhwc = ModifiedBackpropagation(model, "guided backpropagation")(patches_nhwc, class_index)
+    return strongest(guided_grad_cam(guided_nhwc, maps_nhw))
+
+
+def _relevance(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int, preset: str
+) -> np.ndarray:
+    """Positive part of what `relevance.PRESETS` gives, summed over the channels; may be all zero."""
+    return LayerwiseRelevance(model, PRESETS[preset])(patches_nhwc, class_index).maps.clip(min=0)
+
+
+def _class_activation(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Positive part of CAM, at the layer below its global mean; may be all zero."""
+    return CAM(model)(patches_nhwc, class_index).clip(min=0)
+
+
+GAP = "VGG16-GAP"  # VGG16 under the head that CAM needs: `cam.gap_network`
+ALL = ("VGG16", "ResNet50", GAP)
+CHAINS = ("VGG16", GAP)  # networks without additions and normalisations
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and the networks that it fits, called as (model, input (N, H, W, C), class, layer=, samples=)."""
+
+    compute: Callable[..., np.ndarray]
+    networks: tuple[str, ...] = ALL
+    of_grad_cam_chapter: bool = False
+
+    def __call__(
+        self, model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+    ) -> np.ndarray:
+        """Maps (N, h, w), float32, not negative."""
+        return self.compute(model, patches_nhwc, class_index, layer=layer, samples=samples)
+
+
+METHODS: dict[str, Method] = {
+    "Grad-CAM": Method(_grad_cam, of_grad_cam_chapter=True),
+    "Grad-CAM++": Method(_grad_cam_pp, of_grad_cam_chapter=True),
+    "Layer-CAM": Method(_layer_cam, of_grad_cam_chapter=True),
+    "Score-CAM": Method(_score_cam, of_grad_cam_chapter=True),
+    "saliency": Method(_saliency, of_grad_cam_chapter=True),
+    "SmoothGrad": Method(_smooth_grad, of_grad_cam_chapter=True),
+    "guided backpropagation": Method(_guided),
+    "deconvolution": Method(_deconvolution),
+    "guided Grad-CAM": Method(_guided_grad_cam),
+    "gradient x input": Method(partial(_relevance, preset="gradient x input"), CHAINS),
+    "LRP": Method(partial(_relevance, preset="LRP"), CHAINS),
+    "LRP alpha1beta0": Method(partial(_relevance, preset="LRP alpha1beta0"), CHAINS),
+    "CAM": Method(_class_activation, (GAP,)),
 }
 
 
-def methods_named(text: str | Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
-    """METHODS for None; else Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none.
+def methods_named(text: str | Sequence[str] | None, network: str | None = None) -> dict[str, Method]:
+    """Grad-CAM and those named, in the order of METHODS; for None those of the Grad-CAM chapter.
 
-    text: names with a comma between them, or a list of names.
+    text: names with a comma between them, or a list of names. network: one that all have to fit.
+    Raises ValueError for a name that is none, and for a method that does not fit the network.
     """
     if text is None:
-        return METHODS
-    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+        names = [name for name, method in METHODS.items() if method.of_grad_cam_chapter]
+    else:
+        names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     if unknown := [name for name in names if name not in METHODS]:
         raise ValueError(f"method {', '.join(unknown)} is not one of {', '.join(METHODS)}.")
-    return {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
+    chosen = {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
+    if network is not None and (unfit := [name for name, method in chosen.items() if network not in method.networks]):
+        fit = ", ".join(name for name, method in METHODS.items() if network in method.networks)
+        raise ValueError(f"{', '.join(unfit)} does not explain {network}; wanted some of {fit}.")
+    return chosen
 
 
 def _cam(model: keras.Model, layer: str) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class _Chain:
             rules[above.name] = preset.dense
         if preset.biases == "zero" and (bad := [name for name, rule in rules.items() if isinstance(rule, Epsilon)]):
             raise ValueError(
-                f"{', '.join(bad)}: epsilon without biases divides by what may be 0; wanted gamma or alpha1beta0 there. "
+                f"{', '.join(bad)}: epsilon without biases divides by what may be 0; wanted gamma or alpha1beta0. "
                 'Take another rule, or biases="absorb".'
             )
         self._check_signs([*layers, *([above] if above is not None else [])], rules)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import torch_copy
 from captum.attr import LRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
 from keras import layers
@@ -14,7 +15,6 @@ from mitolib.saliency import relevance
 from mitolib.saliency.logits import with_logits
 from mitolib.saliency.relevance import PRESETS, LayerwiseRelevance, Preset, RelevanceBelow
 from mitolib.saliency.rules import Alpha1Beta0, Box, Epsilon, Flat, Gamma, Weighted
-import torch_copy
 
 PICTURES = np.random.default_rng(7).random((5, 32, 32, 3), dtype=np.float32)
 PICTURES[0, :9, :9] = 0  # a corner where nothing is
@@ -319,7 +319,9 @@ def test_a_network_that_is_no_chain_of_known_layers_is_refused_with_the_layers_n
 
 def test_rules_for_positive_inputs_are_refused_behind_a_layer_without_relu():
     model = with_layer(layers.Conv2D(4, 3, name="straight"))
-    last = keras.Model(model.input, layers.Dense(2)(layers.Dense(4, activation="relu", name="next")(model.layers[-2].output)))
+    last = keras.Model(
+        model.input, layers.Dense(2)(layers.Dense(4, activation="relu", name="next")(model.layers[-2].output))
+    )
     with pytest.raises(ValueError, match="next reads straight, which has no ReLU.*Gamma"):
         LayerwiseRelevance(last, GAMMA)
     assert LayerwiseRelevance(last, EPSILON)(PICTURES, 1).pixels_nhwc.any()

@@ -19,7 +19,9 @@ class Copy(nn.Module):
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
         self.below, self.above = nn.Sequential(), nn.Sequential()
-        layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer | keras.layers.Dropout)]
+        layers = [
+            layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer | keras.layers.Dropout)
+        ]
         flat = next(i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.Flatten))
         for layer in layers[:flat]:
             self.below.extend(_modules(layer))
