@@ -82,10 +82,8 @@ def test_a_network_of_two_layers_by_hand(name):
     reads.append(np.maximum(reads[0], 0) @ two)
     signal = last[:, 1]
     for z, kernel in ((reads[1], two), (reads[0], one)):
-        passed = np.array(
-            [r if r > 0 and (v > 0 or name == DECONVOLUTION) else 0 for v, r in zip(z, signal, strict=True)]
-        )
-        signal = kernel @ passed
+        passes = (signal > 0) if name == DECONVOLUTION else (signal > 0) & (z > 0)
+        signal = kernel @ np.where(passes, signal, 0)
     agree(ModifiedBackpropagation(model, name)(picture[None, ..., None], 1)[0, ..., 0], signal.reshape(6, 6), 1e-5)
 
 

@@ -319,10 +319,9 @@ def test_a_network_that_is_no_chain_of_known_layers_is_refused_with_the_layers_n
 
 def test_rules_for_positive_inputs_are_refused_behind_a_layer_without_relu():
     model = with_layer(layers.Conv2D(4, 3, name="straight"))
-    last = keras.Model(
-        model.input, layers.Dense(2)(layers.Dense(4, activation="relu", name="next")(model.layers[-2].output))
-    )
-    with pytest.raises(ValueError, match="next reads straight, which has no ReLU.*Gamma"):
+    hidden = layers.Dense(4, activation="relu", name="next")(model.layers[-2].output)
+    last = keras.Model(model.input, layers.Dense(2)(hidden))
+    with pytest.raises(ValueError, match=r"next reads straight, which has no ReLU.*Gamma"):
         LayerwiseRelevance(last, GAMMA)
     assert LayerwiseRelevance(last, EPSILON)(PICTURES, 1).pixels_nhwc.any()
 
@@ -363,13 +362,13 @@ class TestBadInput:
             RelevanceBelow(biased, "places")(PICTURES, np.full((5, 4, 4, 12), np.inf))
 
     def test_a_layer_that_does_not_exist_and_relevance_of_another_shape(self, biased):
-        with pytest.raises(ValueError, match="no layer 'block9'; it has .*block1_conv"):
+        with pytest.raises(ValueError, match=r"no layer 'block9'; it has .*block1_conv"):
             RelevanceBelow(biased, "block9")
         with pytest.raises(ValueError, match=r"\(5, 4, 4, 1\) at places, wanted \(5, 4, 4, 12\)"):
             RelevanceBelow(biased, "places")(PICTURES, np.zeros((5, 4, 4, 1)))
 
     def test_epsilon_without_biases_and_more_than_two_classes_from_the_log_odds(self, biased):
-        with pytest.raises(ValueError, match="probabilities.*epsilon without biases"):
+        with pytest.raises(ValueError, match=r"probabilities.*epsilon without biases"):
             LayerwiseRelevance(biased, replace(PRESETS["LRP"], biases="zero"))
         three = small(biases=True, n_outputs=3)
         with pytest.raises(ValueError, match="3 outputs by softmax"):
