@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from mitolib.saliency.checks import check_class, check_patches, check_some, check_weights, finite, in_batches
-from mitolib.saliency.logits import activation_of, anew, head_of
+from mitolib.saliency.logits import activation_of, anew, head_of, operation_of, tensors_of
 from mitolib.saliency.maps import enlarge
 
 
@@ -134,7 +134,7 @@ def _with_activation(layer: keras.Layer) -> keras.Layer:
 
 
 def _check_rectifiers(model: keras.Model) -> None:
-    for operation in model.operations:
+    for operation in map(operation_of, tensors_of(model)):
         name = activation_of(operation) if hasattr(operation, "activation") else type(operation).__name__
         replaced = _is_plain_relu(operation) or (isinstance(operation, keras.Layer) and name == "relu")
         if not replaced and name.lower().endswith(("relu", "relu6", "elu")):

@@ -12,6 +12,7 @@ Everything is computed in float32, whatever the precision of the network: LRP di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,12 +24,12 @@ import pandas as pd
 import tensorflow as tf
 
 from mitolib.saliency.checks import check_class, check_patches, check_some, check_weights, finite, in_batches
-from mitolib.saliency.logits import activation_of, head_of, inputs_of, operation_of
+from mitolib.saliency.logits import activation_of, head_of, inputs_of, operation_of, tensors_of
 from mitolib.saliency.rules import TINY, Alpha1Beta0, Box, Epsilon, Gamma, Rule, Weighted
 
 SIDES = ["above", "below", "absorbed"]  # columns of an account
+WITHOUT_WEIGHTS = (keras.layers.MaxPooling2D, keras.layers.GlobalAveragePooling2D, keras.layers.Flatten)
 IDENTITY = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Identity)  # in inference
-RESHAPING = (keras.layers.Flatten, keras.layers.Reshape)
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,12 @@ class RelevanceBelow:
     """
 
     def __init__(self, model: keras.Model, at: str, preset: Preset = PRESETS["LRP"]) -> None:
-        names = [layer.name for layer in model.layers]
-        if at not in names:
-            raise ValueError(f"{model.name} has no layer {at!r}; it has {', '.join(names)}.")
+        outputs = {operation_of(tensor).name: tensor for tensor in tensors_of(model)}
+        if at not in outputs:
+            raise ValueError(f"{model.name} has no layer {at!r}; it has {', '.join(reversed(outputs))}.")
         check_weights(model)
-        self.at, self.shape = at, model.get_layer(at).output.shape
-        self._chain = _Chain(model, model.get_layer(at).output, preset)
+        self.at, self.shape = at, outputs[at].shape
+        self._chain = _Chain(model, outputs[at], preset)
 
         def walk(patches: tf.Tensor, given: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             pixels, account = self._chain.down(self._chain.forward(patches), given)
@@ -279,9 +280,8 @@ class _Chain:
             return _Step(layer.name, tf.nn.relu, lambda reads, above: (above, None))
         if isinstance(layer, keras.layers.MaxPooling2D):
             return _by_gradient(layer.name, _max_pooling(layer))
-        if isinstance(layer, RESHAPING):
-            shape = [-1, *layer.output.shape[1:]]
-            return _by_gradient(layer.name, lambda reads: tf.reshape(reads, shape))
+        if isinstance(layer, keras.layers.Flatten):
+            return _by_gradient(layer.name, lambda reads: tf.reshape(reads, [-1, math.prod(reads.shape[1:])]))
         return _Step(layer.name, tf.identity, lambda reads, above: (above, None))
 
     def _weighted(self, layer: keras.layers.Dense | keras.layers.Conv2D, rule: Rule) -> _Step:
@@ -331,8 +331,7 @@ def _layers_to(model: keras.Model, end: keras.KerasTensor, *, any_end: bool) -> 
 def _has_a_way(layer: keras.Operation, *, any_activation: bool) -> bool:
     if type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
         return any_activation or activation_of(layer) in ("relu", "linear")
-    pooling = (keras.layers.MaxPooling2D, keras.layers.GlobalAveragePooling2D)
-    return _is_relu(layer) or type(layer) in (*IDENTITY, *RESHAPING, *pooling)
+    return _is_relu(layer) or type(layer) in (*IDENTITY, *WITHOUT_WEIGHTS)
 
 
 def _is_relu(layer: keras.Operation) -> bool:
