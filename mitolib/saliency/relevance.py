@@ -329,6 +329,8 @@ def _layers_to(model: keras.Model, end: keras.KerasTensor, *, any_end: bool) -> 
 
 
 def _has_a_way(layer: keras.Operation, *, any_activation: bool) -> bool:
+    if getattr(layer, "data_format", None) == "channels_first":
+        return False
     if type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
         return any_activation or activation_of(layer) in ("relu", "linear")
     return _is_relu(layer) or type(layer) in (*IDENTITY, *WITHOUT_WEIGHTS)
