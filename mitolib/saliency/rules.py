@@ -97,8 +97,8 @@ class Box:
         positive = tf.nn.relu(weighted.kernel)
         parts = [  # what is weighed, by which kernel, with which sign
             (reads, weighted.kernel, 1),
-            (tf.fill(tf.shape(reads), self.low), positive, -1),
-            (tf.fill(tf.shape(reads), self.high), weighted.kernel - positive, -1),
+            (tf.fill(tf.shape(reads), float(self.low)), positive, -1),
+            (tf.fill(tf.shape(reads), float(self.high)), weighted.kernel - positive, -1),
         ]
         traced = [weighted.traced(values, kernel) for values, kernel, _ in parts]
         linear = tf.add_n([sign * outputs for (outputs, _), (*_, sign) in zip(traced, parts, strict=True)])
