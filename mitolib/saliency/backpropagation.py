@@ -1,130 +1,144 @@
-"""Backpropagation with other rules at the ReLUs: deconvolution, guided backpropagation, guided Grad-CAM.
+"""Guided backpropagation and deconvolution: the gradient of a score with another signal below each ReLU.
 
-All three are one backward pass from the score of a class. With z what a ReLU was given and r the signal from above,
-what goes on below it is
-
-    gradient        r where z > 0                 Simonyan et al. 2013, arXiv:1312.6034
-    deconvolution   r where r > 0                 Zeiler & Fergus 2014, arXiv:1311.2901
-    guided          r where z > 0 and r > 0       Springenberg et al. 2015, arXiv:1412.6806
-
-Elsewhere they are the gradient: transposed kernels without bias, and at a max-pool the place that won. The network is
-cloned, so that the one explained keeps its activations. `mitolib.saliency.methods` has the plain gradient ("saliency").
+With z what a ReLU reads and r the signal from above it, the signal below is r 1[z > 0] for the gradient, r 1[r > 0] for
+deconvolution (Zeiler and Fergus 2014, arXiv:1311.2901), and r 1[z > 0] 1[r > 0] for guided backpropagation
+(Springenberg et al. 2015, arXiv:1412.6806). All else is the ordinary gradient; max-pooling sends it to the winners.
+Both restore parts of the picture and hardly know the class (Nie et al. 2018, arXiv:1805.07039).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mitolib.saliency.logits import with_logits
+from mitolib.saliency.checks import check_class, check_patches, check_some, check_weights, finite, in_batches
+from mitolib.saliency.logits import activation_of, anew, head_of, operation_of, tensors_of
 from mitolib.saliency.maps import enlarge
-from mitolib.saliency.methods import GradCAM, check_patches, check_weights, in_batches
-
-Rectifier = Callable[[tf.Tensor], tf.Tensor]
 
 
 @tf.custom_gradient
-def _deconvolution(z: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+def guided_relu(z: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """ReLU whose gradient passes where both z and the signal are positive."""
+    return tf.nn.relu(z), lambda above: tf.where(z > 0, tf.nn.relu(above), 0)
+
+
+@tf.custom_gradient
+def deconvolution_relu(z: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """ReLU whose gradient passes where the signal is positive, whatever z is."""
     return tf.nn.relu(z), tf.nn.relu
 
 
-@tf.custom_gradient
-def _guided(z: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    return tf.nn.relu(z), lambda from_above: tf.nn.relu(from_above) * tf.cast(z > 0, z.dtype)
+RELUS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = MappingProxyType(
+    {"guided backpropagation": guided_relu, "deconvolution": deconvolution_relu}
+)
 
 
-RECTIFIERS: dict[str, Rectifier] = {"deconvolution": _deconvolution, "guided backpropagation": _guided}
+class ModifiedBackpropagation:
+    """One of RELUS by name, on a copy of the network, compiled once; the network itself stays as it is.
 
-
-class Backpropagation:
-    """One backward pass with a rule of RECTIFIERS at every ReLU; built and traced once for a network.
-
-    The weights are those of now: after a change call `follow`. n_rectified: ReLUs with the rule.
-    Raises ValueError for a network without a ReLU in its layers, where the rules are the plain gradient, or with one
-    between them, as a function, which no rule would reach; and what `head_of` and `check_weights` raise.
+    n_relus: how many ReLUs were replaced. A copy does not follow its source by itself: `follow` copies weights again.
+    Raises ValueError for a name that is not in RELUS, for a network without ReLU, of which all these methods are the
+    gradient, for a rectifier that is a function in the graph or another one than ReLU, and what `head_of` raises;
+    FloatingPointError for weights that are not finite.
     """
 
-    def __init__(self, model: keras.Model, rule: str) -> None:
-        rectifier = RECTIFIERS[rule]
-        logits = with_logits(model)
+    def __init__(self, model: keras.Model, name: str) -> None:
+        if name not in RELUS:
+            raise ValueError(f"{name!r} is not one of {', '.join(RELUS)}.")
+        head_of(model)
         check_weights(model)
-        if loose := [each.name for each in logits.operations if _is_function(each) and "relu" in each.name]:
+        _check_rectifiers(model)
+        self.name, self._source = name, model
+        self._copy = keras.models.clone_model(model, clone_function=_with_activation)
+        relus = [layer for layer in self._copy.layers if _is_relu(layer)]
+        for layer in relus:
+            layer.activation = RELUS[name]  # before the first trace: later it has no effect
+        self.n_relus = len(relus)
+        if not relus:
             raise ValueError(
-                f"{model.name} rectifies outside its layers, in {', '.join(loose)}; wanted ReLU as a layer or an "
-                "activation. Build it with keras.layers.ReLU, or ask for another method."
-            )
-        self.n_rectified = 0
-
-        def cloned(layer: keras.Layer) -> keras.Layer:
-            copy = type(layer).from_config(layer.get_config())
-            if isinstance(layer, keras.layers.ReLU):
-                self.n_rectified += 1
-                return keras.layers.Activation(rectifier, name=layer.name)
-            if getattr(layer, "activation", None) is keras.activations.relu:
-                self.n_rectified += 1
-                copy.activation = rectifier
-            return copy
-
-        self.explained = model
-        self._clone = keras.models.clone_model(logits, clone_function=cloned)
-        if not self.n_rectified:
-            raise ValueError(
-                f"{model.name} has no ReLU, so that {rule} is the plain gradient there; wanted one at least. Ask for "
-                '"saliency".'
+                f"{model.name} has no layer with ReLU, so that {name} is its gradient; wanted one with. Take saliency."
             )
         self.follow()
+        head = head_of(self._copy)
+        self.input_shape, self.n_classes = model.inputs[0].shape, max(2, head.n_outputs)
+        below = keras.Model(self._copy.inputs[0], head.reads)
+        shape = tf.TensorSpec(self.input_shape, tf.float32)
 
-        def backward(batch: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(batch)
-                score = tf.gather(self._clone(batch, training=False), class_index, axis=1)
-            return tape.gradient(score, batch)
+        def scores(patches: tf.Tensor) -> tf.Tensor:
+            return head.scores(below(patches, training=False))
 
-        signature = [tf.TensorSpec(logits.input_shape, tf.float32), tf.TensorSpec((), tf.int32)]
-        self._backward = tf.function(backward, input_signature=signature)
+        def signal(patches: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:  # no gradient of any weight
+                tape.watch(patches)
+                score = tf.gather(scores(patches), class_index, axis=1)
+            return tape.gradient(score, patches)
 
-    def follow(self) -> None:
-        """Take over the weights that the network has now."""
-        self._clone.set_weights(with_logits(self.explained).get_weights())
+        self._signal = tf.function(signal, input_signature=[shape, tf.TensorSpec((), tf.int32)])
+        self._scores = tf.function(scores, input_signature=[shape])
 
     def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
-        """(N, H, W, C) signed, of network input (N, H, W, C), float32."""
-        check_patches(patches_nhwc, self._clone.input_shape, class_index, self._clone.output_shape[-1])
-        return np.concatenate([self._backward(batch, class_index).numpy() for batch in in_batches(patches_nhwc)])
+        """(N, H, W, C) float32 signal at the pixels of network input, signed; from the logit of the class.
+
+        Raises ValueError for pictures of another shape, none, or a class that does not exist; FloatingPointError for
+        values that are not finite.
+        """
+        check_patches(patches_nhwc, self.input_shape)
+        check_some(patches_nhwc)
+        check_class(class_index, self.n_classes)
+        batches = in_batches(np.asarray(patches_nhwc, np.float32))
+        return finite(np.concatenate([self._signal(batch, class_index).numpy() for batch in batches]), self.name)
+
+    def scores(self, patches_nhwc: np.ndarray) -> np.ndarray:
+        """(N, classes) scores of the copy: those of the network, since no ReLU gives another value."""
+        check_patches(patches_nhwc, self.input_shape)
+        return np.concatenate([self._scores(batch).numpy() for batch in in_batches(patches_nhwc)])
+
+    def follow(self) -> None:
+        """Take the present weights of the network."""
+        self._copy.set_weights(self._source.get_weights())
 
 
-def deconvolution(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """(N, H, W), as METHODS has it: greatest absolute value over the channels."""
-    return _greatest(Backpropagation(model, "deconvolution")(patches_nhwc, class_index))
+def strongest(signal_nhwc: np.ndarray) -> np.ndarray:
+    """(N, H, W) map of a signal: its greatest absolute value over the channels, as for the gradient."""
+    return np.abs(signal_nhwc).max(axis=-1)
 
 
-def guided_backpropagation(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """(N, H, W), as METHODS has it: greatest absolute value over the channels."""
-    return _greatest(Backpropagation(model, "guided backpropagation")(patches_nhwc, class_index))
+def guided_grad_cam(guided_nhwc: np.ndarray, grad_cam_nhw: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) guided backpropagation, where Grad-CAM is, times it (Selvaraju et al. 2020, section 3.2).
 
-
-def guided_grad_cam(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """(N, H, W), as METHODS has it: guided backpropagation times Grad-CAM, enlarged bilinearly (Selvaraju et al. 2020).
-
-    Zero wherever Grad-CAM is, and so all zero where Grad-CAM is empty.
+    grad_cam_nhw: (N, h, w), enlarged bilinearly. Zero wherever Grad-CAM is; a map may be all zero.
     """
-    coarse_nhw = GradCAM(model, layer)(patches_nhwc, class_index)
-    fine_nhwc = Backpropagation(model, "guided backpropagation")(patches_nhwc, class_index)
-    return _greatest(fine_nhwc * enlarge(coarse_nhw, fine_nhwc.shape[1])[..., None])
+    if len(guided_nhwc) != len(grad_cam_nhw):
+        raise ValueError(f"{len(guided_nhwc)} signals for {len(grad_cam_nhw)} maps; wanted both of the same pictures.")
+    return guided_nhwc * enlarge(grad_cam_nhw, guided_nhwc.shape[1])[..., None].astype(np.float32)
 
 
-def _greatest(signed_nhwc: np.ndarray) -> np.ndarray:
-    return np.abs(signed_nhwc).max(axis=-1)
+def _is_relu(layer: keras.Layer) -> bool:
+    return getattr(layer, "activation", None) is not None and activation_of(layer) == "relu"
 
 
-def _is_function(operation: keras.Operation) -> bool:
-    return not isinstance(operation, keras.Layer)
+def _is_plain_relu(layer: keras.Operation) -> bool:
+    """Whether it is the layer ReLU without a slope, a threshold or a greatest value."""
+    return type(layer) is keras.layers.ReLU and not (layer.max_value or layer.negative_slope or layer.threshold)
+
+
+def _with_activation(layer: keras.Layer) -> keras.Layer:
+    """A layer of the same settings; a ReLU that is a layer becomes an Activation, whose function can be replaced."""
+    if _is_plain_relu(layer):
+        return keras.layers.Activation("relu", name=layer.name, dtype=layer.dtype_policy)
+    return anew(layer)
+
+
+def _check_rectifiers(model: keras.Model) -> None:
+    for operation in map(operation_of, tensors_of(model)):
+        name = activation_of(operation) if hasattr(operation, "activation") else type(operation).__name__
+        replaced = _is_plain_relu(operation) or (isinstance(operation, keras.Layer) and name == "relu")
+        if not replaced and name.lower().endswith(("relu", "relu6", "elu")):
+            raise ValueError(
+                f"{model.name}: {operation.name} is a rectifier ({name}) that cannot be replaced; wanted ReLU as the "
+                'activation of a layer. Build it with activation="relu".'
+            )

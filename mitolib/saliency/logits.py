@@ -7,6 +7,7 @@ refused: an activation, or a layer, that came in between unseen would make every
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
@@ -126,14 +127,20 @@ def with_logits(model: keras.Model) -> keras.Model:
 def maps_of(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
     """Layer -> its maps (N, h, w, C) on the way to the output, one for each time that it is used there; in order."""
     results: dict[str, list[keras.KerasTensor]] = {layer.name: [] for layer in model.layers}
+    for tensor in tensors_of(model):
+        results.setdefault(operation_of(tensor).name, []).append(tensor)
+    return {name: maps for name, maps in results.items() if maps and len(maps[0].shape) == 4}
+
+
+def tensors_of(model: keras.Model) -> Iterator[keras.KerasTensor]:
+    """All results of layers and functions on the way to the outputs, each once, from the top down."""
     todo, seen = list(model.outputs), set()
     while todo:
         tensor = todo.pop()
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            results.setdefault(operation_of(tensor).name, []).append(tensor)
+            yield tensor
             todo += inputs_of(tensor)
-    return {name: maps for name, maps in results.items() if maps and len(maps[0].shape) == 4}
 
 
 def map_of(model: keras.Model, name: str) -> keras.KerasTensor:
@@ -180,6 +187,14 @@ def activation_of(operation: keras.Operation) -> str:
         return ACTIVATIONS.get(type(operation).__name__.lower(), "linear")
     name = getattr(function, "__name__", type(function).__name__)
     return ACTIVATIONS.get(name.lower(), name)
+
+
+def anew(layer: keras.Layer) -> keras.Layer:
+    """A layer of the same settings; Keras could not find tf.nn.softmax again by the name that it notes."""
+    config = layer.get_config()
+    if config.get("activation") is not None and activation_of(layer) in ACTIVATIONS.values():
+        config["activation"] = activation_of(layer)
+    return type(layer).from_config(config)
 
 
 def _is_nothing(operation: keras.Operation) -> bool:

@@ -17,6 +17,8 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -29,7 +31,11 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
-from mitolib.saliency.logits import ACTIVATIONS, activation_of, head_of, map_of, maps_of, passed, with_logits
+from mitolib.saliency.backpropagation import ModifiedBackpropagation, guided_grad_cam, strongest
+from mitolib.saliency.cam import CAM
+from mitolib.saliency.checks import BATCH, check_class, check_patches, check_weights, finite, in_batches
+from mitolib.saliency.logits import anew, head_of, map_of, maps_of, passed, with_logits
+from mitolib.saliency.relevance import PRESETS, LayerwiseRelevance
 from mitolib.settings import LABELS
 
 # Each network gets a camera of its own, compiled once; TensorFlow takes that for a mistake and says so on the page.
@@ -39,7 +45,6 @@ LAYERS = {  # network -> the layer explained: the last map that still has places
     "VGG16": "block5_conv3",
     "ResNet50": "conv5_block3_out",
 }
-BATCH = 8  # patches at a time: tf-keras-vis keeps all of VGG16's maps for the way back, 0.1 GB each
 
 
 Evidence = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> (N,) log odds of "patient"
@@ -111,7 +116,8 @@ class GradCAM:
 
     def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """(N, h, w) maps of network input (N, H, W, C), float32; may be all zero where nothing speaks for the class."""
-        check_patches(patches_nhwc, self.input_shape, class_index, self.n_classes)
+        check_patches(patches_nhwc, self.input_shape)
+        check_class(class_index, self.n_classes)
         return self.from_features(self.features(patches_nhwc), class_index)
 
     def features(self, patches_nhwc: np.ndarray) -> np.ndarray:
@@ -120,10 +126,10 @@ class GradCAM:
 
     def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """The same from the layer's output, for instance out of a `bank.Bank`: no frozen pass at all."""
-        _check_class(class_index, self.n_classes)
+        check_class(class_index, self.n_classes)
         batches = in_batches(np.asarray(features_nhwc, np.float32))
         maps_nhw = np.concatenate([self._from_features(batch, class_index).numpy() for batch in batches])
-        return _finite(maps_nhw, "Grad-CAM")
+        return finite(maps_nhw, "Grad-CAM")
 
 
 def _grad_cam(
@@ -185,28 +191,95 @@ def _smooth_grad(
     return _by_library(Saliency, model, patches_nhwc, class_index, normalize_map=False, smooth_samples=samples)
 
 
-# name -> (model, network input (N, H, W, C), class index, layer=, samples=) -> maps (N, h, w)
-METHODS: dict[str, Callable[..., np.ndarray]] = {
-    "Grad-CAM": _grad_cam,
-    "Grad-CAM++": _grad_cam_pp,
-    "Layer-CAM": _layer_cam,
-    "Score-CAM": _score_cam,
-    "saliency": _saliency,
-    "SmoothGrad": _smooth_grad,
+def _guided(model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int) -> np.ndarray:
+    """Springenberg et al. 2015, arXiv:1412.6806: greatest absolute signal over the channels."""
+    return strongest(ModifiedBackpropagation(model, "guided backpropagation")(patches_nhwc, class_index))
+
+
+def _deconvolution(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Zeiler and Fergus 2014, arXiv:1311.2901: greatest absolute signal over the channels."""
+    return strongest(ModifiedBackpropagation(model, "deconvolution")(patches_nhwc, class_index))
+
+
+def _guided_grad_cam(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Selvaraju et al. 2020, section 3.2; all zero where Grad-CAM is."""
+    maps_nhw = GradCAM(model, layer)(patches_nhwc, class_index)
+    guided_nhwc = ModifiedBackpropagation(model, "guided backpropagation")(patches_nhwc, class_index)
+    return strongest(guided_grad_cam(guided_nhwc, maps_nhw))
+
+
+def _relevance(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int, preset: str
+) -> np.ndarray:
+    """Positive part of what `relevance.PRESETS` gives, summed over the channels; may be all zero."""
+    return LayerwiseRelevance(model, PRESETS[preset])(patches_nhwc, class_index).maps.clip(min=0)
+
+
+def _class_activation(
+    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+) -> np.ndarray:
+    """Positive part of CAM, at the layer below its global mean; may be all zero."""
+    return CAM(model)(patches_nhwc, class_index).clip(min=0)
+
+
+GAP = "VGG16-GAP"  # VGG16 under the head that CAM needs: `cam.gap_network`
+ALL = ("VGG16", "ResNet50", GAP)
+CHAINS = ("VGG16", GAP)  # networks without additions and normalisations
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and the networks that it fits, called as (model, input (N, H, W, C), class, layer=, samples=)."""
+
+    compute: Callable[..., np.ndarray]
+    networks: tuple[str, ...] = ALL
+    of_grad_cam_chapter: bool = False
+
+    def __call__(
+        self, model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
+    ) -> np.ndarray:
+        """Maps (N, h, w), float32, not negative."""
+        return self.compute(model, patches_nhwc, class_index, layer=layer, samples=samples)
+
+
+METHODS: dict[str, Method] = {
+    "Grad-CAM": Method(_grad_cam, of_grad_cam_chapter=True),
+    "Grad-CAM++": Method(_grad_cam_pp, of_grad_cam_chapter=True),
+    "Layer-CAM": Method(_layer_cam, of_grad_cam_chapter=True),
+    "Score-CAM": Method(_score_cam, of_grad_cam_chapter=True),
+    "saliency": Method(_saliency, of_grad_cam_chapter=True),
+    "SmoothGrad": Method(_smooth_grad, of_grad_cam_chapter=True),
+    "guided backpropagation": Method(_guided),
+    "deconvolution": Method(_deconvolution),
+    "guided Grad-CAM": Method(_guided_grad_cam),
+    "gradient x input": Method(partial(_relevance, preset="gradient x input"), CHAINS),
+    "LRP": Method(partial(_relevance, preset="LRP"), CHAINS),
+    "LRP alpha1beta0": Method(partial(_relevance, preset="LRP alpha1beta0"), CHAINS),
+    "CAM": Method(_class_activation, (GAP,)),
 }
 
 
-def methods_named(text: str | Sequence[str] | None) -> dict[str, Callable[..., np.ndarray]]:
-    """METHODS for None; else Grad-CAM and those named, in the order of METHODS. ValueError for a name that is none.
+def methods_named(text: str | Sequence[str] | None, network: str | None = None) -> dict[str, Method]:
+    """Grad-CAM and those named, in the order of METHODS; for None those of the Grad-CAM chapter.
 
-    text: names with a comma between them, or a list of names.
+    text: names with a comma between them, or a list of names. network: one that all have to fit.
+    Raises ValueError for a name that is none, and for a method that does not fit the network.
     """
     if text is None:
-        return METHODS
-    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+        names = [name for name, method in METHODS.items() if method.of_grad_cam_chapter]
+    else:
+        names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     if unknown := [name for name in names if name not in METHODS]:
         raise ValueError(f"method {', '.join(unknown)} is not one of {', '.join(METHODS)}.")
-    return {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
+    chosen = {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
+    if network is not None and (unfit := [name for name, method in chosen.items() if network not in method.networks]):
+        fit = ", ".join(name for name, method in METHODS.items() if network in method.networks)
+        raise ValueError(f"{', '.join(unfit)} does not explain {network}; wanted some of {fit}.")
+    return chosen
 
 
 def _cam(model: keras.Model, layer: str) -> dict[str, Any]:
@@ -256,7 +329,8 @@ def _by_library(
     """Maps of one of the library's methods. change: of the scores. cut: the map of the model that it starts from."""
     logits = with_logits(model)
     check_weights(model)
-    check_patches(patches_nhwc, logits.input_shape, class_index, logits.output_shape[-1])
+    check_patches(patches_nhwc, logits.input_shape)
+    check_class(class_index, logits.output_shape[-1])
     start = logits.input if cut is None else cut
     explain = method(keras.Model([start], change(logits.output)))  # a list, as tf-keras-vis calls it with one
     below = None if cut is None else keras.Model(logits.input, cut)
@@ -266,12 +340,7 @@ def _by_library(
         for part in in_batches(patches_nhwc, batch):
             seen = part if below is None else below(part, training=False)
             parts.append(np.asarray(explain(score, seen, **options)))
-    return _finite(np.concatenate(parts), method.__name__)
-
-
-def in_batches(array: np.ndarray, size: int = BATCH) -> list[np.ndarray]:
-    """An array in parts of at most `size` rows."""
-    return [array[start : start + size] for start in range(0, len(array), size)]
+    return finite(np.concatenate(parts), method.__name__)
 
 
 def cascade(
@@ -283,10 +352,11 @@ def cascade(
     ("trained", maps), then the name of the last stage drawn anew and maps: the head's layers one by one, then blocks.
     """
     head_of(model)
-    working, fresh = (keras.models.clone_model(model, clone_function=_anew) for _ in range(2))
+    working, fresh = (keras.models.clone_model(model, clone_function=anew) for _ in range(2))
     working.set_weights(model.get_weights())
     camera = GradCAM(working, layer)
-    check_patches(patches_nhwc, camera.input_shape, class_index, camera.n_classes)
+    check_patches(patches_nhwc, camera.input_shape)
+    check_class(class_index, camera.n_classes)
     features_nhwc = camera.features(patches_nhwc)
     yield "trained", camera.from_features(features_nhwc, class_index)
     stages: dict[str, list[str]] = {}
@@ -299,50 +369,3 @@ def cascade(
         if not camera.below.isdisjoint(layer_names):  # above the layer its features stay as they are
             features_nhwc = camera.features(patches_nhwc)
         yield stage, camera.from_features(features_nhwc, class_index)
-
-
-def check_weights(model: keras.Model) -> None:
-    """Raise FloatingPointError that names the layers whose weights are not finite: ReLU can hide them from a map."""
-    finite = {layer.name: all(np.isfinite(array).all() for array in layer.get_weights()) for layer in model.layers}
-    if bad := [name for name, is_finite in finite.items() if not is_finite]:
-        raise FloatingPointError(
-            f"{model.name}: weights of {', '.join(bad)} are not finite. Train it again, with a smaller learning rate."
-        )
-
-
-def _anew(layer: keras.Layer) -> keras.Layer:
-    """A layer of the same settings; Keras could not find tf.nn.softmax again by the name that it notes."""
-    config = layer.get_config()
-    if config.get("activation") is not None and activation_of(layer) in ACTIVATIONS.values():
-        config["activation"] = activation_of(layer)
-    return type(layer).from_config(config)
-
-
-def check_patches(patches_nhwc: np.ndarray, input_shape: tuple, class_index: int, n_classes: int) -> None:
-    """Raise ValueError for another shape, no patch or no such class; FloatingPointError for values not finite."""
-    sides = zip(np.shape(patches_nhwc)[1:], input_shape[1:], strict=False)
-    if np.ndim(patches_nhwc) != 4 or any(wanted not in (side, None) for side, wanted in sides):
-        wanted = ", ".join(map(str, input_shape[1:]))
-        raise ValueError(
-            f"patches of shape {np.shape(patches_nhwc)}, wanted (N, {wanted}). "
-            "Prepare them as for training (patches.as_input), with the proteins this model was trained on."
-        )
-    if not len(patches_nhwc):
-        raise ValueError("no patch to explain; wanted one at least. Look at the table that they were chosen from.")
-    if not np.isfinite(patches_nhwc).all():
-        raise FloatingPointError("patches hold values that are not finite. Check the pictures they were cut from.")
-    _check_class(class_index, n_classes)
-
-
-def _check_class(class_index: int, n_classes: int) -> None:
-    if not 0 <= class_index < n_classes:
-        names = f": {', '.join(LABELS)}" if n_classes == len(LABELS) else ", the outputs of this network"
-        raise ValueError(f"class_index={class_index} is not in 0 to {n_classes - 1}{names}.")
-
-
-def _finite(maps_nhw: np.ndarray, name: str) -> np.ndarray:
-    if not np.isfinite(maps_nhw).all():
-        raise FloatingPointError(
-            f"{name}: a map is not finite, though weights and patches are: the score overflows. Train again."
-        )
-    return maps_nhw

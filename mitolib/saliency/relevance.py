@@ -1,349 +1,399 @@
-"""Layer-wise relevance propagation (Bach et al. 2015; Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10).
+"""Layer-wise relevance propagation (LRP): the score of a class, shared out layer by layer down to the pixels.
 
-The score of a class is handed down, layer by layer, to what each neuron was given, in proportion to what that
-contributed; the relevance of a pixel is signed, and speaks for the class where it is positive. A layer with kernel W,
-bias b and input a >= 0 hands R, the relevance of its outputs, down as
+For networks that are one chain of convolutions, Dense, ReLU and pooling, such as VGG16 with the paper's head; one with
+additions or normalisations is refused by name. The relevance of a layer's outputs is shared out among its inputs by a
+rule of `mitolib.saliency.rules`; a PRESET says which rule serves which layer. Max-pooling hands relevance to the winner
+of each window, the ordinary gradient, where Montavon et al. 2019 put average pooling.
 
-    R_below = a * W'^T (R / z),   z = W' a + b' + eps sgn(W' a + b'),   sgn(0) = +1
-
-    epsilon        W' = W                  b' = b
-    gamma          W' = W + g max(W, 0)    b' = b + g max(b, 0)
-    alpha1-beta0   W' = max(W, 0)          b' = max(b, 0)
-    box (z^B)      of pixels between 0 and 1, no bias: z = W a - min(W, 0) 1, and R_below = a * W^T q - min(W, 0)^T q,
-                   q = R / z; the border that padding adds counts as 0 in both
-
-A max-pool hands all to the place that won, an average in proportion; dropout, flattening and ReLU pass relevance on.
-
-What biases do. Their share of z goes nowhere, so that less than the score arrives. `Relevance.lost` accounts for it,
-layer by layer. The networks here read pixels between 0 and 1, ImageNet's biases were learnt for a range 255 times as
-wide: they take much. With biases="zero" the denominators leave them out and all of the score arrives, which is no use
-with the epsilon rule, whose denominators then pass through 0.
-
-The walk takes a chain of layers; a network with additions or normalisations is refused. Written from the formulas.
+Conservation, by which the relevance of the pixels sums to the score, holds but for what biases absorb. VGG16 learnt
+its biases from pixels up to 255 and is shown pixels up to 1 here, so they absorb much; `Relevance.account` says where.
+Everything is computed in float32, whatever the precision of the network: LRP divides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-from mitolib.saliency.logits import Head, activation_of, head_of, inputs_of, operation_of
-from mitolib.saliency.methods import check_patches, check_weights, in_batches
+from mitolib.saliency.checks import check_class, check_patches, check_some, check_weights, finite, in_batches
+from mitolib.saliency.logits import activation_of, head_of, inputs_of, operation_of, tensors_of
+from mitolib.saliency.rules import TINY, Alpha1Beta0, Box, Epsilon, Gamma, Rule, Weighted
 
-TINY = 1e-9  # epsilon of rules that need none, so that nothing is divided by 0
-PASSING = (keras.layers.Dropout, keras.layers.Identity, keras.layers.InputLayer, keras.layers.ReLU)
-RESHAPING = (keras.layers.Flatten, keras.layers.Reshape)
-AVERAGING = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D)
-LINEAR = (keras.layers.Conv2D, keras.layers.Dense)
-KNOWN = (*PASSING, *RESHAPING, *AVERAGING, *LINEAR, keras.layers.Activation, keras.layers.MaxPooling2D)
-BIASES = ("absorb", "zero")
+SIDES = ["above", "below", "absorbed"]  # columns of an account
+WITHOUT_WEIGHTS = (keras.layers.MaxPooling2D, keras.layers.GlobalAveragePooling2D, keras.layers.Flatten)
+IDENTITY = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Identity)  # in inference
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """How a convolution or Dense hands relevance down.
+@dataclass(frozen=True)
+class Preset:
+    """Which rule serves which layer, where relevance starts, and what becomes of biases.
 
-    gamma: weight of the positive part, 0 for epsilon; infinite for alpha1-beta0. epsilon: of the denominator, absolute;
-    of_rms: in root mean squares of z, each picture's own. box: whether it reads pixels between 0 and 1, as the first
-    layer does.
+    first: the layer that reads the pixels. start: the log odds of the class, by which a network of two classes decides,
+    or its logit. biases: "absorb" leaves them in the denominators, so that they take their share; "zero" leaves them
+    out, which conserves relevance but is legal for gamma, alpha1beta0 and Box only: with epsilon z - b may be 0 where
+    z is not, and relevance explodes.
     """
-
-    gamma: float = 0.0
-    epsilon: float = TINY
-    of_rms: float = 0.0
-    box: bool = False
-
-    def weigh(self, weights: tf.Tensor) -> tf.Tensor:
-        """W' of W, or b' of b."""
-        positive = tf.nn.relu(weights)
-        return positive if np.isinf(self.gamma) else weights + self.gamma * positive
-
-
-@dataclass(frozen=True, kw_only=True)
-class Composite:
-    """The rules of a network: of its first convolution, of the other convolutions, of its Dense layers."""
 
     first: Rule
     convolutions: Rule
     dense: Rule
+    start: Literal["log odds", "logit"] = "log odds"
+    biases: Literal["absorb", "zero"] = "absorb"
 
 
-EPSILON = Rule(epsilon=1e-6)
-BOX = Rule(box=True)
-COMPOSITES = {
-    "LRP": Composite(first=BOX, convolutions=Rule(gamma=0.25), dense=EPSILON),
-    "LRP alpha1beta0": Composite(first=BOX, convolutions=Rule(gamma=float("inf")), dense=EPSILON),
-    "gradient x input": Composite(first=Rule(), convolutions=Rule(), dense=Rule()),  # LRP-0
-    "conserving": Composite(  # with biases="zero": prototypes hand their activation down whole
-        first=BOX, convolutions=Rule(gamma=float("inf")), dense=Rule(gamma=float("inf"))
-    ),
-}
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "LRP": Preset(Box(), Gamma(0.25), Epsilon(1e-6)),  # the composite
+        "LRP alpha1beta0": Preset(Box(), Alpha1Beta0(), Epsilon(1e-6)),
+        "gradient x input": Preset(Epsilon(TINY), Epsilon(TINY), Epsilon(TINY), start="logit"),  # LRP-0
+        # down the backbone of a prototype network: Gautam et al. 2021, arXiv:2108.12204
+        "PRP": Preset(Box(), Alpha1Beta0(), Alpha1Beta0(), biases="zero"),
+    }
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relevance:
-    """pixels_nhwc: signed (N, H, W, C). score: (N,) that was handed down. lost: layer -> (N,), from the top.
+    """Relevance of the pixels of N pictures, and what became of it on the way down.
 
-    At each layer, what arrives below is what came from above less what was lost: score = sum of pixels + all of lost.
+    pixels_nhwc: (N, H, W, C) float32, signed: positive speaks for the class. score: (N,) float32, what was shared out.
+    account: index layer (from the top down), patch; columns above, below and absorbed, sums over the layer's outputs,
+    its inputs, and what its biases and stabilisers took; above = below + absorbed.
     """
 
     pixels_nhwc: np.ndarray
     score: np.ndarray
-    lost: dict[str, np.ndarray] = field(repr=False)
+    account: pd.DataFrame
 
     @property
-    def arrived(self) -> np.ndarray:
-        """(N,) share of the score at the pixels; it means nothing where the score is near 0."""
-        return self.pixels_nhwc.sum(axis=(1, 2, 3)) / self.score
+    def maps(self) -> np.ndarray:
+        """(N, H, W) signed: relevance adds up over the channels of a pixel."""
+        return self.pixels_nhwc.sum(axis=-1)
+
+    @property
+    def arriving(self) -> np.ndarray:
+        """(N,) share of the score that arrives at the pixels; it means little where the score is near 0."""
+        return self.maps.sum(axis=(1, 2), dtype=np.float64) / self.score
 
 
-class RelevancePropagation:
-    """A walk down one network by one composite of rules, traced once. The weights are those of now.
+class LayerwiseRelevance:
+    """LRP of the score of a class, compiled once. Weights of the model may change afterwards; relevance follows them.
 
-    biases: "absorb" or "zero", see above. It starts at the log odds: of two classes, the score less the other's.
-    Raises ValueError for a network that is no chain of convolutions, pooling and Dense layers with ReLU between them,
-    and what `head_of` and `check_weights` raise.
+    Raises ValueError for a network that is no chain, with the name of the layer, for what `head_of` raises, for a
+    preset that starts at the log odds where there are more than two classes, and for one that cannot do without biases;
+    FloatingPointError for weights that are not finite.
     """
 
-    def __init__(self, model: keras.Model, composite: Composite, *, biases: str = "absorb") -> None:
-        if biases not in BIASES:
-            raise ValueError(f"biases={biases!r} is not one of {', '.join(BIASES)}.")
-        self.explained, self.composite, self.keeps_biases = model, composite, biases == "absorb"
-        self._head = head_of(model)
+    def __init__(self, model: keras.Model, preset: Preset = PRESETS["LRP"]) -> None:
+        head = head_of(model)
         check_weights(model)
-        self.n_classes = max(2, self._head.n_outputs)
-        self._chain = _chain(model, self._head)
-        self._walks: dict[str, Callable[..., Any]] = {}
+        dense, reads = head.dense, head.reads
+        if dense is None and type(operation_of(reads)) is keras.layers.Dense:  # its softmax is a layer of its own
+            dense, reads = operation_of(reads), inputs_of(reads)[0]
+        if dense is None:
+            end = operation_of(reads)
+            raise ValueError(
+                f"{model.name} takes its scores from {end.name} ({type(end).__name__}); wanted them from a Dense. "
+                "Take Grad-CAM, which explains it too."
+            )
+        if preset.start == "log odds" and (head.n_outputs > 2 or (head.n_outputs, head.activation) == (2, "sigmoid")):
+            raise ValueError(
+                f"{model.name} has {head.n_outputs} outputs by {head.activation}, which have no log odds of one class "
+                "against the other; wanted two by softmax, or one by sigmoid. Start at the logit: "
+                'dataclasses.replace(preset, start="logit").'
+            )
+        self.n_classes = max(2, head.n_outputs)
+        self._chain = _Chain(model, reads, preset, above=dense)
+        self.model = model
+
+        def walk(patches: tf.Tensor, class_index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            reads = self._chain.forward(patches)
+            kernel, bias = _row(dense, head.n_outputs, class_index, preset.start)
+            score = tf.tensordot(reads[-1], kernel, 1) + bias
+            top = Weighted(lambda values, weights: tf.tensordot(values, weights, 1), kernel, self._chain.bias(bias))
+            below, absorbed = preset.dense(top, reads[-1], score)
+            pixels, account = self._chain.down(reads, below)
+            return pixels, score[:, 0], tf.concat([[_line(score, below, absorbed)], account], axis=0)
+
+        index = tf.TensorSpec((), tf.int32)
+        self._walk = tf.function(walk, input_signature=[tf.TensorSpec(self._chain.input_shape, tf.float32), index])
+        self._layers = [dense.name, *self._chain.accounted]
 
     def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> Relevance:
-        """Of network input (N, H, W, C), float32. ValueError for pixels that a box from 0 to 1 does not hold."""
-        self._check(patches_nhwc, class_index)
-        shape = self.explained.input_shape
+        """Relevance for a class of network input (N, H, W, C).
 
-        def walk(batch: tf.Tensor, class_index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-            read = self._forward(batch, self._chain)
-            kernel, bias = self._neuron(class_index)
-            score = tf.tensordot(read[-1], kernel, 1) + bias
-            start, lost = _hand_down(_dense, read[-1], kernel, bias, score, self.composite.dense, self.keeps_biases)
-            pixels, of_layers = self._down(start, read, self._chain)
-            return pixels, score[:, 0], [lost, *of_layers]
-
-        signature = [tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.int32)]
-        traced = self._walks.setdefault("", tf.function(walk, input_signature=signature))
-        names = ["scores", *self._names(self._chain)]
-        return _together([traced(batch, class_index) for batch in in_batches(patches_nhwc)], names)
-
-    def below(self, layer: str, patches_nhwc: np.ndarray, relevance_nhwc: np.ndarray) -> Relevance:
-        """From the output of a layer downwards, with the relevance (N, h, w, C) that somebody else computed there.
-
-        ValueError for a layer that is not in the chain, or relevance of another shape than its output.
+        Raises ValueError for pictures of another shape, none, pixels outside the bounds of Box, or a class that does
+        not exist; FloatingPointError for values that are not finite.
         """
-        self._check(patches_nhwc, 0)
-        names = [each.name for each in self._chain]
-        if layer not in names:
-            raise ValueError(f"{self.explained.name} has no layer {layer!r} on its way; there are {', '.join(names)}.")
-        chain = self._chain[: names.index(layer) + 1]
-        wanted = (len(patches_nhwc), *chain[-1].output.shape[1:])
-        if np.shape(relevance_nhwc) != wanted:
-            raise ValueError(f"relevance of shape {np.shape(relevance_nhwc)} at {layer}; wanted {wanted}.")
+        self._chain.check(patches_nhwc)
+        check_class(class_index, self.n_classes)
+        parts = [self._walk(batch, class_index) for batch in in_batches(np.asarray(patches_nhwc, np.float32))]
+        return _joined(parts, self._layers)
 
-        def walk(batch: tf.Tensor, relevance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-            pixels, lost = self._down(relevance, self._forward(batch, chain), chain)
-            return pixels, _per_patch(relevance), lost
 
-        shapes = (self.explained.input_shape, chain[-1].output.shape)
-        traced = self._walks.setdefault(
-            layer, tf.function(walk, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes])
-        )
-        batches = zip(in_batches(patches_nhwc), in_batches(np.asarray(relevance_nhwc, np.float32)), strict=True)
-        return _together([traced(batch, relevance) for batch, relevance in batches], self._names(chain))
+class RelevanceBelow:
+    """LRP downwards from a layer, with relevance that is given, compiled once.
 
-    def _check(self, patches_nhwc: np.ndarray, class_index: int) -> None:
-        check_patches(patches_nhwc, self.explained.input_shape, class_index, self.n_classes)
-        low, high = float(np.min(patches_nhwc)), float(np.max(patches_nhwc))
-        if self.composite.first.box and not (low >= 0 and high <= 1):
+    For networks whose head is elsewhere: a model may be a backbone alone. With the preset "PRP" this is the way down
+    of prototype networks.
+    Raises ValueError for a layer that does not exist, and as `LayerwiseRelevance`.
+    """
+
+    def __init__(self, model: keras.Model, at: str, preset: Preset = PRESETS["LRP"]) -> None:
+        outputs = {operation_of(tensor).name: tensor for tensor in tensors_of(model)}
+        if at not in outputs:
+            raise ValueError(f"{model.name} has no layer {at!r}; it has {', '.join(reversed(outputs))}.")
+        check_weights(model)
+        self.at, self.shape = at, outputs[at].shape
+        self._chain = _Chain(model, outputs[at], preset)
+
+        def walk(patches: tf.Tensor, given: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            pixels, account = self._chain.down(self._chain.forward(patches), given)
+            return pixels, tf.reduce_sum(given, axis=range(1, len(self.shape))), account
+
+        shapes = self._chain.input_shape, self.shape
+        self._walk = tf.function(walk, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes])
+
+    def __call__(self, patches_nhwc: np.ndarray, relevance: np.ndarray) -> Relevance:
+        """Relevance of the pixels of network input (N, H, W, C); relevance: of what the layer gives, (N, ...).
+
+        Of a Dense with softmax it is relevance of the scores before it.
+        """
+        self._chain.check(patches_nhwc)
+        wanted = (len(patches_nhwc), *self.shape[1:])
+        if np.shape(relevance) != wanted:
+            raise ValueError(f"relevance of shape {np.shape(relevance)} at {self.at}, wanted {wanted}: of its outputs.")
+        if not np.isfinite(relevance).all():
+            raise FloatingPointError(f"relevance at {self.at} holds values that are not finite. Check its source.")
+        both = (in_batches(np.asarray(array, np.float32)) for array in (patches_nhwc, relevance))
+        return _joined([self._walk(*pair) for pair in zip(*both, strict=True)], self._chain.accounted)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A layer of the chain: its output, relevance below, and, where it has weights, what it absorbed."""
+
+    name: str
+    forward: Callable[[tf.Tensor], tf.Tensor]
+    down: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
+
+
+class _Chain:
+    """The layers from the pictures up to a tensor, and relevance down through them."""
+
+    def __init__(
+        self, model: keras.Model, end: keras.KerasTensor, preset: Preset, above: keras.layers.Dense | None = None
+    ) -> None:
+        self.preset, self.input_shape, self.name = preset, model.inputs[0].shape, model.name
+        if preset.biases not in ("absorb", "zero"):
+            raise ValueError(f'biases={preset.biases!r}, wanted "absorb" or "zero".')
+        layers = _layers_to(model, end, any_end=above is None)
+        weighted = [layer for layer in layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
+        self.box = preset.first if weighted and isinstance(preset.first, Box) else None
+        rules = {layer.name: self._rule(layer, first=layer is weighted[0]) for layer in weighted}
+        if above is not None:
+            rules[above.name] = preset.dense
+        if preset.biases == "zero" and (bad := [name for name, rule in rules.items() if isinstance(rule, Epsilon)]):
             raise ValueError(
-                f"pixels from {low:g} to {high:g}; the first layer's rule wants them between 0 and 1. Prepare them as "
-                "for training, patches.as_input."
+                f"{', '.join(bad)}: epsilon without biases divides by what may be 0; wanted gamma or alpha1beta0. "
+                'Take another rule, or biases="absorb".'
             )
+        self._check_signs([*layers, *([above] if above is not None else [])], rules)
+        self.steps = [self._step(layer, rules.get(layer.name)) for layer in layers]
+        self.accounted = [
+            layer.name
+            for layer in reversed(layers)
+            if layer.name in rules or isinstance(layer, keras.layers.GlobalAveragePooling2D)
+        ]
 
-    def _neuron(self, class_index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Kernel (C, 1) and bias (1,) of the score that is handed down."""
-        dense = self._head.dense
-        kernel = tf.cast(dense.kernel, tf.float32)
-        bias = tf.cast(dense.bias, tf.float32) if dense.use_bias else tf.zeros(kernel.shape[1])
-        if self._head.n_outputs == 1:
-            sign = tf.cast(2 * class_index - 1, tf.float32)
-            return sign * kernel, sign * bias
-        chosen = tf.one_hot(class_index, self._head.n_outputs)
-        contrast = chosen - (1 - chosen) if self._head.n_outputs == 2 else chosen
-        return tf.tensordot(kernel, contrast, 1)[:, None], tf.reduce_sum(bias * contrast, keepdims=True)
+    def bias(self, bias: tf.Tensor) -> tf.Tensor | float:
+        """What stands in the denominators for it."""
+        return bias if self.preset.biases == "absorb" else 0.0
 
-    def _forward(self, batch: tf.Tensor, chain: list[keras.Layer]) -> list[tf.Tensor]:
-        """What each layer reads, and at the end what the last one gives; float32, whatever the network computes in."""
-        read = [batch]
-        for layer in chain:
-            read.append(tf.cast(layer(read[-1], training=False), tf.float32))
-        return read
+    def forward(self, patches: tf.Tensor) -> list[tf.Tensor]:
+        """What each layer reads, from the bottom up; last, what the chain gives."""
+        values = [patches]
+        for step in self.steps:
+            values.append(step.forward(values[-1]))
+        return values
 
-    def _down(
-        self, relevance: tf.Tensor, read: list[tf.Tensor], chain: list[keras.Layer]
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        lost = []
-        for layer, given in zip(reversed(chain), reversed(read[: len(chain)]), strict=True):
-            if isinstance(layer, LINEAR):
-                relevance, of_layer = self._linear(layer, given, relevance)
-                lost.append(of_layer)
-            elif isinstance(layer, AVERAGING):
-                relevance, of_layer = _average(layer, given, relevance)
-                lost.append(of_layer)
-            elif isinstance(layer, keras.layers.MaxPooling2D):
-                relevance = _gradient(layer, given, relevance)
-            elif isinstance(layer, RESHAPING):
-                relevance = tf.reshape(relevance, tf.shape(given))
-        return relevance, lost
+    def down(self, values: list[tf.Tensor], relevance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Relevance of the pixels, and the account (layers with weights, N, 3) from the top down."""
+        lines = []
+        for step, reads in zip(reversed(self.steps), reversed(values[:-1]), strict=True):
+            below, absorbed = step.down(reads, relevance)
+            if absorbed is not None:
+                lines.append(_line(relevance, below, absorbed))
+            relevance = below
+        return relevance, tf.stack(lines) if lines else tf.zeros((0, tf.shape(relevance)[0], len(SIDES)))
 
-    def _linear(self, layer: keras.Layer, given: tf.Tensor, relevance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        kernel = tf.cast(layer.kernel, tf.float32)
-        bias = tf.cast(layer.bias, tf.float32) if layer.use_bias else tf.zeros(kernel.shape[-1])
-        if not isinstance(layer, keras.layers.Conv2D):
-            return _hand_down(_dense, given, kernel, bias, relevance, self.composite.dense, self.keeps_biases)
-        apply = _convolution(layer)
-        if layer is not _first_convolution(self._chain):
-            rule = self.composite.convolutions
-            return _hand_down(apply, given, kernel, bias, relevance, rule, self.keeps_biases)
-        if not self.composite.first.box:
-            return _hand_down(apply, given, kernel, bias, relevance, self.composite.first, self.keeps_biases)
-        return _box(apply, given, kernel, relevance)
+    def check(self, patches_nhwc: np.ndarray) -> None:
+        """As the callers document."""
+        check_patches(patches_nhwc, self.input_shape)
+        check_some(patches_nhwc)
+        if self.box is not None:
+            low, high = np.min(patches_nhwc), np.max(patches_nhwc)
+            if low < self.box.low or high > self.box.high:
+                raise ValueError(
+                    f"pixels from {low:.4g} to {high:.4g}, wanted {self.box.low:g} to {self.box.high:g}, the bounds of "
+                    "the rule for the first layer. Prepare them as for training (patches.as_input)."
+                )
 
-    @staticmethod
-    def _names(chain: list[keras.Layer]) -> list[str]:
-        return [layer.name for layer in reversed(chain) if isinstance(layer, (*LINEAR, *AVERAGING))]
+    def _rule(self, layer: keras.Layer, *, first: bool) -> Rule:
+        if first:
+            return self.preset.first
+        return self.preset.convolutions if isinstance(layer, keras.layers.Conv2D) else self.preset.dense
 
+    def _check_signs(self, layers: list[keras.Layer], rules: Mapping[str, Rule]) -> None:
+        """Gamma and alpha1beta0 are written for inputs that are not negative: pictures, and what a ReLU gives."""
+        source = None  # the layer that may have given a negative value to this one
+        for layer in layers:
+            if source and isinstance(rules.get(layer.name), Gamma | Alpha1Beta0):
+                raise ValueError(
+                    f"{self.name}: {layer.name} reads {source}, which has no ReLU; wanted inputs that are not negative "
+                    f"for {type(rules[layer.name]).__name__}. Take Epsilon there, or build the layer with a ReLU."
+                )
+            if layer.name in rules:
+                source = None if activation_of(layer) == "relu" else layer.name
+            elif _is_relu(layer):
+                source = None
 
-Linear = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (input, kernel) -> output without bias
+    def _step(self, layer: keras.Layer, rule: Rule | None) -> _Step:
+        if rule is not None:
+            return self._weighted(layer, rule)
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            mean = Weighted(lambda reads, kernel: kernel * tf.reduce_mean(reads, axis=(1, 2)), tf.ones(1))
+            return _Step(
+                layer.name,
+                lambda reads: tf.reduce_mean(reads, axis=(1, 2)),
+                lambda reads, above: Epsilon(TINY)(mean, reads, above),
+            )
+        if _is_relu(layer):
+            return _Step(layer.name, tf.nn.relu, lambda reads, above: (above, None))
+        if isinstance(layer, keras.layers.MaxPooling2D):
+            return _by_gradient(layer.name, _max_pooling(layer))
+        if isinstance(layer, keras.layers.Flatten):
+            return _by_gradient(layer.name, lambda reads: tf.reshape(reads, [-1, math.prod(reads.shape[1:])]))
+        return _Step(layer.name, tf.identity, lambda reads, above: (above, None))
 
+    def _weighted(self, layer: keras.layers.Dense | keras.layers.Conv2D, rule: Rule) -> _Step:
+        apply = _convolution(layer) if isinstance(layer, keras.layers.Conv2D) else _matrix_product
 
-def _dense(given: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    return tf.tensordot(given, kernel, 1)
+        def now() -> tuple[tf.Tensor, tf.Tensor | float]:  # weights are read in each call: they may change
+            bias = tf.cast(layer.bias, tf.float32) if layer.use_bias else 0.0
+            return tf.cast(layer.kernel, tf.float32), bias
 
+        def forward(reads: tf.Tensor) -> tf.Tensor:
+            kernel, bias = now()
+            outputs = apply(reads, kernel) + bias
+            return tf.nn.relu(outputs) if activation_of(layer) == "relu" else outputs
 
-def _convolution(layer: keras.layers.Conv2D) -> Linear:
-    def apply(given: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        return tf.nn.convolution(given, kernel, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate)
+        def down(reads: tf.Tensor, above: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            kernel, bias = now()
+            return rule(Weighted(apply, kernel, self.bias(bias)), reads, above)
 
-    return apply
-
-
-def _hand_down(
-    apply: Linear,
-    given: tf.Tensor,
-    kernel: tf.Tensor,
-    bias: tf.Tensor,
-    relevance: tf.Tensor,
-    rule: Rule,
-    keeps_biases: bool,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Relevance of what a layer was given, and (N,) what was lost to its bias and to epsilon."""
-    weights = rule.weigh(kernel)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(given)
-        contributed = apply(given, weights)
-    z = contributed + rule.weigh(bias) if keeps_biases else contributed
-    z = _stabilised(z, rule)
-    shares = relevance / z
-    below = given * tape.gradient(contributed, given, output_gradients=shares)
-    return below, _per_patch(shares * (z - contributed))
-
-
-def _box(apply: Linear, pixels: tf.Tensor, kernel: tf.Tensor, relevance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rule of the first layer, for pixels between 0 and 1."""
-    negative, highest = tf.minimum(kernel, 0), tf.ones_like(pixels)
-    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-        tape.watch([pixels, highest])
-        of_pixels, of_highest = apply(pixels, kernel), apply(highest, negative)
-    contributed = of_pixels - of_highest
-    z = _stabilised(contributed, Rule())
-    shares = relevance / z
-    below = pixels * tape.gradient(of_pixels, pixels, output_gradients=shares)
-    below -= highest * tape.gradient(of_highest, highest, output_gradients=shares)
-    return below, _per_patch(shares * (z - contributed))
+        return _Step(layer.name, forward, down)
 
 
-def _average(layer: keras.Layer, given: tf.Tensor, relevance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """In proportion to what each place contributed to the mean."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(given)
-        mean = layer(given)
-    z = _stabilised(mean, Rule())
-    shares = relevance / z
-    return given * tape.gradient(mean, given, output_gradients=shares), _per_patch(shares * (z - mean))
+def _layers_to(model: keras.Model, end: keras.KerasTensor, *, any_end: bool) -> list[keras.Layer]:
+    """The layers from the pictures up to `end`, each of a kind that LRP has a way through; else ValueError.
 
-
-def _gradient(layer: keras.Layer, given: tf.Tensor, relevance: tf.Tensor) -> tf.Tensor:
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(given)
-        result = layer(given)
-    return tape.gradient(result, given, output_gradients=relevance)
-
-
-def _stabilised(z: tf.Tensor, rule: Rule) -> tf.Tensor:
-    """z, moved away from 0; in units of its own picture where the rule says so, whatever else is in the batch."""
-    places = list(range(1, len(z.shape)))
-    epsilon = rule.epsilon + rule.of_rms * tf.sqrt(tf.reduce_mean(tf.square(z), axis=places, keepdims=True))
-    return z + epsilon * tf.where(z >= 0, 1.0, -1.0)
-
-
-def _per_patch(values: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(values, axis=list(range(1, len(values.shape))))
-
-
-def _together(parts: list[tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]], names: list[str]) -> Relevance:
-    pixels, scores, lost = zip(*parts, strict=True)
-    of_layers = (np.concatenate([of_batch.numpy() for of_batch in batches]) for batches in zip(*lost, strict=True))
-    return Relevance(
-        np.concatenate([batch.numpy() for batch in pixels]),
-        np.concatenate([batch.numpy() for batch in scores]),
-        dict(zip(names, of_layers, strict=True)),
-    )
-
-
-def _first_convolution(chain: list[keras.Layer]) -> keras.Layer:
-    return next(layer for layer in chain if isinstance(layer, keras.layers.Conv2D))
-
-
-def _chain(model: keras.Model, head: Head) -> list[keras.Layer]:
-    """Layers from the pictures to what the last Dense reads; ValueError for the first one that the walk cannot pass."""
-    if head.dense is None:
-        raise ValueError(
-            f"{model.name} takes its scores from no Dense layer; wanted one as its last. Ask for Grad-CAM."
-        )
-    chain, tensor = [], head.reads
-    while True:
-        layer, before = operation_of(tensor), inputs_of(tensor)
-        activation = activation_of(layer)
-        rectifies = activation in ("linear", "relu") and not getattr(layer, "negative_slope", 0)
-        if len(before) > 1 or not isinstance(layer, KNOWN) or not rectifies or getattr(layer, "groups", 1) > 1:
+    any_end: the last one may have any activation, since relevance is given there.
+    """
+    layers, tensor = [], end
+    while not isinstance(operation_of(tensor), keras.layers.InputLayer):
+        layer, reads = operation_of(tensor), inputs_of(tensor)
+        kind = type(layer).__name__
+        if len(reads) != 1:
             raise ValueError(
-                f"{model.name} is no chain of convolutions, pooling and Dense layers with ReLU: found {layer.name} "
-                f"({type(layer).__name__}, activation {activation}). Relevance is not defined there; ask for Grad-CAM."
+                f"{model.name}: {layer.name} ({kind}) reads {len(reads)} layers; LRP wants a chain of layers, such as "
+                "VGG16. Take Grad-CAM, which explains this network too."
             )
-        if not before:
-            break
-        chain.append(layer)
-        tensor = before[0]
-    chain.reverse()
-    if not any(isinstance(layer, keras.layers.Conv2D) for layer in chain):
-        raise ValueError(f"{model.name} has no convolution; wanted one at least, which reads the pixels.")
-    return chain
+        if not _has_a_way(layer, any_activation=any_end and not layers):
+            raise ValueError(
+                f"{model.name}: LRP has no rule for {layer.name} ({kind}, activation {activation_of(layer)}); wanted "
+                "convolutions, Dense, ReLU, max-pooling, a global mean, Flatten and Dropout. Take Grad-CAM, which "
+                "explains this network too."
+            )
+        layers.append(layer)
+        tensor = reads[0]
+    return layers[::-1]
 
 
-def lrp(model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, composite: str = "LRP") -> np.ndarray:
-    """(N, H, W) the positive part of the relevance of the pixels, summed over channels. composite: of COMPOSITES."""
-    walk = RelevancePropagation(model, COMPOSITES[composite])
-    return walk(patches_nhwc, class_index).pixels_nhwc.sum(axis=-1).clip(min=0)
+def _has_a_way(layer: keras.Operation, *, any_activation: bool) -> bool:
+    if getattr(layer, "data_format", None) == "channels_first":
+        return False
+    if type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
+        return any_activation or activation_of(layer) in ("relu", "linear")
+    return _is_relu(layer) or type(layer) in (*IDENTITY, *WITHOUT_WEIGHTS)
+
+
+def _is_relu(layer: keras.Operation) -> bool:
+    if type(layer) is keras.layers.ReLU:
+        return layer.max_value is None and not layer.negative_slope and not layer.threshold
+    return type(layer) is keras.layers.Activation and activation_of(layer) == "relu"
+
+
+def _row(
+    dense: keras.layers.Dense, n_outputs: int, class_index: tf.Tensor, start: str
+) -> tuple[tf.Tensor, tf.Tensor | float]:
+    """Kernel (F, 1) and bias (1,) of the neuron whose value is the class's log odds, or its logit."""
+    kernel = tf.cast(dense.kernel, tf.float32)
+    bias = tf.cast(dense.bias, tf.float32) if dense.use_bias else tf.zeros(n_outputs)
+    if n_outputs == 1:  # one output: the score of class 1, and its negative that of class 0
+        sign = tf.cast(2 * class_index - 1, tf.float32)
+        return sign * kernel, sign * bias
+    row = tf.gather(kernel, [class_index], axis=1), tf.gather(bias, [class_index])
+    if start == "logit":
+        return row
+    other = [1 - class_index]
+    return row[0] - tf.gather(kernel, other, axis=1), row[1] - tf.gather(bias, other)
+
+
+def _matrix_product(reads: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Of the last axis: a Dense on a map works on every place by itself."""
+    return tf.tensordot(reads, kernel, 1)
+
+
+def _convolution(layer: keras.layers.Conv2D) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    options = {"strides": layer.strides, "padding": layer.padding.upper(), "dilations": layer.dilation_rate}
+    return lambda reads, kernel: tf.nn.conv2d(reads, kernel, **options)
+
+
+def _max_pooling(layer: keras.layers.MaxPooling2D) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda reads: tf.nn.max_pool2d(reads, layer.pool_size, layer.strides, layer.padding.upper())
+
+
+def _by_gradient(name: str, forward: Callable[[tf.Tensor], tf.Tensor]) -> _Step:
+    """A layer without weights that hands each relevance to the one input that it took the value from."""
+
+    def down(reads: tf.Tensor, above: tf.Tensor) -> tuple[tf.Tensor, None]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(reads)
+            outputs = forward(reads)
+        return tape.gradient(outputs, reads, output_gradients=above), None
+
+    return _Step(name, forward, down)
+
+
+def _line(above: tf.Tensor, below: tf.Tensor, absorbed: tf.Tensor) -> tf.Tensor:
+    """(N, 3) a layer's line of the account."""
+    sums = [tf.reduce_sum(side, axis=range(1, len(side.shape))) for side in (above, below)]
+    return tf.stack([*sums, absorbed], axis=1)
+
+
+def _joined(parts: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]], layers: list[str]) -> Relevance:
+    """Of all batches."""
+    pixels, score, account = zip(*parts, strict=True)
+    table = np.concatenate(account, axis=1)
+    index = pd.MultiIndex.from_product([layers, range(table.shape[1])], names=["layer", "patch"])
+    frame = pd.DataFrame(table.reshape(-1, len(SIDES)), index=index, columns=SIDES)
+    return Relevance(finite(np.concatenate(pixels), "LRP"), np.concatenate(score), frame)

@@ -190,7 +190,11 @@ ONE_OUTPUT = {
 
 @pytest.mark.parametrize(
     ("name", "end"),
-    [*((name, "sigmoid") for name in methods.METHODS), ("saliency", "logit"), ("Grad-CAM++", "sigmoid behind")],
+    [
+        *((name, "sigmoid") for name in methods.methods_named(None)),
+        ("saliency", "logit"),
+        ("Grad-CAM++", "sigmoid behind"),
+    ],
 )
 def test_every_method_takes_one_output_for_two_classes(name, end):
     model = network(ONE_OUTPUT[end])
@@ -371,7 +375,8 @@ EVERY = {
     "log_odds": lambda model: methods.log_odds(model, lambda patches: patches),
     "cascade": lambda model: next(methods.cascade(model, LAYER, PICTURES, 1)),
 } | {
-    name: lambda model, method=method: method(model, PICTURES, 1, **OPTIONS) for name, method in methods.METHODS.items()
+    name: lambda model, method=method: method(model, PICTURES, 1, **OPTIONS)
+    for name, method in methods.methods_named(None).items()
 }
 
 

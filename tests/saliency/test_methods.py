@@ -13,6 +13,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 from mitolib.saliency import logits, methods
 
 LAYER = "block2_conv"
+OF_CHAPTER = methods.methods_named(None)  # the others have files of tests of their own
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_saliency_is_the_librarys_with_its_own_way_around_the_softmax(model, pat
     np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", OF_CHAPTER)
 def test_every_method_gives_raw_maps_of_every_patch_and_prints_nothing(model, patches_nhwc, name, capsys):
     side = 32 if name in {"saliency", "SmoothGrad"} else 16
     with warnings.catch_warnings(record=True) as caught:
@@ -119,13 +120,28 @@ def test_the_cascade_starts_trained_goes_from_the_top_down_and_leaves_the_networ
 
 
 def test_the_gallery_can_be_cut_to_methods_by_name():
-    assert methods.methods_named(None) == methods.METHODS
+    assert list(OF_CHAPTER) == ["Grad-CAM", "Grad-CAM++", "Layer-CAM", "Score-CAM", "saliency", "SmoothGrad"]
     assert list(methods.methods_named(("saliency",))) == ["Grad-CAM", "saliency"]
     with pytest.raises(ValueError, match=r"method Grad CAM is not one of Grad-CAM, "):
         methods.methods_named(("Grad CAM",))
 
 
-METHODS_AND_CLASS = [*methods.METHODS.items(), ("GradCAM", None)]
+def test_a_method_that_does_not_fit_a_network_is_refused_by_name():
+    assert list(methods.methods_named("LRP, deconvolution", "VGG16")) == ["Grad-CAM", "deconvolution", "LRP"]
+    with pytest.raises(ValueError, match=r"LRP, CAM does not explain ResNet50; wanted some of Grad-CAM, "):
+        methods.methods_named("LRP, CAM, deconvolution", "ResNet50")
+
+
+PIXELS = ["guided backpropagation", "deconvolution", "guided Grad-CAM", "gradient x input", "LRP", "LRP alpha1beta0"]
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_further_methods_give_maps_of_pixels_that_are_not_negative(model, patches_nhwc, name):
+    maps = methods.METHODS[name](model, patches_nhwc[:3], 1, layer=LAYER, samples=1)
+    assert maps.shape == (3, 32, 32) and maps.min() >= 0 and maps.max() > 0
+
+
+METHODS_AND_CLASS = [*OF_CHAPTER.items(), ("GradCAM", None)]
 
 
 @pytest.mark.parametrize(("name", "method"), METHODS_AND_CLASS, ids=[name for name, _ in METHODS_AND_CLASS])
