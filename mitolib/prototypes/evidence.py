@@ -84,7 +84,7 @@ def relevance_maps(
 
     At the pixels where there is a `propagation` down the backbone, else at its last map, where all of it arrives.
     """
-    walk = propagation(features.whole) if propagation else None
+    walk = propagation(features.whole, features.layer) if propagation else None
     found, arrived = [], []
     for row, prototype in zip(rows, loudest(network, similar), strict=True):
         at_map = relevance(network, maps.batch([row]), int(prototype))
@@ -92,7 +92,7 @@ def relevance_maps(
             signed = at_map.sum(axis=-1).reshape(maps.side, maps.side)
         else:
             picture = patches.as_input(features.pixels_nhwc[[row]])
-            below = walk.below(features.layer, picture, at_map.reshape(1, maps.side, maps.side, -1))
+            below = walk(picture, at_map.reshape(1, maps.side, maps.side, -1))
             signed = below.pixels_nhwc[0].sum(axis=-1)
         found.append(signed.clip(min=0))
         arrived.append(signed.sum() / at_map.sum())

@@ -47,8 +47,8 @@ SHOWN_MAPS = 3  # prototypes of the example
 class Tools:
     """What other wings measure with, passed in by the chapter: `mitolib.saliency` of maps, `mitolib.people` of answers.
 
-    head: the paper's, see `people.Head`. propagation: makes a walk of relevance down a network to the pixels; with None
-    relevance stops at the last map.
+    head: the paper's, see `people.Head`. propagation: makes a walk of relevance from a layer down to the pixels; with
+    None relevance stops at the last map.
     """
 
     score: Callable[..., pd.DataFrame]

@@ -20,13 +20,13 @@ AGREEMENT = 1e-12  # added to a channel's squared distance
 
 
 class Walk(Protocol):
-    """Relevance from a layer of a network down to the pixels, see `saliency.relevance.RelevancePropagation`."""
+    """Relevance from a layer of a network down to the pixels, see `saliency.relevance.RelevanceBelow`."""
 
-    def below(self, layer: str, patches_nhwc: np.ndarray, relevance_nhwc: np.ndarray) -> Any:
-        """Something with pixels_nhwc, (N, H, W, C); relevance_nhwc: at the output of the layer."""
+    def __call__(self, patches_nhwc: np.ndarray, relevance: np.ndarray) -> Any:
+        """Something with pixels_nhwc, (N, H, W, C); relevance: (N, h, w, c) of what the layer gives."""
 
 
-Propagation = Callable[[Any], Walk]  # a Keras model -> the walk down it
+Propagation = Callable[[Any, str], Walk]  # a Keras model and the name of a layer -> the walk down from it
 
 
 def shared_out(latent: Tensor, prototype: Tensor, activation: Tensor) -> Tensor:
