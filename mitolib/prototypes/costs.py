@@ -29,7 +29,7 @@ PROTOPNET = Weights()
 HPNET = Weights(cross_entropy=20.0, cluster=0.001, separation=0.06, l1=0.01)
 
 
-def cluster(distances: Tensor, labels: Tensor, owners: Tensor, k: int = 1) -> Tensor:
+def cluster_cost(distances: Tensor, labels: Tensor, owners: Tensor, k: int = 1) -> Tensor:
     """Mean over patches of the least distance to a prototype of the own class. Training lowers it.
 
     distances: (N, S, P) squared; labels: (N,); owners: (P,). With k > 1 a distance is the mean of the k least. A masked
@@ -39,15 +39,15 @@ def cluster(distances: Tensor, labels: Tensor, owners: Tensor, k: int = 1) -> Te
     return _least(distances, is_own, k).mean()
 
 
-def separation(distances: Tensor, labels: Tensor, owners: Tensor, k: int = 1) -> Tensor:
+def separation_cost(distances: Tensor, labels: Tensor, owners: Tensor, k: int = 1) -> Tensor:
     """Mean over patches of the least distance to a prototype of another class. Training raises it: it is subtracted."""
     is_other = labels[:, None] != owners
     return _least(distances, is_other, k).mean()
 
 
-def separation_of_hpnet(distances: Tensor, labels: Tensor, owners: Tensor, depth: int, k: int = 1) -> Tensor:
-    """The depth D of the latent map less `separation`, as HPnet writes it: it is added, and moves the same way."""
-    return depth - separation(distances, labels, owners, k)
+def hpnet_separation_cost(distances: Tensor, labels: Tensor, owners: Tensor, depth: int, k: int = 1) -> Tensor:
+    """The depth D of the latent map less `separation_cost`, as HPnet writes it: it is added, and moves the same way."""
+    return depth - separation_cost(distances, labels, owners, k)
 
 
 def _least(distances: Tensor, wanted: Tensor, k: int) -> Tensor:

@@ -354,8 +354,8 @@ def fine(study: Study, tools: Tools, *, k: int, annotated: float, fold: int, spl
 def copies(study: Study, *, seed: int) -> Result:
     """What JPEG copies and noise do to the shown network on its test patches, `rows`; names: of the copies.
 
-    change: (copies, P) mean |change of an activation| over its standard deviation between patches; flips: (copies,)
-    share of answers that change; stays: (copies, P) share of best places that stay.
+    change: (copies, P) mean absolute change of an activation over its standard deviation between patches; flips:
+    (copies,) share of answers that change; stays: (copies, P) share of best places that stay.
     """
     maps, found = study.train_shown(seed)
     network, tests = found.network, study.rows(study.shown, 0)[1]

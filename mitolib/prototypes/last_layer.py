@@ -32,7 +32,7 @@ def smooth_cost(
 def solve(
     activations: np.ndarray, labels: np.ndarray, owners: np.ndarray, start: np.ndarray, *, l1: float, pull: float
 ) -> np.ndarray:
-    """(K, P) the weights of least cost: `smooth_cost` plus l1 times the sum of |weights| to classes that do not own.
+    """(K, P) the weights of least cost: `smooth_cost` plus l1 times the absolute weights to classes that do not own.
 
     activations: (N, P) of the training patches; labels: (N,); owners: (P,) class of each prototype; start: (K, P).
     The weights to other classes are the difference of two parts that are not negative, so that the cost is smooth and

@@ -68,7 +68,8 @@ def subjects_of(
 ) -> dict[str, dict[str, float]]:
     """Class -> distinct and effective number of subjects among its prototypes, and how many trained.
 
-    effective: the exponential of the entropy of subjects, a prototype weighing |weight| x mean activation.
+    effective: the exponential of the entropy of subjects, a prototype weighing its absolute weight
+    times its mean activation.
     """
     found = {}
     strength = np.abs(weights).max(axis=0) * activations.mean(axis=0)

@@ -33,7 +33,7 @@ class NotFinite(FloatingPointError):
 def squared_distances(latent: Tensor, prototypes: Tensor, *, exact: bool) -> Tensor:
     """(N, S, P) squared Euclidean distances of latent vectors (N, S, D) and prototypes (P, D), at least 0.
 
-    exact: from the differences, so that a place has distance 0 from itself; otherwise from |z|^2 - 2 z.p + |p|^2, which
+    exact: from the differences, so that a place has distance 0 from itself; otherwise from `z.z - 2 z.p + p.p`, which
     is one matrix product, errs by rounding, and does for training.
     """
     if exact:

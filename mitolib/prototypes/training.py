@@ -195,8 +195,8 @@ def cost(
         activations = mean_of_greatest(similarities, k)
         of_classes = class_weights[name] if class_weights and not is_root else None
         value = weights.cross_entropy * costs.classification(node.scores(activations), own, of_classes)
-        value = value + weights.cluster * costs.cluster(distances, own, node.owners, k)
-        value = value - weights.separation * costs.separation(distances, own, node.owners, k)
+        value = value + weights.cluster * costs.cluster_cost(distances, own, node.owners, k)
+        value = value - weights.separation * costs.separation_cost(distances, own, node.owners, k)
         if masks is not None and is_root:
             irrelevant, others = (mask[below] for mask in masks)
             value = value + weights.fine * costs.fine_annotation(similarities, own, node.owners, irrelevant, others)

@@ -25,7 +25,7 @@ def check_weights(model: keras.Model) -> None:
 
 
 def check_patches(patches_nhwc: np.ndarray, input_shape: tuple[int | None, ...]) -> None:
-    """ValueError for pictures of another shape than (N, *input_shape[1:]); FloatingPointError if not finite."""
+    """ValueError for pictures of another shape than (N, H, W, C) of the input; FloatingPointError if not finite."""
     sides = zip(np.shape(patches_nhwc)[1:], input_shape[1:], strict=False)
     if np.ndim(patches_nhwc) != 4 or any(wanted not in (side, None) for side, wanted in sides):
         wanted = ", ".join(map(str, input_shape[1:]))

@@ -64,32 +64,32 @@ def test_cluster_and_separation_are_those_of_loops():
     for n in range(3):
         own.append(min(distances[n, s, p] for s in range(9) for p in range(4) if OWNERS[p] == LABELS[n]))
         other.append(min(distances[n, s, p] for s in range(9) for p in range(4) if OWNERS[p] != LABELS[n]))
-    assert float(costs.cluster(distances, LABELS, OWNERS)) == pytest.approx(np.mean(own), abs=1e-6)
-    assert float(costs.separation(distances, LABELS, OWNERS)) == pytest.approx(np.mean(other), abs=1e-6)
-    sep_star = costs.separation_of_hpnet(distances, LABELS, OWNERS, depth=3)
+    assert float(costs.cluster_cost(distances, LABELS, OWNERS)) == pytest.approx(np.mean(own), abs=1e-6)
+    assert float(costs.separation_cost(distances, LABELS, OWNERS)) == pytest.approx(np.mean(other), abs=1e-6)
+    sep_star = costs.hpnet_separation_cost(distances, LABELS, OWNERS, depth=3)
     assert float(sep_star) == pytest.approx(3 - np.mean(other), abs=1e-6)
 
 
 def test_cluster_has_a_gradient_however_far_the_prototypes_are():
     """The masked maximum of the published codes has none beyond a distance of D."""
     distances = (100 + drawn(3, 9, 4)).requires_grad_()
-    costs.cluster(distances, LABELS, OWNERS).backward()
+    costs.cluster_cost(distances, LABELS, OWNERS).backward()
     assert torch.isfinite(distances.grad).all() and float(distances.grad.sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
     ("name", "sign", "moves"),
-    [("cluster", 1, "down"), ("separation", -1, "up"), ("separation_of_hpnet", 1, "up")],
+    [("cluster_cost", 1, "down"), ("separation_cost", -1, "up"), ("hpnet_separation_cost", 1, "up")],
 )
 def test_a_gradient_step_moves_a_cost_the_right_way(name, sign, moves):
     of_prototypes, latent = drawn(4, 3, seed=1).requires_grad_(), drawn(3, 9, 3)
 
     def value(name: str) -> torch.Tensor:
         distances = network.squared_distances(latent, of_prototypes, exact=True)
-        further = (3,) if name == "separation_of_hpnet" else ()
+        further = (3,) if name == "hpnet_separation_cost" else ()
         return getattr(costs, name)(distances, LABELS, OWNERS, *further)
 
-    watched = "cluster" if name == "cluster" else "separation"
+    watched = "cluster_cost" if name == "cluster_cost" else "separation_cost"
     before = float(value(watched).detach())
     (sign * value(name)).backward()
     with torch.no_grad():
