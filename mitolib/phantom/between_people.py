@@ -54,7 +54,7 @@ def fit(cohort: Mapping[str, Any]) -> BetweenPeople:
             f"calibration: found { ({label: len(group) for label, group in by_label.items()}) } measured people with "
             "normal fibres, wanted two controls and two patients at least. Use data/cohort.json."
         )
-    levels = {label: np.array([_log_level(s) for s in group]) for label, group in by_label.items()}
+    levels = {label: np.array([log_levels(s) for s in group]) for label, group in by_label.items()}
     about_mean = np.concatenate([of_label - of_label.mean(axis=0) for of_label in levels.values()])
     freedom = len(about_mean) - len(levels)
     deviation = np.sqrt((about_mean**2).sum(axis=0) / freedom)
@@ -81,8 +81,9 @@ def draw_control(model: BetweenPeople, *, seed: int) -> dict[str, list]:
     return {"log_mean": log_mean.round(3).tolist(), "log_cov": log_cov.round(4).tolist()}
 
 
-def _log_level(subject: Mapping[str, Any]) -> np.ndarray:
-    return np.log(np.expm1(subject["classes"]["none"]["log_mean"]))
+def log_levels(subject: Mapping[str, Any], of_class: str = "none") -> np.ndarray:
+    """(P,) log mean counts per pixel of the fibres of a class; `log_mean` of the calibration is of counts + 1."""
+    return np.log(np.expm1(subject["classes"][of_class]["log_mean"]))
 
 
 def _within(control: Mapping[str, Any]) -> np.ndarray:

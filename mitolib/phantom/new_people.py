@@ -40,11 +40,11 @@ from scipy import special, stats
 
 from mitolib import files, settings
 from mitolib.phantom import between_people, draw, exact, geometry
-from mitolib.phantom.calibration import MASS_MARKER, PhantomError, read_calibration
+from mitolib.phantom.between_people import log_levels, shrunk_correlation
+from mitolib.phantom.calibration import DEFICIENT, MASS_MARKER, PhantomError, read_calibration
 from mitolib.phantom.draw import make_phantom
 from mitolib.progress import track
 
-CLASSES = ("CI", "CIV", "CI+CIV")
 NUCLEAR = "nuclear-encoded complex I"
 OUTLINE_CELL_PX = 64
 LEAST_SHARE = 0.005  # that a class without a fibre counts as; one drawn smaller is left out
@@ -106,7 +106,7 @@ def fit(cohort: Mapping[str, Any]) -> PeopleModel:
         )
     levels = between_people.fit(cohort)
     shift, weight = _shift(levels, controls, mosaic)
-    ratio = {name: _of_class(mosaic, name) for name in CLASSES}
+    ratio = {name: _of_class(mosaic, name) for name in DEFICIENT}
     of_nuclear = np.array([_nuclear_ratio(subject, levels, tuple(cohort["proteins"])) for subject in nuclear])
     deficient = np.array([1 - subject["classes"]["none"]["fraction"] for subject in mosaic])
     return PeopleModel(
@@ -252,7 +252,7 @@ def _deficient(
     odds = np.exp([division[0], division[1], 0.0])
     shares = special.expit(logit_share) * odds / odds.sum()
     kept = {
-        name: float(share) for name, share in zip(CLASSES, shares, strict=True) if share >= LEAST_SHARE * sum(shares)
+        name: float(share) for name, share in zip(DEFICIENT, shares, strict=True) if share >= LEAST_SHARE * sum(shares)
     }
     scale = float(sum(shares)) / sum(kept.values())
     classes = {"none": (1 - float(sum(shares)), normal)}
@@ -277,10 +277,6 @@ def _tabulated(log_level: np.ndarray) -> list[float]:
     return np.log1p(np.exp(log_level)).round(3).tolist()
 
 
-def _log_level(subject: Mapping[str, Any], of_class: str) -> np.ndarray:
-    return np.log(np.expm1(subject["classes"][of_class]["log_mean"]))
-
-
 def _effect(rows_nd: np.ndarray) -> Effect:
     return Effect(rows_nd.mean(axis=0), np.atleast_2d(np.cov(rows_nd.T)))
 
@@ -289,7 +285,7 @@ def _shift(
     levels: between_people.BetweenPeople, controls: Sequence[Mapping], mosaic: Sequence[Mapping]
 ) -> tuple[np.ndarray, float]:
     """By how much mosaic patients' normal fibres differ from controls' (P,), shrunk, and the weight left of it."""
-    difference = np.mean([_log_level(s, "none") for s in mosaic], axis=0) - levels.mean
+    difference = np.mean([log_levels(s) for s in mosaic], axis=0) - levels.mean
     by_chance = levels.between * (1 / len(controls) + 1 / len(mosaic))
     distance = float(difference @ np.linalg.solve(by_chance, difference))
     weight = max(0.0, 1 - (len(difference) - 2) / distance)
@@ -298,14 +294,14 @@ def _shift(
 
 def _of_class(mosaic: Sequence[Mapping[str, Any]], name: str) -> dict[str, np.ndarray]:
     """Subject -> log ratio (P,) of the levels in fibres of that class to those in the subject's normal ones."""
-    return {s["subject"]: _log_level(s, name) - _log_level(s, "none") for s in mosaic if name in s["classes"]}
+    return {s["subject"]: log_levels(s, name) - log_levels(s) for s in mosaic if name in s["classes"]}
 
 
 def _nuclear_ratio(
     subject: Mapping[str, Any], levels: between_people.BetweenPeople, proteins: tuple[str, ...]
 ) -> np.ndarray:
     """(P,) of a patient without a normal fibre: against controls with as much of the mass marker."""
-    apart = _log_level(subject, "CI") - levels.mean
+    apart = log_levels(subject, "CI") - levels.mean
     return apart - apart[proteins.index(MASS_MARKER)]
 
 
@@ -316,7 +312,7 @@ def _person_effect(by_class: Sequence[Mapping[Any, np.ndarray]]) -> Effect:
     )
     freedom = len(residual) - len(by_class)
     deviation = np.sqrt((residual**2).sum(axis=0) / freedom)
-    correlation, _ = between_people.shrunk_correlation(residual / deviation, freedom)
+    correlation, _ = shrunk_correlation(residual / deviation, freedom)
     return Effect(np.zeros(len(deviation)), correlation * np.outer(deviation, deviation))
 
 
@@ -324,7 +320,7 @@ def _log_division(subject: Mapping[str, Any]) -> list[float]:
     """log of CI over CI+CIV, and of CIV over CI+CIV, among a mosaic patient's deficient fibres."""
     classes = subject["classes"]
     deficient = 1 - classes["none"]["fraction"]
-    share = {n: max(classes[n]["fraction"] / deficient if n in classes else 0.0, LEAST_SHARE) for n in CLASSES}
+    share = {n: max(classes[n]["fraction"] / deficient if n in classes else 0.0, LEAST_SHARE) for n in DEFICIENT}
     return [float(np.log(share[name] / share["CI+CIV"])) for name in ("CI", "CIV")]
 
 
@@ -372,8 +368,7 @@ def _measures(cohort: Mapping[str, Any], label: str) -> dict[str, list[float]]:
     ]
     normal = [s for s in people if "none" in s["classes"]]
     found = {
-        protein: [float(_log_level(s, "none")[column]) for s in normal]
-        for column, protein in enumerate(cohort["proteins"])
+        protein: [float(log_levels(s)[column]) for s in normal] for column, protein in enumerate(cohort["proteins"])
     }
     if label == "patient":
         found["deficient share"] = [1 - s["classes"]["none"]["fraction"] for s in normal]
