@@ -45,21 +45,19 @@ BY_PEOPLE = "people whom the network has not seen"
 CONCEPTS_BY_PEOPLE = "concepts tested on people whom the network has not seen"
 N_FOLDS = 4  # of people, in both chapters on concept whitening, unless another number is chosen
 WHITENED = 512 // (7 * 7) + 1  # patches: a covariance of 512 channels takes more positions, 7 x 7 of a patch, than that
+MAPS = Needs(
+    several=SEVERAL,
+    own=("scores against the deficient fibres, and what restoring them does",),
+    parts={MARKER: ("NDUFB8", "VDAC1")},
+)
 CHAPTERS = {
     "data_engineering": Needs(one=False, people=1, own=("the comparison with real muscle and the deficient fibres",)),
     "exp1": Needs(own=(PUBLISHED,)),
     "exp2": Needs(one=False, several="its network", needs_several=True, own=(PUBLISHED,)),
     "freezing": Needs(),
-    "gradcam": Needs(
-        several=SEVERAL,
-        own=("scores against the deficient fibres, and what restoring them does",),
-        parts={MARKER: ("NDUFB8", "VDAC1")},
-    ),
-    "concept_whitening": Needs(
-        own=(PUBLISHED, FIBRE_CONCEPTS),
-        parts_by_people={BY_PEOPLE: 3},
-        patches=WHITENED,
-    ),
+    "gradcam": MAPS,
+    "explanations": MAPS,
+    "concept_whitening": Needs(own=(PUBLISHED, FIBRE_CONCEPTS), parts_by_people={BY_PEOPLE: 3}, patches=WHITENED),
     "real_concepts": Needs(
         own=(FIBRE_CONCEPTS,),
         parts={COMPOSITE: ("NDUFB8", "MTCO1", "VDAC1")},

@@ -161,8 +161,7 @@ class TrainedHead:
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch, as `heads.fit` gives it."""
-        history = pd.DataFrame(self.fits[self.place]["history"])
-        return history.set_index(pd.RangeIndex(1, len(history) + 1, name="epoch"))
+        return pd.DataFrame(self.fits[self.place]["history"]).rename(lambda epoch: epoch + 1).rename_axis("epoch")
 
     @cached_property
     def model(self) -> keras.Model:
@@ -190,8 +189,8 @@ class TrainedHead:
     @property
     def calls(self) -> pd.DataFrame:
         """The rows of the test patches with the columns p_patient and predicted."""
-        predicted = np.where(self.p_patient > 0.5, "patient", "control")
-        return self.task.table.iloc[self.task.rows("test")].assign(p_patient=self.p_patient, predicted=predicted)
+        called = {"p_patient": self.p_patient, "predicted": np.where(self.p_patient > 0.5, "patient", "control")}
+        return self.task.table.iloc[self.task.rows("test")].assign(**called)
 
     @property
     def generalisation_gap(self) -> float:
@@ -202,8 +201,8 @@ class TrainedHead:
     @property
     def most_common_call(self) -> float:
         """Share of the test patches that are given the more common of its two answers: 1 where it has one answer."""
-        n_patients = (self.p_patient > 0.5).sum()
-        return float(max(n_patients, len(self.p_patient) - n_patients) / len(self.p_patient))
+        patients = (self.p_patient > 0.5).mean()
+        return float(max(patients, 1 - patients))
 
     @property
     def n_trained(self) -> int:
@@ -239,9 +238,8 @@ def _fit(
     frozen: Frozen, *, seed: int, frozen_to: str | None = None, learning_rate: float | None = None
 ) -> dict[str, Any]:
     """A unit: p_patient (N,) float32 of the test patches, history, number of trained parameters, and weights."""
-    task, profile = frozen.task, frozen.profile
-    if learning_rate is not None:
-        profile = replace(profile, learning_rate=learning_rate)
+    task, rate = frozen.task, frozen.profile.learning_rate if learning_rate is None else learning_rate
+    profile = replace(frozen.profile, learning_rate=rate)
     _, head = networks.divide(frozen.build(seed, frozen_to), frozen.cut)
     history = heads.fit(
         head,
@@ -251,8 +249,7 @@ def _fit(
         task.classes[task.rows("validation")],
         profile=profile,
         rng=np.random.default_rng(seed),
-        label=f"{frozen.network}, seed {seed}, rate {profile.learning_rate:g}"
-        + (f", frozen to {frozen_to}" if frozen_to else ""),
+        label=f"{frozen.network}, seed {seed}, rate {rate:g}" + (f", frozen to {frozen_to}" if frozen_to else ""),
     )
     return {
         "p_patient": heads.p_patient(head, frozen.test_nhwc),
@@ -286,8 +283,15 @@ class TrainedNetwork:
 
     @property
     def first(self) -> TrainedHead:
-        """Of the profile's seed: the one that figures, predictions and later chapters show."""
+        """Of the profile's seed."""
         return next(iter(self.by_seed.values()))
+
+    @property
+    def learnt(self) -> TrainedHead:
+        """What is shown and explained: the first that ended above the majority answer on validation, else `first`."""
+        majority = self.frozen.task.baseline("validation") + 1e-6
+        ended = (one for one in self.by_seed.values() if one.history["val_accuracy"].iloc[-1] > majority)
+        return next(ended, self.first)
 
     @cached_property
     def untrained(self) -> keras.Model:
@@ -298,32 +302,30 @@ class TrainedNetwork:
     def seeds(self) -> pd.DataFrame:
         """Test scores, epochs, generalisation gap and share of the more common call, one row per seed."""
         scores = pd.DataFrame({seed: trained.scores for seed, trained in self.by_seed.items()}).T
-        scores = scores.drop(columns=["confusion", "majority_baseline"])
-        return scores.assign(
-            epochs=[len(trained.history) for trained in self.by_seed.values()],
-            generalisation_gap=[trained.generalisation_gap for trained in self.by_seed.values()],
-            most_common_call=[trained.most_common_call for trained in self.by_seed.values()],
-        ).astype(float)
+        of_training = {
+            "epochs": [len(trained.history) for trained in self.by_seed.values()],
+            "generalisation_gap": [trained.generalisation_gap for trained in self.by_seed.values()],
+            "most_common_call": [trained.most_common_call for trained in self.by_seed.values()],
+        }
+        return scores.drop(columns=["confusion", "majority_baseline"]).assign(**of_training).astype(float)
 
     @property
     def record(self) -> dict[str, Any]:
         """The `models` entry of a results file: the first training, what the seeds gave, where one more would lie."""
-        further = {
-            name: metrics.further_training(self.seeds[name], within=within) for name, within in metrics.RANGES.items()
-        }
-        curves = {seed: trained.history["val_accuracy"].tolist() for seed, trained in self.by_seed.items()}
+        spread = self.seeds
+        further = {name: metrics.further_training(spread[name], within=part) for name, part in metrics.RANGES.items()}
         return self.first.record | {
-            "seeds": self.seeds.T.to_dict(),
+            "seeds": spread.T.to_dict(),
             "further_training": further,
-            "n_collapsed": int((self.seeds["most_common_call"] > metrics.COLLAPSED).sum()),
-            "val_accuracy": curves,
+            "n_collapsed": int((spread["most_common_call"] > metrics.COLLAPSED).sum()),
+            "val_accuracy": {seed: trained.history["val_accuracy"].tolist() for seed, trained in self.by_seed.items()},
+            "shown_seed": next(seed for seed, trained in self.by_seed.items() if trained is self.learnt),
         }
 
     @property
     def budget(self) -> dict[str, Any]:
         """The `budget` entry of a results file: what the profile allowed, and how many epochs were run."""
-        profile = self.frozen.profile
-        allowed = {name: getattr(profile, name) for name in ("epochs", "patience", "batch_size", "views")}
+        allowed = {name: getattr(self.frozen.profile, name) for name in BUDGET[:4]}
         return allowed | {"seeds": len(self.by_seed), "epochs run": [len(one.history) for one in self.by_seed.values()]}
 
     @property

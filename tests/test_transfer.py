@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -89,6 +90,24 @@ def test_seeds_share_features_and_differ_in_their_heads(task, monkeypatch):
     first, second = (trained.head.get_weights()[0] for trained in network.by_seed.values())
     assert (first != second).any()
     assert list(transfer.train("Small", task, profile=PROFILE, n_seeds=1).by_seed) == [5]
+
+
+def test_shown_is_the_first_training_that_learnt_anything_as_the_validation_patches_say(task):
+    network = transfer.train("Small", task, profile=PROFILE)
+    majority = task.baseline("validation")
+
+    def ended_at(*accuracies: float) -> transfer.TrainedNetwork:
+        by_seed = {
+            seed: SimpleNamespace(history=pd.DataFrame({"val_accuracy": [1.0, accuracy]}))
+            for seed, accuracy in enumerate(accuracies)
+        }
+        return transfer.TrainedNetwork(network.frozen, by_seed)
+
+    later = ended_at(majority, majority + 0.1, majority + 0.2)
+    assert later.learnt is later.by_seed[1]
+    none = ended_at(majority, majority - 0.1)
+    assert none.learnt is none.first
+    assert network.by_seed[network.record["shown_seed"]] is network.learnt
 
 
 def test_a_network_without_imagenet_weights_follows_from_its_seed(task):

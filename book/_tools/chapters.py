@@ -8,6 +8,7 @@ CHAPTERS = (  # in the order in which a book lists them
     "exp2",
     "freezing",
     "gradcam",
+    "explanations",
     "concept_whitening",
     "real_concepts",
     "prototypes",
@@ -20,6 +21,7 @@ CHAPTERS = (  # in the order in which a book lists them
 NEEDS = {
     "freezing": ("exp1",),
     "gradcam": ("exp1", "exp2"),
+    "explanations": ("gradcam",),
     "look": ("exp1",),
     "real_concepts": ("concept_whitening",),
 }
@@ -30,6 +32,7 @@ SHARES = {
     "exp2": 5,
     "freezing": 6,
     "gradcam": 3,
+    "explanations": 8,
     "concept_whitening": 8,
     "real_concepts": 8,
     "prototypes": 8,

@@ -94,6 +94,40 @@ def cascade(by_seed: pd.DataFrame, *, others: Mapping[str, float], ax: Axes) -> 
     return ax
 
 
+def falls(likeness: pd.Series, others: Mapping[str, float], *, ax: Axes) -> Axes:
+    """How alike the maps of several methods stay while stage after stage is drawn anew, each named at its line's end.
+
+    likeness: index method and stage, from the top down. others: the same of maps of different patches, as a dash at the
+    right edge.
+    """
+    stages = list(likeness.index.unique("stage"))
+    for colour, (method, line) in zip(sns.color_palette("colorblind"), likeness.groupby(level="method"), strict=False):
+        values = line.droplevel("method").reindex(stages).to_numpy()
+        ax.plot(range(len(stages)), values, "o-", color=colour, markersize=4, label=method)
+        ax.plot([len(stages) - 0.15, len(stages) + 0.15], [others[method]] * 2, color=colour, linewidth=2.5)
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_xticks(range(len(stages) + 1), [*stages, "another\npatch"], rotation=45, ha="right", fontsize=8)
+    ax.set_ylabel("rank correlation with\nthe trained network's map")
+    ax.set_xlabel("weights drawn anew down to")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def handed_down(left: pd.Series, *, ax: Axes) -> Axes:
+    """Share of the score that is left below each layer, a line for each method. left: index method and layer."""
+    layers = list(left.index.unique("layer"))
+    for colour, (method, line) in zip(sns.color_palette("colorblind"), left.groupby(level="method"), strict=False):
+        ax.plot(
+            range(len(layers)), line.droplevel("method").reindex(layers), "o-", color=colour, markersize=4, label=method
+        )
+    ax.axhline(1, color="black", linestyle="--", linewidth=0.8)
+    ax.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
+    ax.set_ylabel("share of the score left")
+    ax.set_xlabel("below layer, from the score down to the pixels")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
 def strata(scores: pd.DataFrame, *, ax: Axes) -> Axes:
     """Score of each patch by stratum, a dot each, and the mean as a bar. scores: columns stratum, score, model.
 

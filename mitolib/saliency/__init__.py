@@ -1,6 +1,6 @@
 """Saliency maps of a classifier, and whether to believe them."""
 
-from mitolib.saliency import relevance
+from mitolib.saliency import relevance, ways
 from mitolib.saliency.budget import BUDGETS
 from mitolib.saliency.conclusions import claims
 from mitolib.saliency.control import build_networks
@@ -22,4 +22,5 @@ __all__ = [
     "outlines",
     "relevance",
     "summarise",
+    "ways",
 ]

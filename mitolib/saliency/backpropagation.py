@@ -40,7 +40,7 @@ RELUS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = MappingProxyType(
 class ModifiedBackpropagation:
     """One of RELUS by name, on a copy of the network, compiled once; the network itself stays as it is.
 
-    n_relus: how many ReLUs were replaced. A copy does not follow its source by itself: `follow` copies weights again.
+    n_relus: how many ReLUs were replaced. Weights of the model may change afterwards; each call copies them.
     Raises ValueError for a name that is not in RELUS, for a network without ReLU, of which all these methods are the
     gradient, for a rectifier that is a function in the graph or another one than ReLU, and what `head_of` raises;
     FloatingPointError for weights that are not finite.
@@ -62,7 +62,6 @@ class ModifiedBackpropagation:
             raise ValueError(
                 f"{model.name} has no layer with ReLU, so that {name} is its gradient; wanted one with. Take saliency."
             )
-        self.follow()
         head = head_of(self._copy)
         self.input_shape, self.n_classes = model.inputs[0].shape, max(2, head.n_outputs)
         below = keras.Model(self._copy.inputs[0], head.reads)
@@ -89,17 +88,15 @@ class ModifiedBackpropagation:
         check_patches(patches_nhwc, self.input_shape)
         check_some(patches_nhwc)
         check_class(class_index, self.n_classes)
+        self._copy.set_weights(self._source.get_weights())
         batches = in_batches(np.asarray(patches_nhwc, np.float32))
         return finite(np.concatenate([self._signal(batch, class_index).numpy() for batch in batches]), self.name)
 
     def scores(self, patches_nhwc: np.ndarray) -> np.ndarray:
         """(N, classes) scores of the copy: those of the network, since no ReLU gives another value."""
         check_patches(patches_nhwc, self.input_shape)
-        return np.concatenate([self._scores(batch).numpy() for batch in in_batches(patches_nhwc)])
-
-    def follow(self) -> None:
-        """Take the present weights of the network."""
         self._copy.set_weights(self._source.get_weights())
+        return np.concatenate([self._scores(batch).numpy() for batch in in_batches(patches_nhwc)])
 
 
 def strongest(signal_nhwc: np.ndarray) -> np.ndarray:

@@ -35,6 +35,11 @@ def _means(maps_nhwc: np.ndarray) -> np.ndarray:
     return np.asarray(maps_nhwc).mean(axis=(1, 2), dtype=np.float64)  # banks hold float16
 
 
+def p_patient(pipeline: Pipeline, maps_nhwc: np.ndarray) -> np.ndarray:
+    """(N,) probability of "patient" of maps (N, h, w, C)."""
+    return pipeline.predict_proba(_means(maps_nhwc))[:, LABELS.index("patient")]
+
+
 def folded(pipeline: Pipeline) -> tuple[np.ndarray, float]:
     """Weights (C,) and bias of the log odds of class 1 in unscaled means: w / s, and b - sum of w m / s."""
     scaler, regression = pipeline[0], pipeline[-1]
@@ -42,14 +47,13 @@ def folded(pipeline: Pipeline) -> tuple[np.ndarray, float]:
     return weights, float(regression.intercept_[0] - weights @ scaler.mean_)
 
 
-def gap_network(backbone: keras.Model, pipeline: Pipeline) -> keras.Model:
+def gap_network(backbone: keras.Model, weights: np.ndarray, bias: float) -> keras.Model:
     """(N, H, W, C) -> (N, 2) probabilities of control and patient: backbone, global mean, and the regression.
 
-    backbone: flat, up to the map whose means the pipeline was fitted on; its layers are shared. The log odds are split
-    evenly between the two outputs.
+    backbone: flat, up to the map whose means the regression was fitted on; its layers are shared. weights (C,) and
+    bias: of `folded`. The log odds are split evenly between the two outputs.
     Raises ValueError for a backbone that gives no map or another number of channels.
     """
-    weights, bias = folded(pipeline)
     features = backbone.outputs[0]
     if len(features.shape) != 4 or features.shape[-1] != len(weights):
         raise ValueError(

@@ -114,13 +114,8 @@ def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile, budg
     by the name of the experiment. brief: how those of permuted labels are trained.
     """
 
-    def train(network: str, experiment: str) -> transfer.TrainedHead:
-        return transfer.train(network, tasks[experiment], profile=profile, n_seeds=1).first
-
-    explained = {"VGG16": Network("VGG16", train("VGG16", "exp1"))}
-    if "exp2" in tasks:
-        explained["VGG16-ten"] = Network("VGG16-ten", train("VGG16", "exp2"))
-    untrained, resnet = {}, train("ResNet50", "exp1")
+    explained = of_experiments(tasks, profile)
+    untrained, resnet = {}, transfer.train("ResNet50", tasks["exp1"], profile=profile, n_seeds=1).first
     if resnet.frozen.weights.arrays is None:
         untrained["ResNet50"] = Network("ResNet50", resnet, control=UNTRAINED)
     else:
@@ -136,6 +131,16 @@ def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile, budg
     }
     controls = {name: Network(name, head, control=PERMUTED) for name, head in heads_of_draws.items()}
     return Networks(explained, untrained, controls)
+
+
+def of_experiments(tasks: Mapping[str, transfer.Task], profile: Profile) -> dict[str, Network]:
+    """VGG16 of one protein, and of several where tasks has "exp2": of each the first training that learnt anything."""
+    names = {"VGG16": "exp1", "VGG16-ten": "exp2"}
+    return {
+        name: Network(name, transfer.train("VGG16", tasks[experiment], profile=profile).learnt)
+        for name, experiment in names.items()
+        if experiment in tasks
+    }
 
 
 def permuted(task: transfer.Task, *, n: int, seed: int) -> np.ndarray:

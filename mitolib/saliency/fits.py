@@ -7,7 +7,7 @@ units can be computed in any order, on any machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,25 +16,24 @@ import numpy as np
 from skimage.measure import block_reduce
 
 from mitolib import patches, units
+from mitolib.saliency import randomisation
 from mitolib.saliency.baselines import without_network
 from mitolib.saliency.budget import Budget
 from mitolib.saliency.localisation import score
 from mitolib.saliency.maps import unit
+from mitolib.saliency.methods import Method, RelevanceMaps, whole_head
 from mitolib.saliency.network import PATIENT, Network
 from mitolib.saliency.perturbation import REMOVAL, fibres_to_restore, mean_over_fibres, remove, restore
-from mitolib.saliency.randomisation import stages
 from mitolib.saliency.truth import HeldOutPatches
 from mitolib.settings import LABELS
 
 # Of all units here. Raise it when one would come out otherwise: by a method of METHODS, a score of maps, how a patch is
 # altered or its twin is shown, which patches are examples, or what is drawn at random and in which order.
-PROTOCOL = 2
+PROTOCOL = 3
 CHAPTER = "gradcam"
 CELLS = 14  # a side, in which maps are compared: that of Grad-CAM of VGG16
-SHOWN = 3  # patches in the gallery
-SHADES = 255  # of a map that is kept to be shown
-
-Method = Callable[..., np.ndarray]  # of METHODS
+SHOWN, SHOWN_PX = 6, 112  # patches in a gallery, and the greatest side of a map that is kept to be shown
+SHADES = 255  # of such a map
 
 
 def cells(maps_nhw: np.ndarray) -> np.ndarray:
@@ -65,10 +64,30 @@ def examples(explained: Network, *, seed: int) -> units.Result:
 def of_method(
     explained: Network, held_out: HeldOutPatches, method: str, compute: Method, *, budget: Budget, seed: int
 ) -> units.Result:
-    """As `_asked`, and maps: `cells` of all patches; shown: (patches, h, w) uint8, each stretched to its own range."""
-    maps_nhw = _maps(explained, held_out, compute, budget=budget, seed=seed)
-    shown = np.rint(SHADES * unit(maps_nhw[:SHOWN])).astype(np.uint8)
-    return _asked(explained, held_out, {method: maps_nhw}, budget, seed) | {"maps": cells(maps_nhw), "shown": shown}
+    """As `_asked`, and maps: `cells` of all patches; different: (N, measures) float32, of different patches' maps.
+
+    shown: (patches, h, w) uint8, each map stretched to its own range. Of relevance propagation also score: (N,)
+    float32; layers: names, from the top down; left: (layers, N) float32, relevance below each layer by the score.
+    """
+    keras.utils.set_random_seed(seed)
+    explain, batch_nhwc = explained.explainer(compute, samples=budget.samples), patches.as_input(held_out.patches_nhwc)
+    handed_down: units.Result = {}
+    if isinstance(explain, RelevanceMaps):
+        found = explain.propagation(batch_nhwc, PATIENT)
+        layers = list(found.account.index.unique("layer"))
+        left = found.account["below"].unstack("patch").loc[layers].to_numpy() / found.score
+        handed_down = {"score": found.score, "layers": layers, "left": left.astype(np.float32)}
+        maps_nhw = found.maps.clip(min=0)
+    else:
+        maps_nhw = explain(batch_nhwc, PATIENT)
+    side_px = max(1, maps_nhw.shape[1] // SHOWN_PX)
+    shown_nhw = unit(block_reduce(maps_nhw[:SHOWN], (1, side_px, side_px), np.mean))
+    return _asked(explained, held_out, {method: maps_nhw}, budget, seed) | {
+        "maps": cells(maps_nhw),
+        "different": randomisation.different_patches(maps_nhw).to_numpy(np.float32),
+        "shown": np.rint(SHADES * shown_nhw).astype(np.uint8),
+        **handed_down,
+    }
 
 
 def of_control(
@@ -84,15 +103,29 @@ def redrawn(
 ) -> units.Result:
     """maps: `cells` of all patches, by the network with all its weights drawn anew from `seed`."""
     keras.utils.set_random_seed(seed)
-    untrained = keras.models.clone_model(explained.model)
-    return {"maps": cells(_maps(explained, held_out, compute, budget=budget, seed=seed, model=untrained))}
+    weights = keras.models.clone_model(explained.model).get_weights()
+    return {"maps": cells(_maps(explained, held_out, compute, budget=budget, seed=seed, weights=weights))}
 
 
-def falling(explained: Network, held_out: HeldOutPatches, *, seed: int) -> units.Result:
-    """Grad-CAM with stage after stage drawn anew from `seed`. similarity: (stages, N, measures) float32."""
+def falling(
+    explained: Network,
+    held_out: HeldOutPatches,
+    compute: Method,
+    *,
+    budget: Budget,
+    every: bool = True,
+    seed: int,
+) -> units.Result:
+    """Maps of the first patches with stage after stage drawn anew from `seed`, see `randomisation.falling`.
+
+    stages: names, whole_head: one of them; similarity: (stages, N, measures) float32; classes: (N, measures) float32.
+    """
     keras.utils.set_random_seed(seed)
-    names, similarity = stages(explained, held_out)
-    return {"stages": names, "similarity": similarity.astype(np.float32)}
+    names, similarity, classes = randomisation.falling(
+        explained, held_out.first(budget.cascaded), compute, samples=budget.samples, every=every
+    )
+    alike = {"similarity": similarity.astype(np.float32), "classes": classes.astype(np.float32)}
+    return {"stages": names, "whole_head": whole_head(explained.model), **alike}
 
 
 def yardsticks(explained: Network, held_out: HeldOutPatches, *, budget: Budget, seed: int) -> units.Result:
@@ -135,12 +168,12 @@ def _maps(
     *,
     budget: Budget,
     seed: int,
-    model: keras.Model | None = None,
+    weights: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """(N, h, w) maps for "patient", by the network, or by another `model` of its layers."""
+    """(N, h, w) maps for "patient", by the network, or with other weights in its place."""
     keras.utils.set_random_seed(seed)  # SmoothGrad draws its noise from numpy's own
-    shown_nhwc = patches.as_input(held_out.patches_nhwc)
-    return compute(model or explained.model, shown_nhwc, PATIENT, layer=explained.layer, samples=budget.samples)
+    explain = explained.explainer(compute, samples=budget.samples, weights=weights)
+    return explain(patches.as_input(held_out.patches_nhwc), PATIENT)
 
 
 def _asked(

@@ -5,7 +5,7 @@
 
 A network that is explained has a unit for each method; one of what its maps are held against (`YARDSTICKS`); one of
 what its fibres are worth to it (`RESTORATION`); and for each method and seed one with all its weights drawn anew. VGG16
-also has, for each seed, one of Grad-CAM with stage after stage drawn anew (`STAGES`). A control has Grad-CAM alone.
+also has, for each seed, one of Grad-CAM with stage after stage drawn anew. A control has Grad-CAM alone.
 Units that are kept need no network.
 """
 
@@ -26,16 +26,17 @@ from mitolib.saliency import fits
 from mitolib.saliency.baselines import without_network
 from mitolib.saliency.budget import Budget
 from mitolib.saliency.control import BATCH_SIZE, PASSES, POOLED, Networks
-from mitolib.saliency.fits import CHAPTER, SHADES, SHOWN, Method
+from mitolib.saliency.fits import CHAPTER, SHADES
 from mitolib.saliency.localisation import SCORES, Localisation, localise
 from mitolib.saliency.maps import enlarge
+from mitolib.saliency.methods import Method
 from mitolib.saliency.network import UNTRAINED, Network
 from mitolib.saliency.perturbation import REMOVAL, Perturbation, causal_rank
 from mitolib.saliency.randomisation import ALIKE, Randomisation, different_patches, mean_by_patch, similarity
 from mitolib.saliency.truth import Gallery, HeldOutPatches, outlines
 from mitolib.settings import LABELS
 
-EXAMPLES, YARDSTICKS, RESTORATION, STAGES = "examples", "yardsticks", "restoration", "stages"
+EXAMPLES, YARDSTICKS, RESTORATION = "examples", "yardsticks", "restoration"
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,16 @@ class Measured:
         maps = {label: enlarge(found["maps"][:, i], INPUT_PX) for i, label in enumerate(LABELS)}
         return Examples(trained.task.patches_nhwc[rows.index, ..., 0], maps, outlines(root, rows), rows)
 
-    def gallery(self, model: str) -> Gallery:
-        """The maps of one network on the first patches, and those without a network."""
-        held_out = self._held_out(model).first(SHOWN)
-        maps = {method: self._unit(model, method)["shown"] / SHADES for method in self.methods}
+    def gallery(self, model: str, n: int = 3) -> Gallery:
+        """The maps of one network on the first n patches, at most SHOWN, and those without a network."""
+        held_out = self._held_out(model).first(n)
+        maps = {
+            method: self._unit(model, method)["shown"] / SHADES
+            for method in self.methods
+            if method in self.found[model]
+        }
         rng = np.random.default_rng(0)  # of the map of random numbers, which is not shown
-        return held_out.gallery(maps | without_network(held_out.patches_nhwc, held_out.ndufb8_vdac1, rng=rng), n=SHOWN)
+        return held_out.gallery(maps | without_network(held_out.patches_nhwc, held_out.ndufb8_vdac1, rng=rng), n=n)
 
     @cached_property
     def localised(self) -> Localisation:
@@ -179,7 +184,7 @@ def measure(
     random; weights are drawn anew from the seeds that follow it, since layers that were never trained would come out of
     it as they were. Raises what the methods raise, and `units.UnitError`.
     """
-    redraws = range(seed + 1, seed + 1 + budget.redraws)
+    redraws = redraw_seeds(budget, seed)
     found: dict[str, dict[str, units.Units]] = {}
     redrawn: dict[str, dict[str, units.Units]] = {}
     stages, common = None, {"budget": budget, "seed": seed}
@@ -193,19 +198,50 @@ def measure(
             of_control = partial(fits.of_control, network, held_out, "Grad-CAM", methods["Grad-CAM"], **common)
             found[model]["Grad-CAM"] = ask("Grad-CAM", of_control, ())
             continue
-        altered = ("altered", "shares", "fibres")
-        found[model][YARDSTICKS] = ask(YARDSTICKS, partial(fits.yardsticks, network, held_out, **common), altered)
-        if held_out.twins_nhwc is not None:
-            restoration = partial(fits.restoration, network, held_out, **common)
-            found[model][RESTORATION] = ask(RESTORATION, restoration, ("altered", "fibres"))
+        found[model] |= ask_of_maps(network, held_out, methods, **common)
         for method, compute in methods.items():
-            of_method = partial(fits.of_method, network, held_out, method, compute, **common)
-            found[model][method] = ask(method, of_method, (*altered, "samples"))
             of_redrawn = partial(fits.redrawn, network, held_out, compute, budget=budget)
             redrawn.setdefault(model, {})[method] = ask(method, of_redrawn, ("samples",), redraws)
         if model == "VGG16":
-            stages = ask(STAGES, partial(fits.falling, network, held_out), (), redraws)
+            stages = ask_falling(network, held_out, "Grad-CAM", methods["Grad-CAM"], **common)
     return Measured(networks, tested, list(methods), budget, found, redrawn, stages)
+
+
+def ask_of_maps(
+    network: Network, held_out: HeldOutPatches, methods: Mapping[str, Method], *, budget: Budget, seed: int
+) -> dict[str, units.Units]:
+    """What is asked of all maps: a unit for each method, YARDSTICKS, and RESTORATION where there are twins."""
+    common, altered = {"budget": budget, "seed": seed}, ("altered", "shares", "fibres")
+    ask = partial(_ask, network, held_out, budget, seed)
+    found = {YARDSTICKS: ask(YARDSTICKS, partial(fits.yardsticks, network, held_out, **common), altered)}
+    if held_out.twins_nhwc is not None:
+        restoration = partial(fits.restoration, network, held_out, **common)
+        found[RESTORATION] = ask(RESTORATION, restoration, ("altered", "fibres"))
+    for method, compute in methods.items():
+        of_method = partial(fits.of_method, network, held_out, method, compute, **common)
+        found[method] = ask(method, of_method, (*altered, "samples"))
+    return found
+
+
+def ask_falling(
+    network: Network,
+    held_out: HeldOutPatches,
+    method: str,
+    compute: Method,
+    *,
+    budget: Budget,
+    seed: int,
+    every: bool = True,
+) -> units.Units:
+    """Maps of a method while weights are drawn anew from the top down: a unit for each seed; see `fits.falling`."""
+    fit = partial(fits.falling, network, held_out, compute, budget=budget, every=every)
+    what = f"{method}, " + ("stage by stage" if every else "head and all")
+    return _ask(network, held_out, budget, seed, what, fit, ("samples", "cascaded"), redraw_seeds(budget, seed))
+
+
+def redraw_seeds(budget: Budget, seed: int) -> range:
+    """Of weights that are drawn anew: those that follow `seed`, of which layers come out that were never trained."""
+    return range(seed + 1, seed + 1 + budget.redraws)
 
 
 def _ask(

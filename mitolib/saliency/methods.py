@@ -47,7 +47,10 @@ LAYERS = {  # network -> the layer explained: the last map that still has places
 }
 
 
+LAST, HEAD = "last layer", "head"  # stages of a `cascade`; others are the blocks of the backbone
+
 Evidence = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> (N,) log odds of "patient"
+Explain = Callable[[np.ndarray, int], np.ndarray]  # network input (N, H, W, C), class -> (N, h, w) maps, not negative
 
 
 def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) -> Evidence:
@@ -132,11 +135,9 @@ class GradCAM:
         return finite(maps_nhw, "Grad-CAM")
 
 
-def _grad_cam(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
+def _grad_cam(model: keras.Model, *, layer: str, samples: int) -> Explain:
     """Our fast path."""
-    return GradCAM(model, layer)(patches_nhwc, class_index)
+    return GradCAM(model, layer)
 
 
 def _grad_cam_pp(
@@ -191,39 +192,47 @@ def _smooth_grad(
     return _by_library(Saliency, model, patches_nhwc, class_index, normalize_map=False, smooth_samples=samples)
 
 
-def _guided(model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int) -> np.ndarray:
-    """Springenberg et al. 2015, arXiv:1412.6806: greatest absolute signal over the channels."""
-    return strongest(ModifiedBackpropagation(model, "guided backpropagation")(patches_nhwc, class_index))
+def _modified(model: keras.Model, *, layer: str, samples: int, name: str) -> Explain:
+    """Greatest absolute signal over the channels, of one of `backpropagation.RELUS`."""
+    explain = ModifiedBackpropagation(model, name)
+    return lambda patches_nhwc, class_index: strongest(explain(patches_nhwc, class_index))
 
 
-def _deconvolution(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """Zeiler and Fergus 2014, arXiv:1311.2901: greatest absolute signal over the channels."""
-    return strongest(ModifiedBackpropagation(model, "deconvolution")(patches_nhwc, class_index))
-
-
-def _guided_grad_cam(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
+def _guided_grad_cam(model: keras.Model, *, layer: str, samples: int) -> Explain:
     """Selvaraju et al. 2020, section 3.2; all zero where Grad-CAM is."""
-    maps_nhw = GradCAM(model, layer)(patches_nhwc, class_index)
-    guided_nhwc = ModifiedBackpropagation(model, "guided backpropagation")(patches_nhwc, class_index)
-    return strongest(guided_grad_cam(guided_nhwc, maps_nhw))
+    camera, explain = GradCAM(model, layer), ModifiedBackpropagation(model, "guided backpropagation")
+
+    def maps(patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
+        return strongest(guided_grad_cam(explain(patches_nhwc, class_index), camera(patches_nhwc, class_index)))
+
+    return maps
 
 
-def _relevance(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int, preset: str
-) -> np.ndarray:
-    """Positive part of what `relevance.PRESETS` gives, summed over the channels; may be all zero."""
-    return LayerwiseRelevance(model, PRESETS[preset])(patches_nhwc, class_index).maps.clip(min=0)
+@dataclass(frozen=True)
+class RelevanceMaps:
+    """Maps of layer-wise relevance propagation: the positive part, summed over the channels; may be all zero."""
+
+    propagation: LayerwiseRelevance
+
+    def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
+        """(N, h, w) float32."""
+        return self.propagation(patches_nhwc, class_index).maps.clip(min=0)
 
 
-def _class_activation(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
+def _relevance(model: keras.Model, *, layer: str, samples: int, preset: str) -> Explain:
+    """By one of `relevance.PRESETS`."""
+    return RelevanceMaps(LayerwiseRelevance(model, PRESETS[preset]))
+
+
+def _class_activation(model: keras.Model, *, layer: str, samples: int) -> Explain:
     """Positive part of CAM, at the layer below its global mean; may be all zero."""
-    return CAM(model)(patches_nhwc, class_index).clip(min=0)
+    explain = CAM(model)
+    return lambda patches_nhwc, class_index: explain(patches_nhwc, class_index).clip(min=0)
+
+
+def _by(compute: Callable[..., np.ndarray]) -> Callable[..., Explain]:
+    """A method of tf-keras-vis, which takes the network up anew at each call and so needs nothing built before."""
+    return lambda model, *, layer, samples: partial(compute, model, layer=layer, samples=samples)
 
 
 GAP = "VGG16-GAP"  # VGG16 under the head that CAM needs: `cam.gap_network`
@@ -233,28 +242,32 @@ CHAINS = ("VGG16", GAP)  # networks without additions and normalisations
 
 @dataclass(frozen=True)
 class Method:
-    """A method and the networks that it fits, called as (model, input (N, H, W, C), class, layer=, samples=)."""
+    """A method and the networks that it fits.
 
-    compute: Callable[..., np.ndarray]
+    explainer: (model, layer=, samples=) -> what explains that model, built once for it: much of the cost is tracing.
+    Weights of the model may change afterwards; the maps follow them.
+    """
+
+    explainer: Callable[..., Explain]
     networks: tuple[str, ...] = ALL
     of_grad_cam_chapter: bool = False
 
     def __call__(
         self, model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
     ) -> np.ndarray:
-        """Maps (N, h, w), float32, not negative."""
-        return self.compute(model, patches_nhwc, class_index, layer=layer, samples=samples)
+        """Maps (N, h, w), float32, not negative, of a model that is explained once."""
+        return self.explainer(model, layer=layer, samples=samples)(patches_nhwc, class_index)
 
 
 METHODS: dict[str, Method] = {
     "Grad-CAM": Method(_grad_cam, of_grad_cam_chapter=True),
-    "Grad-CAM++": Method(_grad_cam_pp, of_grad_cam_chapter=True),
-    "Layer-CAM": Method(_layer_cam, of_grad_cam_chapter=True),
-    "Score-CAM": Method(_score_cam, of_grad_cam_chapter=True),
-    "saliency": Method(_saliency, of_grad_cam_chapter=True),
-    "SmoothGrad": Method(_smooth_grad, of_grad_cam_chapter=True),
-    "guided backpropagation": Method(_guided),
-    "deconvolution": Method(_deconvolution),
+    "Grad-CAM++": Method(_by(_grad_cam_pp), of_grad_cam_chapter=True),
+    "Layer-CAM": Method(_by(_layer_cam), of_grad_cam_chapter=True),
+    "Score-CAM": Method(_by(_score_cam), of_grad_cam_chapter=True),
+    "saliency": Method(_by(_saliency), of_grad_cam_chapter=True),
+    "SmoothGrad": Method(_by(_smooth_grad), of_grad_cam_chapter=True),
+    "guided backpropagation": Method(partial(_modified, name="guided backpropagation")),
+    "deconvolution": Method(partial(_modified, name="deconvolution")),
     "guided Grad-CAM": Method(_guided_grad_cam),
     "gradient x input": Method(partial(_relevance, preset="gradient x input"), CHAINS),
     "LRP": Method(partial(_relevance, preset="LRP"), CHAINS),
@@ -343,29 +356,37 @@ def _by_library(
     return finite(np.concatenate(parts), method.__name__)
 
 
-def cascade(
-    model: keras.Model, layer: str, patches_nhwc: np.ndarray, class_index: int
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Grad-CAM maps (N, h, w) of a copy whose weights are drawn anew from the top down, one stage more each time.
+def stages(model: keras.Model) -> dict[str, list[str]]:
+    """From the top down, what is drawn anew together: stage -> names of its layers.
 
-    The test of Adebayo et al. 2018, arXiv:1810.03292: a map that explains the model has to change. Yields first
-    ("trained", maps), then the name of the last stage drawn anew and maps: the head's layers one by one, then blocks.
+    The last layer with weights, the rest of the head, then block by block; after the last stage nothing is as it was.
+    """
+    found: dict[str, list[str]] = {}
+    for name in reversed([layer.name for layer in model.layers if layer.weights]):
+        block = re.match(r"(block|conv)\d", name)
+        found.setdefault(block[0] if block else HEAD if found else LAST, []).append(name)
+    return found
+
+
+def whole_head(model: keras.Model) -> str:
+    """The stage after which no layer of the head is as it was."""
+    return HEAD if HEAD in stages(model) else LAST
+
+
+def cascade(model: keras.Model, *, every: bool = True) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """All weights of the model, drawn anew from the top down, one of `stages` more at each step, after its name.
+
+    The test of Adebayo et al. 2018, arXiv:1810.03292: a map that explains the model has to change with them. Yields
+    first "trained", the weights as they are. every: False yields what comes after the whole head and at the end alone.
     """
     head_of(model)
-    working, fresh = (keras.models.clone_model(model, clone_function=anew) for _ in range(2))
-    working.set_weights(model.get_weights())
-    camera = GradCAM(working, layer)
-    check_patches(patches_nhwc, camera.input_shape)
-    check_class(class_index, camera.n_classes)
-    features_nhwc = camera.features(patches_nhwc)
-    yield "trained", camera.from_features(features_nhwc, class_index)
-    stages: dict[str, list[str]] = {}
-    for layer_name in reversed([each.name for each in model.layers if each.weights]):
-        block = re.match(r"(block|conv)\d", layer_name)
-        stages.setdefault(block[0] if block else layer_name, []).append(layer_name)
-    for stage, layer_names in stages.items():
+    drawn = keras.models.clone_model(model, clone_function=anew)
+    fresh = {layer.name: layer.get_weights() for layer in drawn.layers}
+    drawn.set_weights(model.get_weights())
+    yield "trained", drawn.get_weights()
+    falling = stages(model)
+    for stage, layer_names in falling.items():
         for name in layer_names:
-            working.get_layer(name).set_weights(fresh.get_layer(name).get_weights())
-        if not camera.below.isdisjoint(layer_names):  # above the layer its features stay as they are
-            features_nhwc = camera.features(patches_nhwc)
-        yield stage, camera.from_features(features_nhwc, class_index)
+            drawn.get_layer(name).set_weights(fresh[name])
+        if every or stage in (whole_head(model), list(falling)[-1]):
+            yield stage, drawn.get_weights()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from mitolib import networks, patches, transfer
+from mitolib.saliency.logits import anew
 from mitolib.saliency.maps import enlarge
-from mitolib.saliency.methods import LAYERS, Evidence, GradCAM, log_odds
+from mitolib.saliency.methods import LAYERS, Evidence, Explain, GradCAM, Method, log_odds
 from mitolib.settings import LABELS
 from mitolib.study import Experiment
 from mitolib.weights import Weights
 
-PATIENT = LABELS.index("patient")
+CONTROL, PATIENT = LABELS.index("control"), LABELS.index("patient")
 UNTRAINED, PERMUTED = "an untrained backbone", "permuted labels"
 
 
@@ -35,6 +36,7 @@ class Network:
     name: str  # on the page
     trained: transfer.TrainedHead  # of its task: the pictures that it is shown, and the labels that it was taught
     control: str = ""  # why it is one, UNTRAINED or PERMUTED, and explained by Grad-CAM alone
+    _explainers: dict[tuple[Method, int], Explain] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def architecture(self) -> str:
@@ -70,6 +72,22 @@ class Network:
     def camera(self) -> GradCAM:
         """Grad-CAM of it, compiled once."""
         return GradCAM(self.model, self.layer)
+
+    @cached_property
+    def _copy(self) -> keras.Model:
+        """Of the model, whose weights may be others for a while."""
+        return keras.models.clone_model(self.model, clone_function=anew)
+
+    def explainer(self, method: Method, *, samples: int, weights: Sequence[np.ndarray] | None = None) -> Explain:
+        """What gives maps by a method, built once; to be used before the next is asked for.
+
+        weights: others that the network has meanwhile, such as of `methods.cascade`; None: its own.
+        """
+        key = method, samples
+        if key not in self._explainers:
+            self._explainers[key] = method.explainer(self._copy, layer=self.layer, samples=samples)
+        self._copy.set_weights(self.model.get_weights() if weights is None else weights)
+        return self._explainers[key]
 
     @cached_property
     def log_odds(self) -> Evidence:

@@ -16,8 +16,8 @@ from skimage.metrics import structural_similarity
 
 from mitolib import patches
 from mitolib.saliency.maps import unit
-from mitolib.saliency.methods import cascade
-from mitolib.saliency.network import PATIENT, Network
+from mitolib.saliency.methods import Method, cascade, whole_head
+from mitolib.saliency.network import CONTROL, PATIENT, Network
 from mitolib.saliency.truth import HeldOutPatches
 
 ALIKE = ["ssim", "spearman"]  # columns of `similarity`
@@ -79,7 +79,21 @@ class Randomisation:
         }
 
 
-def stages(network: Network, held_out: HeldOutPatches) -> tuple[list[str], np.ndarray]:
-    """Names of what is drawn anew, from the top down, and (stages, N, measures) similarity to the trained map."""
-    maps = dict(cascade(network.model, network.layer, patches.as_input(held_out.patches_nhwc), PATIENT))
-    return list(maps), np.stack([similarity(maps["trained"], stack)[ALIKE].to_numpy() for stack in maps.values()])
+def falling(
+    network: Network, held_out: HeldOutPatches, method: Method, *, samples: int, every: bool = True
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Stages drawn anew from the top down, and how alike maps of their own resolution are, see `methods.cascade`.
+
+    (stages, N, measures) to the trained map; and (N, measures) under the whole head drawn anew, of the map for
+    "control" to that for "patient". With two classes that were taught these speak of the classes, not of the method:
+    the gradients of both are nearly the same but for their sign.
+    """
+    batch_nhwc = patches.as_input(held_out.patches_nhwc)
+    maps: dict[str, np.ndarray] = {}
+    for stage, weights in cascade(network.model, every=every):
+        explain = network.explainer(method, samples=samples, weights=weights)
+        maps[stage] = explain(batch_nhwc, PATIENT)
+        if stage == whole_head(network.model):
+            classes = similarity(explain(batch_nhwc, CONTROL), maps[stage])[ALIKE].to_numpy()
+    alike = [similarity(maps["trained"], maps_nhw)[ALIKE].to_numpy() for maps_nhw in maps.values()]
+    return list(maps), np.stack(alike), classes

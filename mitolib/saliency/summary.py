@@ -143,15 +143,17 @@ def pooled(scores: pd.DataFrame, draws: Sequence[str]) -> pd.DataFrame:
 def differences(scores: pd.DataFrame, yardsticks: Mapping[str, str]) -> pd.DataFrame:
     """Each map against its rivals, patch by patch: the same index, columns `<score>_minus_<rival>`.
 
-    redrawn_minus_different: by how much a map is more alike to that of networks drawn anew than to that of another
-    patch, in SSIM. yardsticks: a model without maps that know no network -> the model whose these are, of the same
-    patches.
+    redrawn_minus_different, where weights were drawn anew: by how much a map is more alike to that of networks drawn
+    anew than to that of another patch, in SSIM. yardsticks: a model without maps that know no network -> the model
+    whose these are, of the same patches.
     """
     parts = []
     for model, table in scores.groupby(level="model", sort=False):
         without_network = scores.loc[yardsticks.get(model, model)]
         patch = table.index.get_level_values("patch")
-        columns = {"redrawn_minus_different": table["randomisation_ssim"] - table["different_patches_ssim"]}
+        columns = {}
+        if "randomisation_ssim" in table:
+            columns["redrawn_minus_different"] = table["randomisation_ssim"] - table["different_patches_ssim"]
         for score, rivals in RIVALS.items():
             for rival in rivals:
                 if score in table and rival in without_network.index.get_level_values("method"):

@@ -21,6 +21,7 @@ CLAIMS: dict[str, Callable[[Mapping[str, Any]], list[Claim]]] = {
     "concept_whitening": whitening.experiment.claims,
     "real_concepts": whitening.real_concepts.claims,
     "gradcam": saliency.claims,
+    "explanations": saliency.ways.claims,
     "patient_level": people.claims,
     "prototypes": prototypes.claims,
 }

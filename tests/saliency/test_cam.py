@@ -34,7 +34,7 @@ def pipeline(features):
 
 @pytest.fixture(scope="module")
 def network(backbone, pipeline) -> keras.Model:
-    return gap_network(backbone, pipeline)
+    return gap_network(backbone, *folded(pipeline))
 
 
 def test_the_network_gives_the_probabilities_of_the_regression(network, pipeline, features):
@@ -82,7 +82,7 @@ class TestBadInput:
 
     def test_a_regression_on_other_means_is_refused(self, backbone, pipeline):
         with pytest.raises(ValueError, match=r"\(None, 16, 16, 6\) for a regression on 8 means"):
-            gap_network(keras.Model(backbone.input, backbone.get_layer("first").output), pipeline)
+            gap_network(keras.Model(backbone.input, backbone.get_layer("first").output), *folded(pipeline))
 
     def test_pictures_classes_and_features_that_do_not_fit(self, network, features):
         camera = CAM(network)

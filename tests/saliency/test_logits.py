@@ -241,10 +241,14 @@ def test_log_odds_of_other_classes_than_control_and_patient_are_refused(n, activ
 )
 def test_the_cascade_takes_these_heads_too(end):
     model = network(end)
-    steps = dict(methods.cascade(model, LAYER, PICTURES, 1))
-    assert list(steps) == ["trained", "last", LAYER]
+    steps = {}
+    for stage, drawn in methods.cascade(model):
+        copy = keras.models.clone_model(model, clone_function=logits.anew)
+        copy.set_weights(drawn)
+        steps[stage] = methods.GradCAM(copy, LAYER)(PICTURES, 1)
+    assert list(steps) == ["trained", "last layer", "head"]
     np.testing.assert_allclose(steps["trained"], by_formula(model, 1), rtol=1e-4, atol=1e-6)
-    assert not np.allclose(steps["last"], steps["trained"])
+    assert not np.allclose(steps["last layer"], steps["trained"])
 
 
 # What is refused.
@@ -373,7 +377,7 @@ UNFIT = {  # name -> (the network, the message, a remedy that it names or None)
 EVERY = {
     "GradCAM": lambda model: methods.GradCAM(model, LAYER)(PICTURES, 1),
     "log_odds": lambda model: methods.log_odds(model, lambda patches: patches),
-    "cascade": lambda model: next(methods.cascade(model, LAYER, PICTURES, 1)),
+    "cascade": lambda model: next(methods.cascade(model)),
 } | {
     name: lambda model, method=method: method(model, PICTURES, 1, **OPTIONS)
     for name, method in methods.methods_named(None).items()

@@ -111,12 +111,32 @@ def test_maps_follow_weights_that_change_afterwards(model, patches_nhwc):
 
 def test_the_cascade_starts_trained_goes_from_the_top_down_and_leaves_the_network_alone(model, patches_nhwc):
     weights = model.get_weights()
-    steps = dict(methods.cascade(model, LAYER, patches_nhwc, 1))
-    assert list(steps) == ["trained", "probabilities", "dense_8", "block2", "block1"]
+    steps = {}
+    for stage, drawn in methods.cascade(model):
+        copy = keras.models.clone_model(model)
+        copy.set_weights(drawn)
+        steps[stage] = methods.GradCAM(copy, LAYER)(patches_nhwc, 1)
+    assert list(steps) == ["trained", "last layer", "head", "block2", "block1"]
     np.testing.assert_allclose(steps["trained"], methods.GradCAM(model, LAYER)(patches_nhwc, 1), rtol=1e-5)
     for one, above in zip(list(steps)[1:], steps, strict=False):
         assert not np.allclose(steps[one], steps[above]), f"{one} changed nothing"
     assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
+
+
+def test_a_cascade_can_be_cut_to_the_whole_head_and_the_end(model):
+    keras.utils.set_random_seed(77)
+    steps = dict(methods.cascade(model, every=False))
+    assert list(steps) == ["trained", "head", "block1"]
+    keras.utils.set_random_seed(77)
+    every = dict(methods.cascade(model))
+    for stage, drawn in steps.items():
+        assert all((a == b).all() for a, b in zip(drawn, every[stage], strict=True))
+    kept = {
+        weight.path: (a == b).all()
+        for weight, a, b in zip(model.weights, steps["head"], steps["trained"], strict=True)
+        if weight.path.endswith("kernel")
+    }
+    assert {path for path, same in kept.items() if same} == {path for path in kept if "block" in path}
 
 
 def test_the_gallery_can_be_cut_to_methods_by_name():
