@@ -87,12 +87,12 @@ def folded(title: str, *tables: pd.DataFrame) -> str:
 
 def _markdown(table: pd.DataFrame) -> str:
     """A table as Markdown, index first; a pipe in a cell would end it."""
-    plain = table.reset_index()
+    plain = table.reset_index(names=[name or "" for name in table.index.names])
 
     def text(value: Any) -> str:
         return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
-    lines = [[str(name) for name in plain.columns], ["---"] * plain.shape[1]]
+    lines = [[text(str(name)) for name in plain.columns], ["---"] * plain.shape[1]]
     lines += [[text(value) for value in row] for row in plain.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -63,7 +63,7 @@ def explained(
 ) -> np.ndarray:
     """A row for each prototype: the place in the patch, its similarity map, and the prototype.
 
-    maps: (n, side, side), all on one scale from 0 to `highest`, the similarity of a place with itself.
+    maps: (n, side, side), all on one scale from 0 to `highest`.
     axes: (n, 3).
     """
     for (this, that), map_yx, row in zip(pairs, maps, axes, strict=True):
@@ -71,7 +71,7 @@ def explained(
         row[1].imshow(map_yx, cmap="viridis", vmin=0, vmax=highest, interpolation="nearest")
         row[1].set_xticks([])
         row[1].set_yticks([])
-        row[1].set_title(f"similarity, 0 to {highest:.1f}", fontsize=SMALL)
+        row[1].set_title(f"similarity, 0 (dark) to {highest:.1f}", fontsize=SMALL)
         place(that, ax=row[2])
     return axes
 
@@ -107,7 +107,7 @@ def looked_at(found: Sequence[Any], *, highest: float, axes: np.ndarray) -> np.n
         top, bottom, left, right = (end * height for end in patch.box)
         box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#D55E00", linewidth=1.6)
         second.add_patch(box)
-        second.set_title("similarity, ProtoPNet's box", fontsize=SMALL)
+        second.set_title(f"similarity, 0 to {highest:.1f}, and box", fontsize=SMALL)
         third.imshow(patch.relevance**0.5, cmap="magma", vmin=0, vmax=1, extent=extent)
         _squares(patch.shown, ax=third)
         third.set_title("relevance at the pixels (PRP)", fontsize=SMALL)

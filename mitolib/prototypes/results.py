@@ -191,9 +191,9 @@ def push_sentence(found: Record) -> str:
     """What the last push of the shown network would have repeated, and what ProtoPNet would have pruned."""
     n, repeated = len(found["prototypes"][PLAIN]), found["duplicates"]
     return (
-        f"A push that may repeat places would put some of the {n} prototypes onto a place that is taken already; by "
-        f"seed: {', '.join(map(str, repeated))}. ProtoPNet removes a prototype when fewer than 3 of its 6 nearest "
-        f"training patches are of its class; that would remove {found['pruned']}. Here all are kept."
+        f"A push that may repeat places would put {' or '.join(map(str, sorted(set(repeated))))} of the {n} prototypes "
+        "onto a place that is taken already, depending on the seed. ProtoPNet removes a prototype when fewer than 3 of "
+        f"its 6 nearest training patches are of its class; that would remove {found['pruned']}. Here all are kept."
     )
 
 

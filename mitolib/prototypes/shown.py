@@ -39,11 +39,13 @@ class Example:
     """A test patch with its strongest prototypes: each place in the patch, its prototype, and how alike they are.
 
     pairs: (the patch with the place most like the prototype, the prototype). maps: (n, side, side) similarity.
+    highest: end of the scale of all maps, the similarity that one training patch in four exceeds.
     table: a row for each prototype of the network, those that contribute most first.
     """
 
     pairs: Sequence[tuple[Shown, Shown]]
     maps: np.ndarray
+    highest: float
     table: pd.DataFrame
     sentence: str
 
@@ -122,7 +124,8 @@ def example(asked: Asked, pictures: Pictures) -> Example:
         f"training patch reaches {usual:.2f} with the nearest prototype of its class."
     )
     maps = similar[:, order[:SHOWN_MAPS]].T.reshape(-1, side, side)
-    return Example(pairs, maps, table, sentence)
+    highest = float(np.quantile(found["trained_greatest"], 0.75))
+    return Example(pairs, maps, highest, table, sentence)
 
 
 @dataclass(frozen=True)

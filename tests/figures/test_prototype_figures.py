@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
-from mitolib.figures import prototypes
+from mitolib.figures import pages, prototypes
 from mitolib.metrics import Estimate
 
 
@@ -75,3 +76,10 @@ def test_the_table_of_prototypes_is_a_whole_table_without_scripts_without_script
     assert html.count("<tr>") == 3 and html.count("<th ") == 1 + len(prototypes.COLUMNS)
     assert "P&lt;1&gt; (P01)" in html and '<td data-sort="2.5">2.50</td>' in html and '<td data-sort="">-</td>' in html
     assert not re.search(r"https?:|<script", html) and html.count('src="data:image/webp') == 2
+
+
+def test_tables_that_few_need_are_folded_and_a_pipe_does_not_end_a_cell():
+    table = pd.DataFrame({"a|b": [0.126, 2.0]}, index=pd.Index(["x", "y|z"], name="row"))
+    text = pages.folded("More", table, table)
+    assert text.startswith(":::{admonition} More\n:class: tip, dropdown\n\n| row |") and text.endswith("\n:::")
+    assert text.count("| x | 0.13 |") == 2 and r"| y\|z | 2.00 |" in text and text.count("\n\n| row") == 2
