@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from mitolib.claims import Answer
 from mitolib.progress import clock
 from mitolib.settings import Profile
@@ -76,6 +78,23 @@ def _units(units: Sequence[Mapping[str, Any]], chapter: str) -> str:
     header = "| unit | computed | time | key |\n|---|---|---|---|\n"
     tables = "\n\n".join(f"{maker}\n\n{header}" + "\n".join(rows) for maker, rows in makers.items())
     return f":::{{admonition}} Units: {len(units)}, {_minutes(units)}\n:class: tip, dropdown\n\n{tables}\n:::"
+
+
+def folded(title: str, *tables: pd.DataFrame) -> str:
+    """Markdown of a closed box with tables, for what few readers need. Numbers are shown to two decimals."""
+    return f":::{{admonition}} {title}\n:class: tip, dropdown\n\n" + "\n\n".join(map(_markdown, tables)) + "\n:::"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown, index first; a pipe in a cell would end it."""
+    plain = table.reset_index(names=[name or "" for name in table.index.names])
+
+    def text(value: Any) -> str:
+        return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    lines = [[text(str(name)) for name in plain.columns], ["---"] * plain.shape[1]]
+    lines += [[text(value) for value in row] for row in plain.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def cost(units: Sequence[Mapping[str, Any]]) -> str:

@@ -1,12 +1,14 @@
 """Fine annotation: which places of a patch a reader, or the phantom's truth, calls irrelevant.
 
 From the phantom: its deficient fibres. From a folder of one's own: `masks/<section>.tif` or `.png`, of the section's
-size, 0 where nothing is marked and 1 or more where something is; a label image of QuPath, napari or Fiji is one. A file
-says that the section was annotated, also an empty one of a control; no file, that it was not.
+size, 0 where nothing is marked and 1 or more where something is; a label image of QuPath, napari or Fiji is one, also
+under the names that QuPath gives it, `<section>.ome.tif` and `<section>-labels.png`. A file says that the section was
+annotated, also an empty one of a control; no file, that it was not.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,13 @@ LEAST_AREA_PX = 400  # of a deficient fibre inside a patch, as in the chapter on
 OTHERS = 1.0  # all that a prototype of another class finds is irrelevant, as in the public code
 CELL_PX = 16  # of a mask, that are counted for a place of a map
 ENDINGS = (".tif", ".tiff", ".png")
+ADDED = re.compile(r"(-labels)?(\.ome)?$")  # to the name of a section, by QuPath
+OUTLINES = {  # what holds outlines, no pixels -> how its program makes a label image of it
+    ".geojson": "In QuPath, write a LabeledImageServer with writeImage",
+    ".zip": "In Fiji, open the section and these ROIs, and make a label image of them (ROI Map of the BIOP plugins)",
+    ".roi": "In Fiji, open the section and this ROI, and use Edit > Selection > Create Mask",
+    ".csv": "In napari, convert the shapes layer to labels and save that layer",
+}
 
 
 class MaskError(ValueError):
@@ -154,17 +163,27 @@ def from_folder(folder: Path, sections: Sequence[Section]) -> Masks:
     patient, and where there are masks of controls alone.
     """
     by_name = {section.section: section for section in sections}
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    paths: dict[str, Path] = {}
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in files:
+        if path.suffix.lower() not in ENDINGS:
+            continue
+        section = path.stem if path.stem in by_name else ADDED.sub("", path.stem)
+        if section not in by_name:
+            raise MaskError(
+                f"{path}: there is no section {section}; found {', '.join(by_name)}. Name each mask like its section."
+            )
+        if section in paths:
+            raise MaskError(f"{path}: a second mask of {section}, beside {paths[section].name}. Remove one of them.")
+        paths[section] = path
+    if not paths and (outlines := [path for path in files if path.suffix.lower() in OUTLINES]):
+        remedy = OUTLINES[outlines[0].suffix.lower()]
+        raise MaskError(f"{outlines[0]}: holds outlines; wanted a label image, .tif or .png. {remedy}.")
     if not paths:
         raise MaskError(f"{folder}: no masks (.tif or .png) in it. Give the folder of label images, one per section.")
-    if unknown := [path for path in paths if path.stem not in by_name]:
-        raise MaskError(
-            f"{unknown[0]}: there is no section {unknown[0].stem}; found {', '.join(by_name)}. Name each mask like its "
-            "section."
-        )
-    if all(by_name[path.stem].label == "control" for path in paths):
+    if all(by_name[section].label == "control" for section in paths):
         raise MaskError(f"{folder}: masks of controls alone. Annotate at least one patient, or train without masks.")
-    masks = {path.stem: _checked(path, by_name[path.stem]) for path in paths}
+    masks = {section: _checked(path, by_name[section]) for section, path in paths.items()}
     controls = {name for name, section in by_name.items() if section.label == "control"}
     fibres: Mapping[str, np.ndarray] = {name: mask for name, mask in masks.items() if name in controls and mask.any()}
     return Masks(masks.get, fibres.get)
@@ -172,22 +191,33 @@ def from_folder(folder: Path, sections: Sequence[Section]) -> Masks:
 
 def _checked(path: Path, section: Section) -> np.ndarray:
     """(H, W) bool of a label image."""
-    labels = np.asarray(Image.open(path)) if path.suffix.lower() == ".png" else tifffile.imread(path)
+    try:  # of a pyramid the full size; of colours by a table, as Fiji's LUTs, the numbers
+        labels = np.asarray(Image.open(path)) if path.suffix.lower() == ".png" else tifffile.imread(path)
+    except (OSError, ValueError) as error:
+        raise MaskError(f"{path}: cannot be read ({error}). Export the label image again.") from error
     labels = np.squeeze(labels)  # napari and Fiji may write axes of length 1
-    if labels.ndim != 2 or labels.dtype.kind not in "bui":
-        kind = "an RGB picture" if labels.ndim == 3 and labels.shape[-1] in (3, 4) else f"{labels.ndim} axes"
+    if labels.ndim == 3 and labels.shape[-1] in (3, 4):
         raise MaskError(
-            f"{path}: {kind} of {labels.dtype}; wanted a label image of two axes and whole numbers. Export labels, not "
-            "a rendered overlay, and convert to 8 or 16 bit."
+            f"{path}: an RGB picture of {labels.dtype}; wanted a label image of two axes. Export the labels, not a "
+            "rendered overlay or a screenshot."
+        )
+    if labels.ndim != 2:
+        raise MaskError(
+            f"{path}: {labels.ndim} axes, {' x '.join(map(str, labels.shape))}; wanted two, height and width. Export "
+            "one plane with all labels (QuPath: multichannelOutput(false))."
+        )
+    if labels.dtype.kind not in "bui":
+        raise MaskError(
+            f"{path}: numbers of {labels.dtype}; wanted whole ones. Convert to 16 bit (Fiji: Image > Type > 16-bit)."
         )
     wanted = section.height_px, section.width_px
     if labels.shape != wanted:
         transposed = " Transposed it would fit: swap x and y." if labels.shape[::-1] == wanted else ""
         raise MaskError(
             f"{path}: {labels.shape[0]} x {labels.shape[1]} px (height x width), and the section has {wanted[0]} x "
-            f"{wanted[1]}.{transposed} Export the mask at full size, without a crop."
+            f"{wanted[1]}.{transposed} Export the mask at full size, without a crop or downsampling."
         )
-    if section.label == "patient" and not labels.any():
+    if section.label == "patient" and not (labels > 0).any():
         raise MaskError(
             f"{path}: nothing is marked in a patient. Mark what is relevant, or remove the file: no file means that "
             "the section was not annotated."

@@ -7,21 +7,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mitolib import units
 from mitolib.own_data import LeftOut
-from mitolib.prototypes import fits, tree_fits
+from mitolib.prototypes import checks, fits, tree_fits
 from mitolib.prototypes.fits import ARMS, CHAPTER, Study, Tools
 from mitolib.prototypes.tree_fits import TreeStudy
+from mitolib.prototypes.turned import ZOOM
 from mitolib.units import Units
 
 TOGETHER = 10  # folds in a unit: at 7 x 7 places one takes less than a minute
 LOGISTIC, HEAD, MAJORITY = "logistic regression", "paper's head", "majority"
 UNSEEN = "leave-one-control-one-patient-out"
+
+
+class Arm(NamedTuple):
+    """How networks with fine annotation differ."""
+
+    k: int  # places that are averaged
+    annotated: float  # share of the training people whose masks are used
+    turned: bool = False  # with turned views of the training patches
+
+    def __str__(self) -> str:
+        return f"k={self.k} share={self.annotated:.0%}{' turned' if self.turned else ''}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +45,10 @@ class Asked:
     rivals: Mapping[str, Mapping[str, Units]]  # logistic regression and the paper's head -> split
     shown: Units  # one for each seed
     explained: Units | None
+    checked: Units | None  # the maps of the trained network
+    redrawn: Mapping[str, Units]  # what is drawn anew -> one for each seed
     copies: Units
-    fine: Mapping[tuple[int, float], Units] = field(default_factory=dict)  # (k, annotated) -> one for each fold
+    fine: Mapping[Arm, Units] = field(default_factory=dict)  # one for each fold
     tree_study: TreeStudy | None = None
     conditional: Mapping[str, Units] = field(default_factory=dict)  # split -> one for each six folds
     novel: Mapping[str, Units] = field(default_factory=dict)  # genotype -> one
@@ -43,8 +57,7 @@ class Asked:
         for by_split in chain(self.of_splits.values(), self.rivals.values()):
             yield from by_split.values()
         yield from (self.shown, self.copies, *self.fine.values(), *self.conditional.values(), *self.novel.values())
-        if self.explained is not None:
-            yield self.explained
+        yield from filter(None, (self.explained, self.checked, *self.redrawn.values()))
 
     @property
     def units(self) -> list[dict[str, Any]]:
@@ -81,15 +94,35 @@ def ask(study: Study, tools: Tools, held_out: Any, tree: TreeStudy | LeftOut) ->
         [study.shown],
         looked_at,
     )
-    explained = None
+    explained = checked = None
+    redrawn: dict[str, Units] = {}
     if len(held_out):
+        tested = held_out.depends | {"propagation": bool(tools.propagation)}
+        without_twins = tested | {"twins": None}
         explained = each(
             lambda **_: fits.explained(study, tools, held_out, seed=seed),
             [{"measured": "maps"}],
             [study.shown],
             (*looked_at, "altered", "shares"),
-            held_out.depends | {"propagation": bool(tools.propagation)},
+            without_twins,
         )
+        of_checks = partial(_each, study, checks)
+        checked = of_checks(
+            lambda **_: checks.trained_maps(study, tools, held_out, seed=seed),
+            [{"measured": "checked maps"}],
+            [study.shown],
+            (*looked_at, "restored", "fibres"),
+            tested,
+        )
+        for drawn in (checks.HEAD, checks.ALL):
+            redrawn[drawn] = of_checks(
+                lambda drawn, redrawn, **_: checks.redrawn_maps(study, tools, held_out, drawn=drawn, seed=redrawn),
+                [{"measured": "redrawn maps", "drawn": drawn, "redrawn": seed + 1 + i} for i in range(budget.redraws)],
+                [],
+                ("depth", "per_child", "side"),
+                without_twins,
+                seeded=False,
+            )
     copies = each(
         lambda **_: fits.copies(study, seed=seed),
         [{"measured": "copies"}],
@@ -100,7 +133,7 @@ def ask(study: Study, tools: Tools, held_out: Any, tree: TreeStudy | LeftOut) ->
     study.features.release()  # before the maps of several proteins are read
     tree_study = tree if isinstance(tree, TreeStudy) else None
     trees = _trees(tree_study) if tree_study else {}
-    return Asked(study, of_splits, rivals, shown, explained, copies, fine, tree_study, **trees)
+    return Asked(study, of_splits, rivals, shown, explained, checked, redrawn, copies, fine, tree_study, **trees)
 
 
 def _of_splits(each: Any, study: Study, model: str, split: str, trained: Sequence[str]) -> Units:
@@ -114,22 +147,26 @@ def _of_splits(each: Any, study: Study, model: str, split: str, trained: Sequenc
     return each(fit, [{"model": model, "split": split, "folds": part} for part in parts], [split], trained)
 
 
-def _fine(each: Any, study: Study, tools: Tools, looked_at: Sequence[str]) -> dict[tuple[int, float], Units]:
-    """Of k = 1 every share of annotated people, of IAIA-BL's k none and all."""
+def _fine(each: Any, study: Study, tools: Tools, looked_at: Sequence[str]) -> dict[Arm, Units]:
+    """Of k = 1 every share of annotated people, and all with turned views; of IAIA-BL's k none and all."""
     budget = study.budget
-    arms = [(1, share) for share in budget.annotated]
-    arms += [(budget.top_k, share) for share in (budget.annotated[0], budget.annotated[-1])]
-
-    def fit(k: int, annotated: float, fold: int, **_: Any) -> units.Result:
-        return fits.fine(study, tools, k=k, annotated=annotated, fold=fold, split=UNSEEN, seed=study.seed)
-
+    none, most = budget.annotated[0], budget.annotated[-1]
+    arms = [Arm(1, share) for share in budget.annotated]
+    arms += [Arm(1, most, turned=True), Arm(budget.top_k, none), Arm(budget.top_k, most)]
     found = {}
-    for k, share in arms:
+    for arm in arms:
+
+        def fit(k: int, annotated: float, fold: int, turned: bool = arm.turned, **_: Any) -> units.Result:
+            about = {"k": k, "annotated": annotated, "fold": fold, "split": UNSEEN, "turned": turned}
+            return fits.fine(study, tools, seed=study.seed, **about)
+
+        measured = "fine annotation, turned views" if arm.turned else "fine annotation"
         names = [
-            {"measured": "fine annotation", "k": k, "annotated": share, "fold": fold}
+            {"measured": measured, "k": arm.k, "annotated": arm.annotated, "fold": fold}
             for fold in spread_folds(study, budget.fine_folds)
         ]
-        found[k, share] = each(fit, names, [UNSEEN], looked_at, study.depends)
+        further = study.depends | ({"turned": budget.turned, "zoom": list(ZOOM)} if arm.turned else {})
+        found[arm] = each(fit, names, [UNSEEN], looked_at, further)
     return found
 
 
@@ -193,10 +230,16 @@ def _each(
     splits: Sequence[str],
     entries: Sequence[str],
     further: Mapping[str, Any] | None = None,
+    *,
+    seeded: bool = True,
 ) -> Units:
-    """entries: of the budget, that the units depend on. splits: whose folds they depend on."""
+    """entries: of the budget, that the units depend on. splits: whose folds they depend on.
+
+    seeded: whether the seed of the study counts too, as where a name has no seed of its own.
+    """
     depends = study.features.depends | {name: _plain(getattr(study.budget, name)) for name in entries}
-    depends |= {"folds": {split: _digest(study.folds[split]) for split in splits}, "seed": study.seed}
+    depends |= {"folds": {split: _digest(study.folds[split]) for split in splits}}
+    depends |= {"seed": study.seed} if seeded else {}
     return units.each(
         fit,
         names,

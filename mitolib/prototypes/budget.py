@@ -20,12 +20,16 @@ class Budget:
     annotated: tuple[float, ...]  # shares of the training people whose masks are used
     top_k: int  # places of IAIA-BL, at maps of `side`
     fine_folds: int
+    turned: int | None  # training patches with a turned view, in the arm that has such; None takes all
     tree_folds: int | None
     novel_genotypes: int  # left out in turn, at most
     novel_known: int  # people of a known genotype left out beside each novel one
     head_steps: int  # of the paper's head on the same maps
     explained: int | None  # held-out patches whose maps are tested; None takes all
     altered: int  # of these, that are shown altered; 0 for none
+    restored: int  # of these, in which single fibres are cured
+    fibres: int  # cured in each of those, at most
+    redraws: int  # of the weights, each with a seed of its own
     shares: tuple[float, ...]  # of a patch, removed
     qualities: tuple[int, ...]  # of JPEG copies beside those that the data bring
 
@@ -34,9 +38,12 @@ SHORT = {
     "seeds": 2,
     "annotated": (0.0, 1.0),
     "fine_folds": 1,
+    "turned": 4,
     "novel_genotypes": 1,
     "novel_known": 1,
     "shares": (0.1,),
+    "restored": 1,
+    "redraws": 1,
 }
 BUDGETS = {  # by profile; smoke and quick read the maps of 7 x 7 places that another chapter keeps
     "smoke": Budget(
@@ -50,8 +57,9 @@ BUDGETS = {  # by profile; smoke and quick read the maps of 7 x 7 places that an
         top_k=2,
         tree_folds=1,
         head_steps=1,
-        explained=2,
+        explained=1,
         altered=0,
+        fibres=4,
         qualities=(),
         **SHORT,
     ),
@@ -66,8 +74,9 @@ BUDGETS = {  # by profile; smoke and quick read the maps of 7 x 7 places that an
         top_k=2,
         tree_folds=1,
         head_steps=5,
-        explained=3,
+        explained=2,
         altered=1,
+        fibres=7,
         qualities=(50,),
         **SHORT,
     ),
@@ -83,12 +92,16 @@ BUDGETS = {  # by profile; smoke and quick read the maps of 7 x 7 places that an
         annotated=(0.0, 0.2, 1.0),
         top_k=9,
         fine_folds=10,
+        turned=None,
         tree_folds=None,
         novel_genotypes=5,
         novel_known=3,
         head_steps=3000,
         explained=None,
         altered=40,
+        restored=100,
+        fibres=20,
+        redraws=5,
         shares=(0.1, 0.3),
         qualities=(75, 50),
     ),

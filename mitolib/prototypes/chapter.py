@@ -106,15 +106,15 @@ def counted(table: pd.DataFrame, folds: Mapping[str, Sequence[pd.Series]]) -> pd
     return pd.DataFrame(rows).T
 
 
-def masked_people(masks: Masks | None, table: pd.DataFrame) -> pd.DataFrame | LeftOut:
-    """Sections that are annotated, by class."""
+def masked_sentence(masks: Masks | None, table: pd.DataFrame) -> str:
+    """How many sections of each class are annotated, or that there are no masks."""
     if masks is None:
-        return LeftOut("these data come without truth, and no folder of masks was given (-p masks).")
+        return str(LeftOut("these data come without truth, and no folder of masks was given (-p masks)."))
     first = table.drop_duplicates("section")
     there = first["section"].map(lambda section: masks.read(section) is not None)
-    return (
-        first.assign(annotated=there)
-        .groupby("label")["annotated"]
-        .agg(["size", "sum"])
-        .rename(columns={"size": "sections", "sum": "annotated"})
-    )
+    counts = [f"{there[first['label'] == label].sum()} of {n} sections of {label}s" for label, n in _counts(first)]
+    return f"Annotated are {' and '.join(counts)}."
+
+
+def _counts(first: pd.DataFrame) -> list[tuple[str, int]]:
+    return sorted(first["label"].value_counts().items())

@@ -11,6 +11,11 @@ from mitolib.prototypes.asking import LOGISTIC, UNSEEN
 from mitolib.prototypes.fits import PLAIN, QUOTA
 
 Record = Mapping[str, Any]
+MAPS = {  # of the network -> in words
+    "prototypes": "the evidence of all prototypes for patient",
+    "PRP": "the relevance of the prototype that adds most",
+}
+MARGIN = 0.1  # of SSIM, as in the chapter on maps: more than that is kept of the trained map
 CHANCE = 0.5  # balanced accuracy of any answer that knows nothing
 STABLE = 0.5  # share of prototypes that have to be found again to be called so
 
@@ -30,13 +35,23 @@ def claims(record: Record) -> list[Claim]:
     if record["self_recognition"][PLAIN]["chance"]["value"] > 0:  # else nobody who is tested was trained on
         found.append(_recognises_people())
     found.append(_found_again())
-    if "auprc_minus_random" in record["methods"].get("prototypes", {}):
-        found += [_finds("prototypes", "auprc", "the evidence of all prototypes for patient")]
-        found += [_finds("PRP", "auprc", "the relevance of the prototype that speaks loudest")]
-    if "deletion_minus_random" in record["methods"].get("prototypes", {}):
+    of_maps = record["methods"].get(PLAIN, {}).get("prototypes", {})
+    if "auprc_minus_random" in of_maps:
+        found += [_finds(method, "auprc") for method in MAPS]
+    if "deletion_minus_random" in of_maps:
         found.append(_reacts())
+    if "redrawn_minus_different" in of_maps:
+        found += [_follows(method) for method in MAPS]
+    if "causal_rank_correlation" in of_maps:
+        found.append(_ranks("PRP"))
+    if record["relevance"]:
+        found.append(_cell_is_not_what_counts())
     for name, entry in record["annotated"].items():
-        if entry["k"] == 1 and entry["share"] == max(e["share"] for e in record["annotated"].values()):
+        if (
+            entry["k"] == 1
+            and not entry["turned"]
+            and entry["share"] == max(e["share"] for e in record["annotated"].values())
+        ):
             found += [_fine_helps(name), _fine_above_chance(name)]
     if record["novel"]:
         found.append(_novel(record["novel"]))
@@ -144,8 +159,8 @@ def _found_again() -> Claim:
     )
 
 
-def _finds(method: str, score: str, words: str) -> Claim:
-    entry = f"prototypes methods.{method}.{score}_minus_random"
+def _finds(method: str, score: str) -> Claim:
+    entry, words = f"{_method(method)}.{score}_minus_random", MAPS[method]
     compared = "AUPRC less chance in the same patches: {gap}."
     return Claim(
         name=f"{method.replace(' ', '-').lower()}-finds-deficient-fibres",
@@ -165,11 +180,60 @@ def _reacts() -> Claim:
 
     return Claim(
         name="network-reacts-to-its-prototypes",
-        reads={"gap": "prototypes methods.prototypes.deletion_minus_random"},
+        reads={"gap": f"{_method('prototypes')}.deletion_minus_random"},
         predicate=predicate,
         holds=f"The network misses what its prototypes mark. {compared}",
         fails=f"The network does not miss what its prototypes mark. {compared}",
         open=f"Whether the network misses what its prototypes mark stays open. {compared}",
+    )
+
+
+def _method(method: str) -> str:
+    return f"prototypes methods.{PLAIN}.{method}"
+
+
+def _follows(method: str) -> Claim:
+    """As in the chapter on maps: hardly more alike to maps of networks drawn anew than to those of other patches."""
+
+    def predicate(gap: Estimate) -> bool | None:
+        kept = above(gap, MARGIN)
+        return None if kept is None else not kept
+
+    words = MAPS[method]
+    compared = "SSIM with the map of networks whose weights are all random, less that of two different patches: {gap}."
+    return Claim(
+        name=f"{method.lower()}-follows-the-weights",
+        reads={"gap": f"{_method(method)}.redrawn_minus_different"},
+        predicate=predicate,
+        holds=f"A map changes when the weights are drawn anew: {words}. {compared}",
+        fails=f"A map stays much the same when the weights are drawn anew: {words}. {compared}",
+        open=f"Whether a map follows the weights stays open: {words}. {compared}",
+    )
+
+
+def _ranks(method: str) -> Claim:
+    words = MAPS[method]
+    compared = "Rank correlation over the fibres of a patch with what curing each of them does: {rank}."
+    return Claim(
+        name=f"{method.lower()}-ranks-fibres-as-they-act",
+        reads={"rank": f"{_method(method)}.causal_rank_correlation"},
+        predicate=lambda rank: above(rank, 0),
+        holds=f"A map ranks fibres as they act on the answer: {words}. {compared}",
+        fails=f"A map does not rank fibres as they act on the answer: {words}. {compared}",
+        open=f"Whether a map ranks fibres as they act on the answer stays open: {words}. {compared}",
+    )
+
+
+def _cell_is_not_what_counts() -> Claim:
+    entry = "prototypes relevance"
+    shares = "The cell holds {cell} of a prototype's relevance, the square of 110 px {half}, that of 448 px {field}."
+    return Claim(
+        name="a-printed-cell-holds-little-of-what-counts",
+        reads={name: f"{entry}.{name}.inside" for name in ("cell", "half", "field")},
+        predicate=lambda cell, **_: above(Estimate(-cell.value, (-cell.ci[1], -cell.ci[0])), -0.5) if cell.ci else None,
+        holds=f"The place that is printed holds less than half of what a prototype depends on. {shares}",
+        fails=f"The place that is printed holds half or more of what a prototype depends on. {shares}",
+        open=f"Whether the place that is printed holds half of what a prototype depends on stays open. {shares}",
     )
 
 

@@ -13,7 +13,7 @@ from mitolib import patches
 from mitolib.prototypes.annotation import Masks
 from mitolib.prototypes.maps import BATCH, Features, Maps
 from mitolib.prototypes.network import ROOT, PrototypeNetwork
-from mitolib.prototypes.relevance import Propagation, relevance
+from mitolib.prototypes.relevance import Walk, relevance
 
 PATIENT = 1  # class index
 Score = Callable[[np.ndarray, np.ndarray], pd.DataFrame]  # maps (N, h, w), masks (N, H, W) -> a row for each patch
@@ -77,21 +77,21 @@ def relevance_maps(
     maps: Maps,
     rows: np.ndarray,
     similar: np.ndarray,
-    features: Features,
-    propagation: Propagation | None,
+    pictures_nhwc: np.ndarray,
+    walk: Walk | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, h, w) relevance of the prototype that speaks loudest for "patient", and (N,) the share of it that arrived.
 
-    At the pixels where there is a `propagation` down the backbone, else at its last map, where all of it arrives.
+    At the pixels of the pictures where there is a `walk` down the backbone, else at its last map, where all of it
+    arrives. pictures_nhwc: (len(rows), 224, 224, channels) uint8, those whose maps these rows are.
     """
-    walk = propagation(features.whole, features.layer) if propagation else None
     found, arrived = [], []
-    for row, prototype in zip(rows, loudest(network, similar), strict=True):
+    for n, (row, prototype) in enumerate(zip(rows, loudest(network, similar), strict=True)):
         at_map = relevance(network, maps.batch([row]), int(prototype))
         if walk is None:
             signed = at_map.sum(axis=-1).reshape(maps.side, maps.side)
         else:
-            picture = patches.as_input(features.pixels_nhwc[[row]])
+            picture = patches.as_input(pictures_nhwc[[n]])
             below = walk(picture, at_map.reshape(1, maps.side, maps.side, -1))
             signed = below.pixels_nhwc[0].sum(axis=-1)
         found.append(signed.clip(min=0))

@@ -29,6 +29,7 @@ from mitolib.prototypes.maps import Features, Maps
 from mitolib.prototypes.network import ROOT, Architecture, PrototypeNetwork
 from mitolib.prototypes.relevance import Propagation
 from mitolib.prototypes.training import Schedule, Trained, activations, flat_targets, scores, train
+from mitolib.prototypes.turned import with_turned_views
 from mitolib.settings import LABELS
 from mitolib.units import Result
 
@@ -47,13 +48,20 @@ SHOWN_MAPS = 3  # prototypes of the example
 class Tools:
     """What other wings measure with, passed in by the chapter: `mitolib.saliency` of maps, `mitolib.people` of answers.
 
-    head: the paper's, see `people.Head`. propagation: makes a walk of relevance from a layer down to the pixels; with
-    None relevance stops at the last map.
+    cells: makes maps coarse. alike: SSIM and rank correlation of the i-th maps of two stacks. restore, over_fibres and
+    causal_rank: what curing single fibres does, the mean of maps over them, and the rank correlation of the two. head:
+    the paper's, see `people.Head`. propagation: makes a walk of relevance from a layer down to the pixels; with None
+    relevance stops at the last map.
     """
 
     score: Callable[..., pd.DataFrame]
     remove: Callable[..., pd.DataFrame]
     baselines: Callable[..., Mapping[str, np.ndarray]]
+    cells: Callable[..., np.ndarray]
+    alike: Callable[..., pd.DataFrame]
+    restore: Callable[..., pd.DataFrame]
+    over_fibres: Callable[..., np.ndarray]
+    causal_rank: Callable[..., np.ndarray]
     summary: Callable[..., dict[str, Any]]
     difference: Callable[..., dict[str, Any]]
     head: Callable[..., Any]
@@ -112,18 +120,21 @@ class Study:
         seed: int,
         k: int = 1,
         annotation: Annotation | None = None,
+        labels: np.ndarray | None = None,
+        shown: np.ndarray | None = None,
         **changes: Any,
     ) -> Trained:
-        """A flat network. changes: of the schedule."""
+        """A flat network. labels: of the maps, where there are more than the study's. changes: of the schedule."""
         return train(
             maps,
             rows,
-            flat_targets(self.labels),
+            flat_targets(self.labels if labels is None else labels),
             TREE,
             architecture=self.architecture(k),
             schedule=self.schedule(**changes),
             seed=seed,
             annotation=annotation,
+            shown=shown,
         )
 
     def train_shown(self, seed: int) -> tuple[Maps, Trained]:
@@ -268,7 +279,8 @@ def explained(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Result
     rng = np.random.default_rng(study.seed)
     similar = evidence.similarity_maps(network, maps, rows)
     stacks = evidence.of_prototypes(network, similar)
-    stacks["PRP"], arrived = evidence.relevance_maps(network, maps, rows, similar, study.features, tools.propagation)
+    walk = study.features.walk(tools.propagation)
+    stacks["PRP"], arrived = evidence.relevance_maps(network, maps, rows, similar, held_out.patches_nhwc, walk)
     stacks["Grad-CAM"] = evidence.grad_cam(network, maps, rows)
     stacks["logistic CAM"] = _logistic_cam(study, maps, rows)
     stacks |= tools.baselines(held_out.patches_nhwc, held_out.ndufb8_vdac1, rng=rng)
@@ -316,8 +328,12 @@ def _logistic_cam(study: Study, maps: Maps, rows: np.ndarray) -> np.ndarray:
     return (maps.batch(rows).numpy() @ weights).clip(min=0).reshape(len(rows), maps.side, maps.side)
 
 
-def fine(study: Study, tools: Tools, *, k: int, annotated: float, fold: int, split: str, seed: int) -> Result:
+def fine(
+    study: Study, tools: Tools, *, k: int, annotated: float, fold: int, split: str, seed: int, turned: bool = False
+) -> Result:
     """A network trained with the masks of a share of the training people, tested on people not seen.
+
+    turned: it trains on turned views too, of as many patches as the budget says, see `turned.with_turned_views`.
 
     fold, row, p: of the tested patches. Of those with something to point at (mask_row): precision, of the prototypes of
     "patient", their mean; of_map, of the map of all evidence; chance, the share of the patch that is marked.
@@ -327,7 +343,13 @@ def fine(study: Study, tools: Tools, *, k: int, annotated: float, fold: int, spl
     trains, tests = study.rows(split, fold)
     chosen = drawn_subjects(study.table.iloc[trains], annotated, seed=seed)
     annotation = study.annotation.among(study.table["subject"], chosen)
-    found = study.train(maps, trains, seed=seed, k=k, annotation=annotation if chosen else None)
+    if turned:
+        some = trains if study.budget.turned is None else trains[:: max(1, len(trains) // study.budget.turned)]
+        both, annotation, labels = with_turned_views(study, maps, annotation, some, seed=seed)
+        rows = np.concatenate([trains, np.arange(len(maps.table), len(labels))])
+        found = study.train(both, rows, seed=seed, k=k, annotation=annotation, labels=labels, shown=trains)
+    else:
+        found = study.train(maps, trains, seed=seed, k=k, annotation=annotation if chosen else None)
     of_tests = activations(found.network, maps, tests)[ROOT]
     masks = evidence.masks_of(study.masks, study.table, tests)
     marked = np.flatnonzero(masks.any(axis=(1, 2)) & (study.labels[tests] == 1))

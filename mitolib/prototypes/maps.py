@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from mitolib import patches
 from mitolib.prototypes.network import NotFinite, PrototypeNetwork
+from mitolib.prototypes.relevance import Propagation, Walk
 from mitolib.study import LEAST_CHANNELS, Experiment
 from mitolib.weights import Weights
 
@@ -146,11 +148,14 @@ class Features:
         """The Keras model, with an untrained head above the layer of these maps."""
         import keras
 
+        keras.utils.set_random_seed(self.seed)
+        return self._build(self.weights.arrays)
+
+    def _build(self, arrays: Sequence[np.ndarray] | None) -> Any:
         from mitolib import networks
 
-        keras.utils.set_random_seed(self.seed)
         n_channels = max(LEAST_CHANNELS, len(self.experiment.proteins))
-        return networks.build("VGG16", n_channels=n_channels, arrays=self.weights.arrays)
+        return networks.build("VGG16", n_channels=n_channels, arrays=arrays)
 
     @property
     def layer(self) -> str:
@@ -190,13 +195,33 @@ class Features:
         from mitolib import bank
 
         forward = bank.compiled(self.backbone)
-        parts = [
-            forward(patches.as_input(patches_nhwc[i : i + bank.BATCH])) for i in range(0, len(patches_nhwc), bank.BATCH)
-        ]
-        values = np.concatenate(parts).astype(np.float16)
+        starts = range(0, len(patches_nhwc), bank.BATCH)
+        parts = [forward(patches.as_input(patches_nhwc[i : i + bank.BATCH])).astype(np.float16) for i in starts]
+        values = np.concatenate(parts)
         table = pd.DataFrame({"section": "", "subject": "", "y": 0, "x": 0, "size": 0}, index=range(len(values)))
         maps = Maps(table, values.reshape(len(values), -1, values.shape[-1]))
         return maps if side == maps.side else maps.pooled_by_two()
+
+    def walk(self, propagation: Propagation | None) -> Walk | None:
+        """The way of relevance from the layer down to the pixels, made once: to trace it takes seconds. None stays."""
+        if propagation is None:
+            return None
+        if "_walk" not in self.__dict__ or self._walk[0] is not propagation:
+            self.__dict__["_walk"] = propagation, propagation(self.whole, self.layer)
+        return self._walk[1]
+
+    @contextmanager
+    def drawn_anew(self, seed: int) -> Iterator[None]:
+        """Meanwhile all weights of the network are random ones, drawn from `seed`; maps in memory or on disk stay."""
+        import keras
+
+        trained = self.whole.get_weights()
+        keras.utils.set_random_seed(seed)
+        self.whole.set_weights(self._build(None).get_weights())
+        try:
+            yield
+        finally:
+            self.whole.set_weights(trained)
 
     def prepare(self) -> None:
         """Compute all maps, before a fit needs some."""
@@ -204,5 +229,5 @@ class Features:
 
     def release(self) -> None:
         """Let go of network and maps, hundreds of megabytes; they are read again when they are asked for."""
-        for name in ("whole", "backbone", "maps", "pooled"):
+        for name in ("whole", "backbone", "maps", "pooled", "_walk"):
             self.__dict__.pop(name, None)

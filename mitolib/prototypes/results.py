@@ -9,17 +9,38 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score
 
-from mitolib.metrics import Estimate, interval, majority_baseline
-from mitolib.prototypes import measures, tree_fits
+from mitolib.metrics import Estimate, interval
+from mitolib.prototypes import checks, measures
 from mitolib.prototypes.asking import HEAD, LOGISTIC, MAJORITY, UNSEEN, Asked
 from mitolib.prototypes.fits import PLAIN, TREE, Tools
-from mitolib.prototypes.network import ROOT
+from mitolib.prototypes.network import GREATEST, ROOT
 from mitolib.prototypes.push import FIBRE_PX
-from mitolib.prototypes.tree_fits import KNOWN, NOVEL, NOVELTY, SEEN
 
 Record = dict[str, Any]
+SCORES = {"balanced_accuracy": "balanced accuracy of patches", "auc_subject": "AUC over people"}
+PANELS = {  # heading -> score of `methods`; the arrow points to where a map is better
+    "finds fibres \u2192\nAUPRC less chance": "auprc_minus_random",
+    "ranks fibres \u2192\nrank correlation": "causal_rank_correlation",
+    "\u2190 is missed\nlog odds less random": "deletion_minus_random",
+    "\u2190 random weights\nSSIM less other patch": "redrawn_minus_different",
+}
+HEADINGS = (  # of the tables of maps: score of `methods` -> heading
+    {
+        "pointing_minus_random": "pointing, less chance",
+        "mass_over_area": "mass over area",
+        "top5_minus_random": "activation precision, less chance",
+        "deletion_minus_random": "log odds after removal, less random",
+        "insertion_minus_random": "log odds of what is left, less random",
+    },
+    {
+        "causal_rank_correlation": "rank correlation with curing fibres",
+        "randomisation_ssim": "SSIM, all weights redrawn",
+        "head_ssim": "SSIM, head redrawn",
+        "different_patches_ssim": "SSIM of different patches",
+    },
+)
 LEADING = ("auprc", "pointing", "mass_over_area", "top5")
 
 
@@ -76,6 +97,24 @@ def models(asked: Asked, tools: Tools, *, rng: Generator) -> tuple[Record, Recor
     return scores, differences
 
 
+def by_split(scores: Record, score: str) -> dict[str, dict[str, Estimate]]:
+    """Split -> model -> one of SCORES, for a figure."""
+    models = sorted(scores, key=_place)
+    return {
+        split: {
+            model: Estimate(scores[model][split][score], scores[model][split]["ci"].get(score))
+            for model in models
+            if split in scores[model]
+        }
+        for split in scores[MAJORITY]
+    }
+
+
+def _place(model: str) -> int:
+    order = (MAJORITY, LOGISTIC, HEAD)
+    return order.index(model) if model in order else len(order)
+
+
 def score_table(scores: Record) -> pd.DataFrame:
     """For reading, by split and model."""
     rows = {}
@@ -89,18 +128,9 @@ def score_table(scores: Record) -> pd.DataFrame:
                 "people called rightly": f"{entry['subjects_right']} of {entry['n_subjects']}",
                 "before the push": "-" if before is None else f"{before:.2f}",
             }
-    order = {MAJORITY: 0, LOGISTIC: 1, HEAD: 2}
-    table = pd.DataFrame(rows).T.rename_axis(["split", "model"])
-    return table.iloc[
-        sorted(
-            range(len(table)),
-            key=lambda i: (list(_splits(scores)).index(table.index[i][0]), order.get(table.index[i][1], 3)),
-        )
-    ]
-
-
-def _splits(scores: Record) -> Mapping[str, Any]:
-    return scores[MAJORITY]
+    splits = list(scores[MAJORITY])
+    order = sorted(rows, key=lambda row: (splits.index(row[0]), _place(row[1])))
+    return pd.DataFrame(rows).T.loc[order].rename_axis(["split", "model"])
 
 
 def of_shown(asked: Asked, root: Path, *, rng: Generator) -> Record:
@@ -161,9 +191,20 @@ def push_sentence(found: Record) -> str:
     """What the last push of the shown network would have repeated, and what ProtoPNet would have pruned."""
     n, repeated = len(found["prototypes"][PLAIN]), found["duplicates"]
     return (
-        f"Of {n} prototypes, a push that may repeat places would put {', '.join(map(str, repeated))} onto a place that "
-        f"is taken, by seed. ProtoPNet prunes a prototype if fewer than 3 of its 6 nearest training patches are of its "
-        f"class: that is so of {found['pruned']}. None was removed here."
+        f"A push that may repeat places would put {' or '.join(map(str, sorted(set(repeated))))} of the {n} prototypes "
+        "onto a place that is taken already, depending on the seed. ProtoPNet removes a prototype when fewer than 3 of "
+        f"its 6 nearest training patches are of its class; that would remove {found['pruned']}. Here all are kept."
+    )
+
+
+def alike_sentence(found: Record) -> str:
+    """How similar patches are to the nearest prototype of their own class."""
+    low, middle, high = found["greatest_activation"]["training"]
+    of_test = found["greatest_activation"]["test"]
+    return (
+        f'How alike is "looks like"? The similarity to the nearest prototype of the own class has the median '
+        f"{middle:.2f} in training patches (quartiles {low:.2f} and {high:.2f}) and {of_test[1]:.2f} in test patches "
+        f"({of_test[0]:.2f} and {of_test[2]:.2f}); a place reaches {GREATEST:.2f} with itself."
     )
 
 
@@ -183,10 +224,13 @@ def subjects_of_folds(asked: Asked, split: str) -> dict[str, dict[str, dict[str,
     return found
 
 
-def methods(asked: Asked, subjects: Sequence[str], *, rng: Generator) -> Record:
-    """method -> score -> estimate, as in the results of the chapter on maps; without truth only removal.
+def methods(asked: Asked, tools: Tools, subjects: Sequence[str], *, rng: Generator) -> Record:
+    """Model -> method -> score -> estimate, as in the results of the chapter on maps; without truth only removal.
 
-    subjects: (N,) whose patches were explained. Also <score>_minus_random of LEADING, paired.
+    subjects: (N,) whose patches were explained. Also <score>_minus_random of LEADING, paired. Of the maps of the
+    network itself randomisation_ssim, different_patches_ssim and redrawn_minus_different, the first less the second;
+    the same of a network whose head alone is drawn anew (head_ssim, head_minus_different); and
+    causal_rank_correlation, where there are twins.
     """
     if asked.explained is None:
         return {}
@@ -194,36 +238,90 @@ def methods(asked: Asked, subjects: Sequence[str], *, rng: Generator) -> Record:
     subjects = np.asarray(subjects)
     result: Record = {}
     at_random = found["methods"].index("random")
+
+    def estimated(values: np.ndarray) -> dict[str, Any]:
+        return vars(interval(values.astype(float), subjects[: len(values)], rng=rng))
+
     for place, method in enumerate(found["methods"]):
         entry = result.setdefault(method, {})
         if "localisation" in found:
             values = pd.DataFrame(found["localisation"][place].astype(float), columns=found["scores"])
             chance = pd.DataFrame(found["localisation"][at_random].astype(float), columns=found["scores"])
-            for score in values:
-                entry[score] = vars(interval(values[score].to_numpy(), subjects, rng=rng))
-            for score in LEADING:
-                entry[f"{score}_minus_random"] = vars(
-                    interval((values[score] - chance[score]).to_numpy(), subjects, rng=rng)
-                )
+            entry |= {score: estimated(values[score].to_numpy()) for score in values}
+            entry |= {f"{s}_minus_random": estimated((values[s] - chance[s]).to_numpy()) for s in LEADING}
         for i, score in enumerate(found.get("removal_scores", ())):
-            removal = found["removal"][place, :, i].astype(float)
-            entry[f"{score}_minus_random"] = vars(interval(removal, subjects[: len(removal)], rng=rng))
-    return result
+            entry[f"{score}_minus_random"] = estimated(found["removal"][place, :, i])
+    for place, method in enumerate(checks.METHODS):
+        entry = result[method]
+        trained, head, anew = (_redrawn(asked, tools, method, drawn) for drawn in (None, checks.HEAD, checks.ALL))
+        entry |= {"different_patches_ssim": estimated(trained), "randomisation_ssim": estimated(anew)}
+        entry |= {"redrawn_minus_different": estimated(anew - trained), "head_ssim": estimated(head)}
+        entry["head_minus_different"] = estimated(head - trained)
+        checked = asked.checked[0]
+        if "effect" in checked:
+            table = pd.DataFrame({name: checked[name] for name in ("patch", "effect")})
+            ranks = tools.causal_rank(table.assign(relevance=checked["relevance"][place]), len(subjects))
+            entry["causal_rank_correlation"] = estimated(np.asarray(ranks))
+    return {PLAIN: result}
+
+
+def _redrawn(asked: Asked, tools: Tools, method: str, drawn: str | None) -> np.ndarray:
+    """(N,) SSIM of each map with that of networks drawn anew, mean over the draws; None: with the next patch's."""
+    trained = asked.checked[0][f"map of {method}"].astype(float)
+    if drawn is None:
+        alike = tools.alike(trained, np.roll(trained, 1, axis=0))["ssim"].to_numpy(float)
+        return alike if len(trained) > 1 else np.full(1, np.nan)
+    of_draws = [tools.alike(trained, one[f"map of {method}"].astype(float))["ssim"] for one in asked.redrawn[drawn]]
+    return pd.concat(of_draws, axis=1).mean(axis=1).to_numpy(float)
+
+
+def relevance(asked: Asked, subjects: Sequence[str], *, rng: Generator) -> Record:
+    """Where the relevance of a patch's loudest prototype lies, estimates over people.
+
+    square -> {inside, area}: share of it in the square, and of the patch that the square covers. own_rank and
+    other_rank: rank correlation with the similarity map of that prototype, and of the one that comes second. arrived:
+    share of the relevance that reaches the pixels.
+    """
+    if asked.checked is None:
+        return {}
+    found, subjects = asked.checked[0], np.asarray(subjects)
+
+    def estimated(values: np.ndarray) -> dict[str, Any]:
+        return vars(interval(values.astype(float), subjects, rng=rng))
+
+    squares = {
+        square: {name: estimated(found[name][:, i]) for name in ("inside", "area")}
+        for i, square in enumerate(checks.SQUARES)
+    }
+    ranks = {name: estimated(found[name]) for name in ("own_rank", "other_rank")}
+    return squares | ranks | {"arrived": estimated(np.asarray(asked.explained[0]["prp_arrived"]))}
+
+
+def relevance_sentence(lies: Record) -> str:
+    """How much relevance arrived, and how like the map of relevance is to maps of similarity."""
+    if not lies:
+        return ""
+    arrived, own, other = (Estimate(**lies[name]) for name in ("arrived", "own_rank", "other_rank"))
+    return (
+        f"Share of the relevance that arrives at the pixels: {arrived.value:.3f}. Its rank correlation, place by "
+        f"place, is {own} with the similarity map of the same prototype and {other} with that of the prototype that "
+        "comes second."
+    )
 
 
 def annotated(asked: Asked, tools: Tools, *, rng: Generator) -> Record:
-    """ "k=1 share=20%" -> {k, share, activation_precision, of_map, chance, minus_chance, accuracy, minus_none}.
+    """ "k=1 share=20%" -> {k, share, turned, activation_precision, of_map, chance, minus_chance, accuracy, minus_none}.
 
     On people not seen; minus_none: precision less that of the same network without masks on the same patches.
     """
     subjects = asked.study.table["subject"].to_numpy()
     found: Record = {}
     by_arm = {arm: _precision(list(fits)) for arm, fits in asked.fine.items()}
-    for (k, share), fits in asked.fine.items():
-        table = by_arm[k, share]
-        entry: Record = {"k": k, "share": share, "folds": len(fits)}
+    for arm, fits in asked.fine.items():
+        table = by_arm[arm]
+        entry: Record = {"k": arm.k, "share": arm.annotated, "turned": arm.turned, "folds": len(fits)}
         entry["accuracy"] = tools.summary(predictions(asked, fits), rng=rng)["balanced_accuracy"]
-        without = by_arm[k, min(s for other, s in by_arm if other == k)]
+        without = by_arm[min((other for other in by_arm if other.k == arm.k), key=lambda other: other.annotated)]
         for name, values in {
             "activation_precision": table["precision"],
             "of_map": table["of_map"],
@@ -233,7 +331,7 @@ def annotated(asked: Asked, tools: Tools, *, rng: Generator) -> Record:
         }.items():
             of_patches = values.groupby(level="row").mean()
             entry[name] = vars(interval(of_patches.to_numpy(), subjects[of_patches.index], rng=rng))
-        found[f"k={k} share={share:.0%}"] = entry
+        found[str(arm)] = entry
     return found
 
 
@@ -252,95 +350,6 @@ def _precision(fits: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(columns=["precision", "of_map", "chance"], index=empty, dtype=float)
 
 
-def tree(asked: Asked) -> Record:
-    """node -> {children, subjects, and by split accuracy, balanced_accuracy, path, majority_baseline, people, patches}.
-
-    A node answers for the patches below it; path: share of them that all nodes above it send the right way too. A split
-    under which fewer than two of its children are tested is left out.
-    """
-    if asked.tree_study is None:
-        return {}
-    study, found = asked.study, {}
-    subjects = asked.tree_study.study.table["subject"].to_numpy()
-    whole = asked.tree_study.tree
-    for node, children in whole.children.items():
-        found[node] = {"children": list(children), "subjects": whole.people(node), "splits": {}}
-    for split, fits in asked.conditional.items():
-        table, nodes = tree_fits.summary_of(fits), fits[0]["nodes"]
-        right = table["target"] == table["predicted"]
-        wrong_above = set(map(tuple, table.loc[(table["target"] >= 0) & ~right, ["fold", "row", "node"]].to_numpy()))
-        parents = {child: node for node, of_node in nodes.items() for child in of_node}
-        numbers = {node: i for i, node in enumerate(nodes)}
-        for node in nodes:
-            if node not in found:
-                continue
-            here = table[(table["node"] == numbers[node]) & (table["target"] >= 0)]
-            if here["target"].nunique() < 2:
-                continue
-            above, at = [], node
-            while at in parents:
-                at = parents[at]
-                above.append(numbers[at])
-            path = [
-                target == said and not any((fold, row, up) in wrong_above for up in above)
-                for fold, row, _, target, said in here.to_numpy()
-            ]
-            found[node]["splits"][split] = {
-                "accuracy": float((here["target"] == here["predicted"]).mean()),
-                "balanced_accuracy": float(balanced_accuracy_score(here["target"], here["predicted"])),
-                "chance": 1 / here["target"].nunique(),
-                "majority_baseline": majority_baseline(here["target"].to_numpy()),
-                "path": float(np.mean(path)),
-                "people": len(set(subjects[here["row"]])),
-                "folds": int(here["fold"].nunique()),
-                "patches": len(here),
-            }
-    return found if study else {}
-
-
-def novel(asked: Asked) -> Record:
-    """genotype -> {node, score -> {against -> {auroc_patches, auroc_subjects}}, n_subjects, n_known, sent}.
-
-    against: "unseen person of a known genotype", which is the comparison that counts, and "people trained on"; and the
-    unseen person of a known genotype against the people trained on, which shows how much of novelty is a new person.
-    """
-    if asked.tree_study is None:
-        return {}
-    subjects, result = asked.tree_study.study.table["subject"].to_numpy(), {}
-    for genotype, fits in asked.novel.items():
-        one = fits[0]
-        kind, whose = one["kind"], subjects[one["row"]]
-        entry: Record = {"node": one["node"], "people": one["people"], "n_subjects": len(one["people"])}
-        entry["n_known"] = len(one["known"])
-        entry["sent"] = float(one["sent"][kind == NOVEL].mean())
-        for i, score in enumerate(NOVELTY):
-            values = one["scores"][:, i]
-            entry[score] = {
-                name: _auroc(values, kind, whose, high, low)
-                for name, (high, low) in {
-                    "novel against an unseen person of a known genotype": (NOVEL, KNOWN),
-                    "novel against people trained on": (NOVEL, SEEN),
-                    "unseen person of a known genotype against people trained on": (KNOWN, SEEN),
-                }.items()
-            }
-        result[genotype] = entry
-    return result
-
-
-def _auroc(values: np.ndarray, kind: np.ndarray, subjects: np.ndarray, high: int, low: int) -> dict[str, float | None]:
-    """By patch, and by the mean of each subject: how often the high kind has the greater score."""
-    chosen = np.isin(kind, [high, low])
-    is_high = kind[chosen] == high
-    if is_high.all() or not is_high.any():
-        return {"auroc_patches": None, "auroc_subjects": None}
-    means = pd.Series(values[chosen]).groupby([is_high, subjects[chosen]]).mean()
-    of_high = means.index.get_level_values(0).to_numpy(bool)
-    return {
-        "auroc_patches": float(roc_auc_score(is_high, values[chosen])),
-        "auroc_subjects": float(roc_auc_score(of_high, means)),
-    }
-
-
 def copies(asked: Asked, *, rng: Generator) -> Record:
     """copy -> {change, stays: estimates over prototypes, flips: over people}."""
     found = asked.copies[0]
@@ -353,6 +362,25 @@ def copies(asked: Asked, *, rng: Generator) -> Record:
         }
         for i, name in enumerate(found["names"])
     }
+
+
+def for_panels(by_model: Record) -> dict[str, dict[str, Estimate]]:
+    """Heading -> method -> estimate, for a figure: those of PANELS that some map has; one empty panel without any."""
+    entries = by_model.get(PLAIN, {})
+    found = {heading: estimates(entries, score) for heading, score in PANELS.items()}
+    return {heading: values for heading, values in found.items() if values} or {"no held-out patches of patients": {}}
+
+
+def squares_table(lies: Record) -> pd.DataFrame:
+    """For reading: what the squares hold of the relevance, beside what they cover of the patch."""
+    words = {
+        "cell": "the cell that is printed",
+        "half": "the blue square, 110 of 512 px",
+        "field": "the white square, all that it can depend on",
+        "box": "ProtoPNet's box",
+    }
+    entries = {words[square]: lies[square] for square in words if square in lies}
+    return table_of(entries, {"inside": "share of the relevance", "area": "share of the patch"})
 
 
 def estimates(entries: Mapping[str, Mapping[str, Any]], score: str) -> dict[str, Estimate]:
@@ -378,18 +406,3 @@ def table_of(entries: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str
             for name, entry in entries.items()
         }
     ).T
-
-
-def novel_table(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """For reading: areas under the curve by patch, of each score and comparison, and the people they rest on."""
-    rows = {}
-    for genotype, entry in found.items():
-        for score in NOVELTY:
-            of_score = {name: _digits(of_pair["auroc_patches"]) for name, of_pair in entry[score].items()}
-            people = f"{entry['n_subjects']} novel, {entry['n_known']} known"
-            rows[genotype, score] = of_score | {"people": people, "sent to the node": f"{entry['sent']:.2f}"}
-    return pd.DataFrame(rows).T.rename_axis(["genotype", "score"])
-
-
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -14,9 +14,9 @@ from mitolib import cohort
 from mitolib.cohort import Section
 from mitolib.prototypes import measures
 from mitolib.prototypes.asking import Asked
-from mitolib.prototypes.fits import SHOWN_MAPS
+from mitolib.prototypes.fits import SHOWN_MAPS, TREE
 from mitolib.prototypes.maps import RECEPTIVE_FIELD
-from mitolib.prototypes.network import GREATEST
+from mitolib.prototypes.network import GREATEST, ROOT
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,13 @@ class Example:
     """A test patch with its strongest prototypes: each place in the patch, its prototype, and how alike they are.
 
     pairs: (the patch with the place most like the prototype, the prototype). maps: (n, side, side) similarity.
+    highest: end of the scale of all maps, the similarity that one training patch in four exceeds.
     table: a row for each prototype of the network, those that contribute most first.
     """
 
     pairs: Sequence[tuple[Shown, Shown]]
     maps: np.ndarray
+    highest: float
     table: pd.DataFrame
     sentence: str
 
@@ -103,34 +105,65 @@ def example(asked: Asked, pictures: Pictures) -> Example:
                 Shown(*there, of_source, squares, f"that: prototype {j}, {source['subject']} ({source['child']})"),
             )
         )
-    classes = ("control", "patient")
     table = pd.DataFrame(
         {
             "prototype": order,
-            "of": sources["child"].to_numpy()[order],
+            "class": sources["child"].to_numpy()[order],
             "person": sources["subject"].to_numpy()[order],
             "similarity": activation[order],
-            **{f"weight to {name}": weights[i, order] for i, name in enumerate(classes)},
-            **{f"adds to {name}": (weights[i] * activation)[order] for i, name in enumerate(classes)},
+            **{f"weight to {name}": weights[i, order] for i, name in enumerate(TREE[ROOT])},
+            "adds to the log odds of patient": ((weights[1] - weights[0]) * activation)[order],
         }
     ).set_index("prototype")
     totals = weights @ activation
     usual = float(np.median(found["trained_greatest"]))
     sentence = (
-        f"The patch is of {patch['subject']}, a {patch['label']}. The scores add up to {totals[0]:.2f} for control and "
-        f"{totals[1]:.2f} for patient, so that p(patient) is {p:.2f}. The greatest similarity is "
-        f"{activation.max():.2f}; a place has {GREATEST:.2f} with itself, and training patches have {usual:.2f}, the "
-        "median, with the nearest prototype of their class."
+        f"This patch comes from {patch['subject']}, a {patch['label']}. Over all prototypes, similarity times weight "
+        f"adds up to {totals[0]:.2f} for control and {totals[1]:.2f} for patient, so p(patient) is {p:.2f}. Its "
+        f"greatest similarity is {activation.max():.2f}. A place reaches {GREATEST:.2f} with itself; the median "
+        f"training patch reaches {usual:.2f} with the nearest prototype of its class."
     )
     maps = similar[:, order[:SHOWN_MAPS]].T.reshape(-1, side, side)
-    return Example(pairs, maps, table, sentence)
+    highest = float(np.quantile(found["trained_greatest"], 0.75))
+    return Example(pairs, maps, highest, table, sentence)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A held-out patch, and three answers to where its loudest prototype is seen in it.
+
+    shown: the patch, with the place. similarity: (side, side). box: top, bottom, left and right of ProtoPNet's box,
+    from 0 to 1. relevance: (h, w), from 0 to 1.
+    """
+
+    shown: Shown
+    similarity: np.ndarray
+    box: tuple[float, float, float, float]
+    relevance: np.ndarray
+
+
+def looked_at(asked: Asked, pictures: Pictures, rows: pd.DataFrame) -> list[Looked]:
+    """Of the first held-out patches. rows: of the patch table, as `saliency.held_out_patches` gives them."""
+    if asked.checked is None:
+        return []
+    found, result = asked.checked[0], []
+    for i, similar in enumerate(found["shown_similarity"].astype(float)):
+        patch, side = rows.iloc[i], len(similar)
+        size_px = int(patch["size"])
+        y, x = ((place + 0.5) * size_px / side for place in divmod(int(similar.argmax()), side))
+        picture = pictures.patch(patch["section"], int(patch["y"]), int(patch["x"]), size_px)
+        title = f"{patch['subject']}, prototype {int(found['shown_prototypes'][i])}"
+        shown = Shown(*picture, (y, x), squares_px(size_px, side), title)
+        result.append(Looked(shown, similar, tuple(found["shown_box"][i].tolist()), found["shown_relevance"][i] / 255))
+    return result
 
 
 def contact_sheet(rows: Sequence[dict[str, Any]], pictures: Pictures, *, patch_px: int, side: int) -> list[Shown]:
-    """A picture for each row of a prototype table."""
+    """A picture for each row of a prototype table, with its number, person and weight to patient."""
     squares, found = squares_px(patch_px, side), []
     for row in rows:
         picture = pictures.patch(row["section"], row["patch_y"], row["patch_x"], patch_px)
         at = row["y_px"] - row["patch_y"], row["x_px"] - row["patch_x"]
-        found.append(Shown(*picture, at, squares, f"prototype {row['prototype']}, {row['subject']}"))
+        title = f"{row['prototype']}: {row['subject']}, {row['weights']['patient']:+.1f}"
+        found.append(Shown(*picture, at, squares, title))
     return found

@@ -80,12 +80,14 @@ def train(
     schedule: Schedule,
     seed: int,
     annotation: Annotation | None = None,
+    shown: np.ndarray | None = None,
 ) -> Trained:
     """Train a network on the patches `rows` of the maps.
 
     tree: node -> children, {"root": classes} for ProtoPNet. annotation: of all patches of the maps, for the cost of
-    IAIA-BL at the root; None trains without. Raises ValueError for a child that no training patch belongs to, NotFinite
-    for maps and Diverged for a loss that are not finite.
+    IAIA-BL at the root; None trains without. shown: those rows that prototypes are pushed onto, and the last layer is
+    solved on; None takes all, and where some are turned views, these are the others. Raises ValueError for a child that
+    no training patch belongs to, NotFinite for maps and Diverged for a loss that are not finite.
     """
     for node, children in tree.items():
         if missing := [child for i, child in enumerate(children) if not (targets[node][rows] == i).any()]:
@@ -94,6 +96,7 @@ def train(
                 "which it trains, or leave it out of the tree."
             )
     rng = np.random.default_rng(seed)
+    shown = rows if shown is None else shown
     network = PrototypeNetwork(
         maps.n_channels,
         tree,
@@ -114,11 +117,11 @@ def train(
             loss.append(_epoch(network, optimizer, maps, rows, targets, schedule, annotation, rng, len(loss)))
         is_last = cycle == schedule.cycles - 1
         before = copy.deepcopy(network).eval() if is_last else None
-        pushed = push(network, maps, rows, targets, quota=schedule.quota)
-        solve_last_layers(network, maps, rows, targets, schedule.weights)
+        pushed = push(network, maps, shown, targets, quota=schedule.quota)
+        solve_last_layers(network, maps, shown, targets, schedule.weights)
     free = copy.deepcopy(before)
-    pushed_freely = push(free, maps, rows, targets, distinct=False)
-    solve_last_layers(free, maps, rows, targets, schedule.weights)
+    pushed_freely = push(free, maps, shown, targets, distinct=False)
+    solve_last_layers(free, maps, shown, targets, schedule.weights)
     return Trained(network.eval(), pushed, before, free, pushed_freely, loss)
 
 

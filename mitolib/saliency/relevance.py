@@ -159,8 +159,9 @@ class RelevanceBelow:
             pixels, account = self._chain.down(self._chain.forward(patches), given)
             return pixels, tf.reduce_sum(given, axis=range(1, len(self.shape))), account
 
-        shapes = self._chain.input_shape, self.shape
-        self._walk = tf.function(walk, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes])
+        shapes = [tf.TensorSpec(shape, tf.float32) for shape in (self._chain.input_shape, self.shape)]
+        # Loops and branches here are over layers, not tensors: to have them translated would take seconds.
+        self._walk = tf.function(walk, input_signature=shapes, autograph=False)
 
     def __call__(self, patches_nhwc: np.ndarray, relevance: np.ndarray) -> Relevance:
         """Relevance of the pixels of network input (N, H, W, C); relevance: of what the layer gives, (N, ...).

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
-from mitolib.figures import prototypes
+from mitolib.figures import pages, prototypes
+from mitolib.metrics import Estimate
 
 
 def shown(title: str = "P01") -> SimpleNamespace:
@@ -34,7 +36,33 @@ def test_similarity_maps_share_one_scale():
     assert all(row[1].images[0].get_clim() == (0, 9.21) for row in axes)
 
 
-def test_the_contact_sheet_is_a_whole_table_without_scripts_and_asks_nothing_of_the_network():
+def test_relevance_and_the_box_are_drawn_at_the_size_of_the_patch():
+    _, axes = plt.subplots(2, 3)
+    patch = SimpleNamespace(shown=shown(), similarity=np.eye(7), box=(0.0, 0.5, 0.25, 1.0), relevance=np.eye(32))
+    prototypes.looked_at([patch], highest=9.21, axes=axes)
+    box = axes[0, 1].patches[0]
+    assert box.get_bbox().bounds == (16, 0, 48, 32), "a quarter, half and whole of 64 px"
+    assert axes[0, 2].images[0].get_extent() == [0, 64, 64, 0] and not axes[1, 0].axison
+
+
+def test_panels_share_their_rows_and_stay_empty_where_a_map_has_no_score():
+    _, axes = plt.subplots(1, 2)
+    scores = {"finds": {"PRP": Estimate(0.2, (0.1, 0.4)), "Sobel": Estimate(0.1)}, "ranks": {"Sobel": Estimate(0.3)}}
+    prototypes.panels(scores, {"finds": 0.0}, axes=axes)
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["PRP", "Sobel"]
+    assert axes[1].lines[-1].get_ydata() == [1] and len(axes[1].lines) == 2
+    _, empty = plt.subplots(1, 1, squeeze=False)
+    prototypes.panels({"no held-out patches of patients": {}}, {}, axes=empty[0])
+    assert not empty[0, 0].axison
+
+
+def test_the_contact_sheet_has_a_picture_for_each_prototype_and_no_frame_beyond():
+    _, axes = plt.subplots(prototypes.sheet_rows(6), 5)
+    prototypes.contact_sheet([shown(f"{i}") for i in range(6)], axes=axes)
+    assert [ax.axison for ax in axes.ravel()] == [True] * 6 + [False] * 4
+
+
+def test_the_table_of_prototypes_is_a_whole_table_without_scripts_without_scripts_and_asks_nothing_of_the_network():
     row = {"prototype": 0, "child": "patient", "subject": "P<1>", "section": "P01", "weights": {"patient": 2.5}}
     row |= {
         "fibre": None,
@@ -44,7 +72,14 @@ def test_the_contact_sheet_is_a_whole_table_without_scripts_and_asks_nothing_of_
         "share_top": 0.1,
         "purity_at_random": None,
     }
-    html = prototypes.contact_sheet([row, row], [shown(), shown()])
+    html = prototypes.prototype_table([row, row], [shown(), shown()])
     assert html.count("<tr>") == 3 and html.count("<th ") == 1 + len(prototypes.COLUMNS)
-    assert "P&lt;1&gt;" in html and '<td data-sort="2.5">2.50</td>' in html and '<td data-sort="">-</td>' in html
+    assert "P&lt;1&gt; (P01)" in html and '<td data-sort="2.5">2.50</td>' in html and '<td data-sort="">-</td>' in html
     assert not re.search(r"https?:|<script", html) and html.count('src="data:image/webp') == 2
+
+
+def test_tables_that_few_need_are_folded_and_a_pipe_does_not_end_a_cell():
+    table = pd.DataFrame({"a|b": [0.126, 2.0]}, index=pd.Index(["x", "y|z"], name="row"))
+    text = pages.folded("More", table, table)
+    assert text.startswith(":::{admonition} More\n:class: tip, dropdown\n\n| row |") and text.endswith("\n:::")
+    assert text.count("| x | 0.13 |") == 2 and r"| y\|z | 2.00 |" in text and text.count("\n\n| row") == 2

@@ -71,17 +71,56 @@ TABLE = pd.DataFrame(
 ).assign(y=[0, 28, 0], x=[20, 48, 0], size=32)
 
 
-@pytest.mark.parametrize(
-    ("program", "write"),
-    [
-        ("QuPath", lambda path: tifffile.imwrite(path, labels(dtype=np.uint8), compression="zlib")),
-        ("napari", lambda path: tifffile.imwrite(path, labels(dtype=np.int32)[None], metadata={"axes": "ZYX"})),
-        ("Fiji", lambda path: tifffile.imwrite(path, labels(), imagej=True, metadata={"axes": "YX"})),
-    ],
-)
-def test_label_images_as_three_programs_write_them_are_read(folder, program, write):
-    write(folder / "P01.tif")
+def qupath_pyramid(folder) -> None:
+    """`writeImage(labelServer, "P01.ome.tif")`: tiles, Zlib, a second level at half the size in a SubIFD, OME-XML."""
+    options = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
+    with tifffile.TiffWriter(folder / "P01.ome.tif", bigtiff=True, ome=True) as file:
+        file.write(labels(dtype=np.uint8), subifds=1, metadata={"axes": "YX", "Channel": {"Name": "Labels"}}, **options)
+        file.write(labels(dtype=np.uint8)[::2, ::2], subfiletype=1, **options)
+
+
+def qupath_png(folder) -> None:
+    """The script of its manual: `name + "-labels.png"`, colours by a table, white for the background."""
+    image = Image.fromarray(labels(dtype=np.uint8), mode="P")
+    image.putpalette([255, 255, 255, 0, 0, 0, 0, 128, 0, 200, 0, 0])
+    image.save(folder / "P01-labels.png")
+
+
+def napari_layer(folder) -> None:
+    """Save Selected Layer: labels of fewer than four bytes become uint32, compressed, without ImageJ's tags."""
+    tifffile.imwrite(folder / "P01.tif", labels(dtype=np.uint32), compression="zlib", compressionargs={"level": 1})
+
+
+def napari_plane(folder) -> None:
+    """The labels of one plane of a stack keep its axis."""
+    tifffile.imwrite(folder / "P01.tif", labels(dtype=np.int32)[None], metadata={"axes": "ZYX"})
+
+
+def fiji_16_bit(folder) -> None:
+    """File > Save As > Tiff: big-endian, ImageJ's description; Labkit and StarDist make 16 bit."""
+    tifffile.imwrite(folder / "P01.tif", labels(), imagej=True, byteorder=">", metadata={"axes": "YX"})
+
+
+def fiji_lut(folder) -> None:
+    """8 bit with a LUT such as glasbey: the file has a colour map, and its pixels are the numbers of the labels."""
+    colours = np.random.default_rng(0).integers(0, 65536, (3, 256), dtype=np.uint16)
+    tifffile.imwrite(folder / "P01.tif", labels(dtype=np.uint8), colormap=colours, byteorder=">")
+
+
+def fiji_mask(folder) -> None:
+    """Edit > Selection > Create Mask, with an inverting LUT: 255 inside, and white is 0."""
+    inside = np.where(labels() > 0, 255, 0).astype(np.uint8)
+    tifffile.imwrite(folder / "P01.tif", inside, photometric="miniswhite", byteorder=">")
+
+
+PROGRAMS = [qupath_pyramid, qupath_png, napari_layer, napari_plane, fiji_16_bit, fiji_lut, fiji_mask]
+
+
+@pytest.mark.parametrize("write", PROGRAMS, ids=lambda write: write.__name__)
+def test_label_images_as_three_programs_write_them_are_read(folder, write):
+    write(folder)
     masks = from_folder(folder, SECTIONS)
+    assert np.array_equal(masks.read("P01"), labels() > 0)
     windows, annotated = masks.windows(TABLE, 32)
     assert annotated.tolist() == [True, True, False], "a control without a file is not annotated"
     assert windows[0, 20, 10] == 255 and windows[0, 5, 10] == 0
@@ -100,7 +139,9 @@ def test_a_png_and_an_empty_control_are_read(folder):
     [
         ("P01", labels((60, 79)), "60 x 79 px"),
         ("P01", labels((80, 60)), "Transposed it would fit"),
-        ("P01", labels(dtype=np.float32), "float32"),
+        ("P01", labels(dtype=np.float32), "float32; wanted whole ones"),
+        ("P01", np.zeros((2, 60, 80), np.uint8), "3 axes, 2 x 60 x 80"),
+        ("P01", -labels(dtype=np.int32), "nothing is marked in a patient"),
         ("P01", np.zeros((60, 80, 3), np.uint8), "an RGB picture"),
         ("P01", np.zeros((60, 80), np.uint8), "nothing is marked in a patient"),
         ("P09", labels(), "there is no section P09"),
@@ -110,6 +151,27 @@ def test_a_png_and_an_empty_control_are_read(folder):
 def test_masks_that_cannot_be_used_are_refused_with_the_reason(folder, name, image, says):
     tifffile.imwrite(folder / f"{name}.tif", image)
     with pytest.raises(MaskError, match=says):
+        from_folder(folder, SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("P01.geojson", "In QuPath"), ("RoiSet.zip", "In Fiji"), ("P01.roi", "Create Mask"), ("P01.csv", "In napari")],
+)
+def test_outlines_are_refused_with_the_way_to_a_label_image(folder, name, remedy):
+    (folder / name).write_bytes(b"{}")
+    with pytest.raises(MaskError, match=f"holds outlines.*{remedy}"):
+        from_folder(folder, SECTIONS)
+
+
+def test_two_masks_of_a_section_and_a_file_that_is_no_picture_are_refused(folder):
+    qupath_pyramid(folder)
+    napari_layer(folder)
+    with pytest.raises(MaskError, match="a second mask of P01"):
+        from_folder(folder, SECTIONS)
+    (folder / "P01.ome.tif").unlink()
+    (folder / "P01.tif").write_bytes(b"no picture")
+    with pytest.raises(MaskError, match="cannot be read"):
         from_folder(folder, SECTIONS)
 
 

@@ -12,15 +12,16 @@ from toy_maps import toy_maps
 
 from mitolib.cohort import Section
 from mitolib.own_data import LeftOut
-from mitolib.prototypes import asking, chapter, fits, taxonomy, tree_fits
+from mitolib.prototypes import asking, chapter, checks, fits, taxonomy, tree_fits
 from mitolib.prototypes.annotation import Masks
 from mitolib.prototypes.asking import UNSEEN
 from mitolib.prototypes.budget import BUDGETS
 from mitolib.prototypes.fits import PLAIN, QUOTA, TOP_K, Study
 from mitolib.prototypes.tree_fits import KNOWN, NOVEL, SEEN, TreeStudy
+from mitolib.prototypes.turned import with_turned_views
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
-PINNED = {"p": [0.69, 0.485, 0.476, 0.635], "loss": [1.889, 1.520, 0.503]}
+PINNED = {"p": [0.69, 0.485, 0.476, 0.635], "loss": [1.889, 1.520, 0.503], "map": [121, 255, 217, 123, 0, 210]}
 BUDGET = replace(BUDGETS["smoke"], side=3, epochs=15, cycles=2, depth=8, per_child=2)
 
 
@@ -31,7 +32,7 @@ def fold(table: pd.DataFrame, *tested: str) -> pd.Series:
 @pytest.fixture(scope="module")
 def study() -> Study:
     maps, _ = toy_maps()
-    features = SimpleNamespace(table=maps.table, pooled=maps, at=lambda side: maps)
+    features = SimpleNamespace(table=maps.table, pooled=maps, at=lambda side: maps, walk=lambda propagation: None)
     published = pd.Series(np.where(np.arange(24) < 16, "train", "test"))
     unseen = [fold(maps.table, "C0", "P1"), fold(maps.table, "C1", "P0")]
     mask = np.zeros((600 * 24, 512), bool)
@@ -72,6 +73,34 @@ def test_masks_are_those_of_the_people_drawn_and_precision_is_of_people_not_seen
     assert len(arms[1.0]["precision"]) == len(arms[1.0]["chance"]) == 4
     assert arms[1.0]["chance"] == pytest.approx(150 / 512, abs=0.01)
     assert not np.array_equal(arms[0.0]["p"], arms[1.0]["p"])
+
+
+def test_turned_views_train_with_masks_that_follow_and_give_no_prototypes(study):
+    """The toy's pictures are its masks: a view is then relevant where its picture is bright."""
+    maps = study.features.at(3)
+    pixels = np.zeros((24, 48, 48, 1), np.uint8)
+    pixels[study.labels == 1, :, 17:31] = 255
+    seen = []
+
+    def of_pictures(pictures_nhwc, side):
+        seen.append(pictures_nhwc)
+        return type(maps)(maps.table.iloc[: len(pictures_nhwc)], maps.values[: len(pictures_nhwc)])
+
+    def windows(table, size_px):
+        return pixels[table["y"] // 600, ..., 0], np.ones(len(table), bool)
+
+    features = SimpleNamespace(**vars(study.features), pixels_nhwc=pixels, of_pictures=of_pictures)
+    masks = SimpleNamespace(windows=windows, annotation=study.masks.annotation)
+    with_pixels = replace(study, features=features, masks=masks)
+    rows = np.arange(1, 24, 2)
+    both, annotation, labels = with_turned_views(with_pixels, maps, study.annotation, rows, seed=3)
+    assert len(both.table) == 36 and labels.tolist() == [*study.labels, *[1] * 12]
+    views = seen[0][..., 0]
+    assert not np.array_equal(views, pixels[rows, ..., 0]) and np.array_equal(pixels[rows, 0, 20, 0], [255] * 12)
+    bright = 1 - views.reshape(12, 3, 16, 3, 16).mean(axis=(2, 4)).reshape(12, -1) / 255
+    np.testing.assert_allclose(annotation.irrelevant[24:], bright, atol=0.05)
+    found = study.train(both, np.arange(36), seed=3, annotation=annotation, labels=labels, shown=np.arange(16))
+    assert (found.pushed.sources["row"] < 16).all()
 
 
 def test_maps_of_the_network_stand_beside_maps_that_know_none(study):
@@ -159,6 +188,68 @@ def test_a_tree_without_columns_is_left_out_with_the_reason(study):
 
 
 def test_annotated_sections_are_counted_by_class_and_without_masks_it_is_said_so(study):
-    counted = chapter.masked_people(study.masks, study.table)
-    assert counted.loc["patient"].tolist() == [3, 3]
-    assert "no folder of masks" in str(chapter.masked_people(None, study.table))
+    counted = chapter.masked_sentence(study.masks, study.table)
+    assert counted == "Annotated are 3 of 3 sections of controls and 3 of 3 sections of patients."
+    assert "no folder of masks" in chapter.masked_sentence(None, study.table)
+
+
+def cells(maps_nhw: np.ndarray) -> np.ndarray:
+    return maps_nhw / np.maximum(maps_nhw.max(axis=(1, 2), keepdims=True), 1e-9)
+
+
+def test_what_is_checked_of_maps_needs_neither_truth_nor_pixels(study):
+    maps = study.features.at(3)
+    held_out = SimpleNamespace(rows=study.table.iloc[[17, 19]], twins_nhwc=None, patches_nhwc=np.zeros((2, 1)))
+    tools = SimpleNamespace(cells=cells)
+    tools.propagation = None
+    found = checks.trained_maps(study, tools, held_out, seed=3)
+    assert all(found[f"map of {method}"].max(axis=(1, 2)).tolist() == [255, 255] for method in checks.METHODS[:3])
+    np.testing.assert_allclose(found["map of prototypes"][0][:2].ravel(), PINNED["map"], atol=8)
+    assert found["inside"][:, 0] == pytest.approx(1), "at the last map all relevance lies in the winning cell"
+    assert found["area"][:, 0] == pytest.approx(1 / 9) and "effect" not in found
+    of_pictures = type(maps)(maps.table.iloc[:2], maps.values[[17, 19]])
+    features = SimpleNamespace(**vars(study.features), of_pictures=lambda pictures_nhwc, side: of_pictures)
+    again = replace(study, features=features)
+    heads = [checks.redrawn_maps(again, tools, held_out, drawn=checks.HEAD, seed=seed) for seed in (1, 1, 2)]
+    assert np.array_equal(heads[0]["map of PRP"], heads[1]["map of PRP"])
+    assert not np.array_equal(heads[0]["map of prototypes"], heads[2]["map of prototypes"])
+
+
+def test_fibres_cured_are_held_against_every_map_of_the_network(study):
+    held_out = SimpleNamespace(rows=study.table.iloc[[17, 19]], patches_nhwc=np.zeros((2, 1)), fibres_nyx=None)
+    held_out.twins_nhwc, held_out.deficient, held_out.first = np.ones((2, 1)), None, lambda n: Altered(held_out, n)
+
+    def restore(evidence, patches_nhwc, twins_nhwc, fibres_nyx, deficient, *, most):
+        return pd.DataFrame({"patch": [0] * most, "fibre": range(most), "effect": 0.5})
+
+    tools = SimpleNamespace(cells=cells)
+    tools.restore, tools.propagation = restore, None
+    tools.over_fibres = lambda maps_nhw, fibres_nyx, fibres: np.full(len(fibres), len(maps_nhw))
+    found = checks.trained_maps(study, tools, held_out, seed=3)
+    assert found["effect"].tolist() == [0.5] * BUDGET.fibres
+    assert found["relevance"].shape == (4, BUDGET.fibres) and (found["relevance"] == BUDGET.restored).all()
+
+
+class Altered(SimpleNamespace):
+    """The first patches, as `saliency.truth.HeldOutPatches.first` gives them."""
+
+    def __init__(self, held_out, n: int) -> None:
+        super().__init__(**vars(held_out), n=n)
+
+    def __len__(self) -> int:
+        return self.n
+
+
+def test_shares_of_relevance_are_those_of_the_pixels_in_a_square():
+    similar = np.zeros((1, 49, 1))
+    similar[0, 24] = 1  # the middle of 7 x 7
+    relevance = np.ones((1, 224, 224))
+    found = checks.shares_in_squares(relevance, similar, np.array([0]))
+    assert found["inside"] == pytest.approx(found["area"], abs=1e-6), "evenly spread: as much as the square covers"
+    assert found["area"][0, :3] == pytest.approx([1 / 49, (110 / 512) ** 2, (196 / 224) ** 2], abs=1e-6)
+    relevance[:] = 0
+    relevance[0, 100:112, 100:112] = 1
+    assert checks.shares_in_squares(relevance, similar, np.array([0]))["inside"][0, 0] == pytest.approx(1)
+    similar[0, 24], similar[0, 0] = 0, 1
+    at_corner = checks.shares_in_squares(relevance, similar, np.array([0]))
+    assert at_corner["inside"][0, 0] == 0 and at_corner["area"][0, 2] == pytest.approx((16 + 98) ** 2 / 224**2)
