@@ -45,8 +45,8 @@ TABLE = {  # column -> score
     "pointing": "pointing",
     "removal": "deletion_minus_random",
     "fibres": "causal_rank_correlation",
-    "head redrawn": "head_redrawn",
-    "another patch": "another_patch",
+    "redrawn": "head_redrawn",
+    "other": "another_patch",
     "arrives": "arriving",
 }
 

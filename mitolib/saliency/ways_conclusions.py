@@ -105,9 +105,9 @@ def _hardly_sees(model: str, shown: str) -> Claim:
         "hardly-sees-the-head",
         "hardly_sees_the_head",
         model,
-        holds=f"Of {shown}, these maps hardly depend on the head, the only part that was trained: with it drawn anew "
+        holds=f"For {shown}, these maps hardly depend on the head, the only part that was trained: with it drawn anew "
         f"they keep a rank correlation of more than {HALF} with themselves: {{names}}.",
-        fails=f"Of {shown}, no map is seen to keep a rank correlation of more than {HALF} with itself when the head "
+        fails=f"For {shown}, no map is seen to keep a rank correlation of more than {HALF} with itself when the head "
         "is drawn anew.",
     )
 
@@ -117,8 +117,8 @@ def _sees(model: str, shown: str) -> Claim:
         "sees-the-head",
         "sees_the_head",
         model,
-        holds=f"Of {shown}, these maps lose more than half of their rank correlation with the head: {{names}}.",
-        fails=f"Of {shown}, no map is seen to lose more than half of its rank correlation with the head.",
+        holds=f"For {shown}, these maps lose more than half of their rank correlation with the head: {{names}}.",
+        fails=f"For {shown}, no map is seen to lose more than half of its rank correlation with the head.",
     )
 
 
@@ -139,9 +139,9 @@ def _beats_edges(model: str, shown: str) -> Claim:
         "beats-brightness-and-edges",
         "beats_edges",
         model,
-        holds=f"Of {shown}, these maps find deficient fibres better than brightness and edges of the picture both do, "
+        holds=f"For {shown}, these maps find deficient fibres better than brightness and edges of the picture both do, "
         "in AUPRC, not corrected for the number of methods: {names}.",
-        fails=f"Of {shown}, no map is seen to find deficient fibres better than brightness and edges of the picture "
+        fails=f"For {shown}, no map is seen to find deficient fibres better than brightness and edges of the picture "
         "both do, in AUPRC.",
     )
 
@@ -206,7 +206,7 @@ def _arrives(model: str, shown: str, method: str) -> Claim:
         reads={"share": _score(model, method, "arriving")},
         predicate=lambda share: below(share, 1),
         holds=f"Relevance by {method} is not conserved in {shown}, whose biases take their share: {share}.",
-        fails=f"Of {shown}, {method} hands the whole score down, or more: {share}.",
+        fails=f"For {shown}, {method} hands the whole score down, or more: {share}.",
         open=f"Whether {method} hands the whole score of {shown} down stays open: {share}.",
     )
 
