@@ -23,7 +23,7 @@ class Budget:
 
 
 _SHORT = Budget(  # a page in minutes; what it shows of the code, not of the networks
-    patches=3,
+    patches=2,
     altered=1,
     samples=1,
     fibres=7,
@@ -36,7 +36,7 @@ _SHORT = Budget(  # a page in minutes; what it shows of the code, not of the net
     ways_of_several=False,
 )
 BUDGETS = {  # by profile
-    "smoke": replace(_SHORT, patches=2, fibres=4, ways=("LRP", "CAM")),
+    "smoke": replace(_SHORT, fibres=4, ways=("LRP", "CAM")),
     "quick": _SHORT,
     "paper": Budget(
         patches=None,
