@@ -183,6 +183,25 @@ def test_the_map_gallery_has_a_row_for_each_method():
     assert [texts(ax) for ax in axes[1:, 0]] == [["empty"], []], "a map without any value is no picture"
 
 
+def test_maps_of_several_methods_fall_each_to_its_own_mark():
+    stages = ["trained", "head", "block1"]
+    index = pd.MultiIndex.from_product([["guided", "LRP"], stages], names=["method", "stage"])
+    likeness = pd.Series([1, 0.9, 0.4, 1, 0.1, 0.0], index)
+    ax = figures.saliency.falls(likeness, {"guided": 0.2, "LRP": -0.1}, ax=plt.subplots()[1])
+    lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines if not line.get_label().startswith("_")}
+    assert lines == {"guided": [1, 0.9, 0.4], "LRP": [1, 0.1, 0.0]}
+    marks = [list(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 2]
+    assert [0.2, 0.2] in marks and [-0.1, -0.1] in marks
+    assert [label.get_text() for label in ax.get_xticklabels()] == [*stages, "another\npatch"]
+
+
+def test_what_is_left_of_a_score_is_drawn_down_to_the_pixels():
+    index = pd.MultiIndex.from_product([["LRP"], ["logits", "block1_conv1"]], names=["method", "layer"])
+    ax = figures.saliency.handed_down(pd.Series([1.0, 0.3], index), ax=plt.subplots()[1])
+    assert list(ax.lines[0].get_ydata()) == [1.0, 0.3]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["logits", "block1_conv1"]
+
+
 def test_the_cascade_is_drawn_from_the_top_down_with_the_level_of_different_patches():
     index = pd.MultiIndex.from_product([[1, 2], ["trained", "dense"]], names=["seed", "stage"])
     falling = pd.DataFrame({"ssim": [1.0, 0.1, 1.0, 0.3], "spearman": [1.0, 0.3, 1.0, 0.3]}, index=index)

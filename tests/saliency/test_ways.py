@@ -80,6 +80,17 @@ def test_a_map_under_a_redrawn_head_is_compared_with_that_of_the_trained_network
     np.testing.assert_allclose(scores["another_patch"], other, atol=1e-4)
 
 
+def test_what_explains_a_network_is_built_once_and_leaves_it_alone_under_other_weights(several):
+    network, method = several.explained["VGG16"], ASKED["guided backpropagation"]
+    picture, before = np.random.default_rng(2).random((1, 32, 32, 3)), network.model.get_weights()
+    explain = network.explainer(method, samples=1)
+    own = explain(picture, 1)
+    other = network.explainer(method, samples=1, weights=[weight / 2 for weight in before])
+    assert other is explain and not np.allclose(other(picture, 1), own)
+    assert all((a == b).all() for a, b in zip(before, network.model.get_weights(), strict=True))
+    np.testing.assert_array_equal(network.explainer(method, samples=1)(picture, 1), own)
+
+
 def test_of_a_score_near_nothing_no_share_arrives_and_the_account_ends_at_the_pixels(found, monkeypatch):
     scores = found.scores.sort_index().loc["VGG16", "gradient x input"]
     handed = found.handed_down["VGG16"]["gradient x input"]
