@@ -55,11 +55,7 @@ CHAPTERS = {
         own=("scores against the deficient fibres, and what restoring them does",),
         parts={MARKER: ("NDUFB8", "VDAC1")},
     ),
-    "concept_whitening": Needs(
-        own=(PUBLISHED, FIBRE_CONCEPTS),
-        parts_by_people={BY_PEOPLE: 3},
-        patches=WHITENED,
-    ),
+    "concept_whitening": Needs(own=(PUBLISHED, FIBRE_CONCEPTS), parts_by_people={BY_PEOPLE: 3}, patches=WHITENED),
     "real_concepts": Needs(
         own=(FIBRE_CONCEPTS,),
         parts={COMPOSITE: ("NDUFB8", "MTCO1", "VDAC1")},
