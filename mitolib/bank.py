@@ -130,13 +130,12 @@ class Bank:
                 if augment:  # a stream of its own for each chunk: resuming changes nothing
                     pixels = augment(pixels, rng=np.random.default_rng([seed, view, start]))
                 try:
-                    features = passed(forward, pixels, prepare, label)
+                    self._write(view, start, passed(forward, pixels, prepare, label), label)
                 except tf.errors.ResourceExhaustedError as error:
                     raise MemoryError(
                         f"{label}: {BATCH} patches do not fit into the device's memory. End other programs on it, or "
                         "run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
                     ) from error
-                self._write(view, start, features, label)
         self.maps = {chunk: np.load(self._path(*chunk), mmap_mode="r") for chunk in wanted}
 
     def read(self, rows: np.ndarray, view: int = 0) -> np.ndarray:

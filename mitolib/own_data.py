@@ -38,6 +38,9 @@ class Needs:
 
 
 FIBRES = "the fibre baseline (mass marker VDAC1; NDUFB8, MTCO1; Dystrophin for the outlines)"
+OUTLINES = ("VDAC1", "NDUFB8", "MTCO1", "Dystrophin")
+NEW_PEOPLE = "people who are drawn, and all that is learnt from them or asked of them"
+LEARNT = "the model that learns from people, tested on pairs that are left out"
 MARKER = "the marker map (NDUFB8 against the mass marker VDAC1)"
 FIBRE_CONCEPTS = "concepts of fibres"
 COMPOSITE = "the composite picture (NDUFB8, MTCO1, VDAC1)"
@@ -67,11 +70,8 @@ CHAPTERS = {
         own=("the published split, and fine annotation without a folder of masks",),
         parts={MARKER: ("NDUFB8", "VDAC1")},
     ),
-    "patient_level": Needs(
-        several=SEVERAL,
-        own=("twins, and fibres from the truth",),
-        parts={FIBRES: ("VDAC1", "NDUFB8", "MTCO1", "Dystrophin")},
-    ),
+    "patient_level": Needs(several=SEVERAL, own=("twins, and fibres from the truth",), parts={FIBRES: OUTLINES}),
+    "people": Needs(one=False, own=(NEW_PEOPLE,), parts={FIBRES: OUTLINES}, parts_by_people={LEARNT: 3}),
     "look": Needs(several="the colour picture of three proteins", own=("the layer of deficient fibres",)),
 }
 

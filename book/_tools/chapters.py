@@ -12,6 +12,7 @@ CHAPTERS = (  # in the order in which a book lists them
     "real_concepts",
     "prototypes",
     "patient_level",
+    "people",
     "look",
     "your_data",
 )
@@ -21,6 +22,7 @@ NEEDS = {
     "freezing": ("exp1",),
     "gradcam": ("exp1", "exp2"),
     "look": ("exp1",),
+    "people": ("exp1", "exp2"),
     "real_concepts": ("concept_whitening",),
 }
 
@@ -34,4 +36,5 @@ SHARES = {
     "real_concepts": 8,
     "prototypes": 8,
     "patient_level": 8,
+    "people": 8,
 }

@@ -11,17 +11,24 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from mitolib import bank, units
+from mitolib.own_data import LeftOut
 from mitolib.people import bags
 from mitolib.people.bags import Bags, FibreBaseline, Fitted, Learner, PapersHead, Quantiles, TopRows
 from mitolib.people.budget import SizeBudget
+from mitolib.people.evaluation import Evaluation, evaluate, unseen_trial
+from mitolib.people.evaluation import ask as ask_trials
+from mitolib.people.models import Model
 from mitolib.people.outside import OnDisk, Outside, refuse_acquaintances
+from mitolib.people.readers import Reader, Readers
 from mitolib.settings import LABELS
 from mitolib.units import Units
 
@@ -31,6 +38,8 @@ BASELINE = "fibre baseline, counts"
 BEST = "fibre ratios, top fibres"  # run on a reader's own cohort; a test holds it against the published results
 LEFT_OUT = 0.2  # of the rows of each training person, where a random split is asked what it would have said
 HEAD_BATCH = 2
+OUTSIDE_SEED = 2022  # of the people of the outside test, whatever the run's; training draws have those that follow
+LEAST_PEOPLE = 3  # of each class, where pairs are left out
 
 
 @dataclass(frozen=True)
@@ -93,10 +102,28 @@ class OutsideTest:
 
     people: Outside
 
-    def __post_init__(self) -> None:
-        of_label = {label: [s for s in self.people.subjects if s["label"] == label] for label in LABELS}
-        cured = self.people.some(of_label["patient"], "cured")
-        object.__setattr__(self, "twins", (self.people.some(of_label["control"], "afflicted"), cured))
+    twins: tuple[Outside, Outside]  # afflicted controls, then cured patients: in the order of `people`
+
+    @classmethod
+    def of(
+        cls,
+        drawn: Mapping[str, Any],
+        readers: Readers | Mapping[str, Reader],
+        draw: Callable[..., list[Path]],
+        recipe: int,
+    ) -> OutsideTest:
+        """drawn: of `phantom.draw_people`, controls first. readers, draw, recipe: see `Outside`.
+
+        Raises LearnerError below two people of a class.
+        """
+        controls, patients = ([s for s in drawn["subjects"] if s["label"] == label] for label in LABELS)
+        if min(len(controls), len(patients)) < 2:
+            raise bags.LearnerError(
+                f"{len(controls)} controls and {len(patients)} patients in the outside test; wanted two of each at "
+                "least. Draw more people."
+            )
+        people = Outside({**drawn, "subjects": [*controls, *patients]}, readers, draw, recipe)
+        return cls(people, (people.some(controls, "afflicted"), people.some(patients, "cured")))
 
     def prepare(self) -> None:
         """Draw and read whoever is not kept."""
@@ -107,6 +134,13 @@ class OutsideTest:
     def depends(self) -> dict[str, Any]:
         """What tells them from others."""
         return self.people.depends
+
+
+def training_draws(draw_people: Callable[..., dict[str, Any]], *, budget: SizeBudget) -> list[dict[str, Any]]:
+    """The people of each draw, as many controls as patients. draw_people: of the phantom."""
+    half = max(budget.sizes) // 2
+    seeds = range(OUTSIDE_SEED + 1, OUTSIDE_SEED + 1 + budget.draws)
+    return [draw_people(half, half, seed=seed, side_px=budget.side_px) for seed in seeds]
 
 
 def training_people(test: OutsideTest, everybody: Mapping[str, Any], n: int) -> Outside:
@@ -207,3 +241,26 @@ def _attention(fitted: Fitted, arm: Arm, test: OutsideTest, of_test: Bags) -> np
         both = set(deficient[known]) == {0, 1}
         areas.append(roc_auc_score(deficient[known], fitted.rows(bag)[known]) if both else np.nan)
     return np.array(areas)
+
+
+def leave_pair_out(models: Mapping[str, Arm], people: Outside | OnDisk, *, seed: int) -> Evaluation | LeftOut:
+    """Models trained on people anew for each pair of a control and a patient who are left out, and asked of these two.
+
+    seed: of the bootstrap. LeftOut for fewer than three people of a class: two have to train while one is left out.
+    """
+    least = min(np.bincount(people.truth, minlength=len(LABELS)))
+    if least < LEAST_PEOPLE:
+        return LeftOut(f"{least} people in the smaller class, wanted {LEAST_PEOPLE}: two train while one is left out.")
+    trials = {name: unseen_trial(partial(_on_people, arm, people), people.table) for name, arm in models.items()}
+    return evaluate(ask_trials(trials), rng=np.random.default_rng(seed))
+
+
+def _on_people(arm: Arm, people: Outside | OnDisk) -> Model:
+    """A model whose rows are people."""
+    of_people, labels = arm.bags(people), people.truth
+
+    def model(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        fitted = arm.learner.fit([of_people[place] for place in train], labels[train])
+        return fitted.p([of_people[place] for place in test])
+
+    return model

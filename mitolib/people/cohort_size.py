@@ -170,6 +170,16 @@ class Curves:
         people = [str(place) for place in range(len(means))]
         return metrics.interval(means, people, rng=np.random.default_rng(self.seed))
 
+    def by_step(self, score: str) -> dict[str, dict[str, dict[int, Estimate]]]:
+        """Step of the ladder -> model -> n -> a score, for a figure; "turned" is the smaller share of both twins."""
+        found: dict[str, dict[str, dict[int, Estimate]]] = {}
+        for model, arm in self.models.items():
+            found.setdefault(arm.step, {})[model] = {
+                n: _turned(of_size) if score == "turned" else of_size[score]
+                for n, of_size in self.scores[model].items()
+            }
+        return found
+
     def table(self) -> pd.DataFrame:
         """For reading: a row for each model, people called wrongly at each n, and the power of the fit."""
         powers = self.powers()
@@ -220,6 +230,12 @@ class Curves:
             }
             for model, by_size in self.scores.items()
         }
+
+
+def _turned(scores: Mapping[str, Estimate]) -> Estimate:
+    """The smaller of both shares; nobody turned where nobody was called so."""
+    shares = [scores[name] if scores[name].value is not None else Estimate(0.0) for name in TWIN_TEST]
+    return min(shares, key=lambda share: share.value)
 
 
 @dataclass(frozen=True, eq=False)

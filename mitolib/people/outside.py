@@ -44,13 +44,12 @@ class OutsideError(ValueError):
 class Outside:
     """New people and what readers make of them. Nobody is drawn until something is asked for that is not kept.
 
-    people: of `phantom.draw_people`. readers: by name. draw: `phantom.make_people`. recipe: the version of what it
-    draws; another is another person. twin: "", "cured" or "afflicted".
+    people: of `phantom.draw_people`. readers: by name; whoever is drawn is read by all. draw: `phantom.make_people`.
+    recipe: the version of what it draws; another is another person. twin: "", "cured" or "afflicted".
     """
 
     people: Mapping[str, Any]
     readers: Readers | Mapping[str, Reader]
-    names: Sequence[str]  # of the readers that read whoever is drawn
     draw: Callable[..., list[Path]]
     recipe: int
     twin: str = ""
@@ -78,7 +77,7 @@ class Outside:
     def some(self, subjects: Sequence[Mapping[str, Any]], twin: str = "") -> Outside:
         """The same readers and drawing, of these subjects or their twins."""
         people = {**self.people, "subjects": list(subjects)}
-        return Outside(people, self.readers, self.names, self.draw, self.recipe, twin)
+        return Outside(people, self.readers, self.draw, self.recipe, twin)
 
     def prepare(self) -> None:
         """Draw and read whoever is not kept. Raises PhantomError or OutsideError where the disk is full.
@@ -108,7 +107,7 @@ class Outside:
         return arrays
 
     def _missing(self, subject: Mapping[str, Any]) -> list[str]:
-        return [name for name in self.names if not self._path(name, subject).exists()]
+        return [name for name in self.readers if not self._path(name, subject).exists()]
 
     def _path(self, reader: str, subject: Mapping[str, Any]) -> Path:
         about = [digest(subject), self.recipe, self.twin]

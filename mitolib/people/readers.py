@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -154,10 +155,9 @@ class Readers:
     seed: int  # of a network without ImageNet weights
     _made: dict[str, Reader] = field(default_factory=dict)
 
-    @property
-    def names(self) -> list[str]:
+    def __iter__(self) -> Iterator[str]:
         """ "one", "several" where there are several proteins, "ratios" and "fibres"."""
-        return ["one", *(["several"] if self.several else []), "ratios", "fibres"]
+        return iter(["one", *(["several"] if self.several else []), "ratios", "fibres"])
 
     def __getitem__(self, name: str) -> Reader:
         if name not in self._made:

@@ -373,3 +373,40 @@ def _measures(cohort: Mapping[str, Any], label: str) -> dict[str, list[float]]:
     if label == "patient":
         found["deficient share"] = [1 - s["classes"]["none"]["fraction"] for s in normal]
     return found | {"log area": [s["fibre_area_px"]["log_mean"] for s in people]}
+
+
+def in_words(compared: pd.DataFrame, n_drawn: Mapping[str, int]) -> pd.DataFrame:
+    """What `compare` found, for reading: a row for each measure and label. n_drawn: people drawn, by label."""
+    rows = {
+        (row.label, row.measure): {
+            "measured": row.measured,
+            "drawn": n_drawn[row.label],
+            "drawn below the least measured": f"{row.least:.0%}",
+            "drawn above the greatest measured": f"{1 - row.greatest:.0%}",
+            "Kolmogorov-Smirnov": f"{row.ks:.2f}",
+            "p": f"{row.p:.2f}",
+        }
+        for row in compared.itertuples()
+    }
+    return pd.DataFrame(rows).T.rename_axis(["label", "measure"])
+
+
+def spread(drawn: Mapping[str, Any], cohort: Mapping[str, Any]) -> pd.DataFrame:
+    """Standard deviation of the log level of each protein in normal fibres, of measured people beside drawn ones.
+
+    A row for each protein; columns (between people or within one, measured or drawn). Between: about the mean of
+    controls and of patients. Within: the fibres of one person, the root of the mean variance over people; as measured
+    in controls, since every drawn person has it.
+    """
+    columns: dict[tuple[str, str], np.ndarray] = {}
+    for name, calibration in (("measured", cohort), ("drawn", drawn)):
+        people = [s for s in calibration["subjects"] if "none" in s["classes"]]
+        people = [s for s in people if s["fibres_measured"] or s["size_source"] == "drawn"]
+        groups = [np.array([log_levels(s) for s in people if s["label"] == label]) for label in settings.LABELS]
+        residual = np.concatenate([of_label - of_label.mean(axis=0) for of_label in groups])
+        columns["between people", name] = np.sqrt((residual**2).sum(axis=0) / (len(residual) - len(groups)))
+        controls = [s for s in people if s["label"] == "control"]
+        variances = [np.diag(between_people.within(control)) for control in controls]
+        columns["within a person", name] = np.sqrt(np.mean(variances, axis=0))
+    table = pd.DataFrame(columns, index=pd.Index(cohort["proteins"], name="protein"))
+    return table[["between people", "within a person"]]
