@@ -211,6 +211,7 @@ class Curves:
                 "AUC": str(scores["auc"]),
                 "less the fibre baseline": str(scores["over_baseline"]) if model != BASELINE else "",
                 **{title: str(scores[name]) for name, title in TWIN_TEST.items()},
+                "AUROC over fibres": str(self.attention(model)) if self.attention(model).value is not None else "",
                 "passes": "yes" if self.passes(model, n) else "no",
                 "from n": "" if passed is None else str(passed),
             }

@@ -9,9 +9,8 @@ import pandas as pd
 
 from mitolib.claims import Claim, above
 from mitolib.metrics import Estimate, holm
-from mitolib.people.arms import BASELINE, CHAPTER
+from mitolib.people.arms import AS_PUBLISHED, CHAPTER, RULE
 from mitolib.people.cohort_size import TURNED
-from mitolib.people.metrics import key
 
 SIGNIFICANT = 0.05  # a p, corrected, below which a difference counts
 
@@ -90,8 +89,9 @@ def _reaches(score: Estimate, level: float) -> bool | None:
 
 
 def _curves(record: Mapping[str, Any]) -> Iterator[Claim]:
-    """Of each model: does more people help, and how much does a random split promise at the greatest n?"""
-    for model, entry in record.get("models", {}).items():
+    """Of the published models and the best: do more people help? What does a random split promise at the greatest n?"""
+    chosen = {m: of for m, of in record.get("models", {}).items() if of["step"] == AS_PUBLISHED or m == record["best"]}
+    for model, entry in chosen.items():
         called, sizes = f"*{entry['called']}*", entry["sizes"]
         if entry["power"] is not None:
             number = "The share called wrongly falls as n to the power of minus {power}."
@@ -99,9 +99,9 @@ def _curves(record: Mapping[str, Any]) -> Iterator[Claim]:
                 name=f"{model}-gains-by-people",
                 reads={"power": _at("models", model, "power")},
                 predicate=lambda power: above(power, 0),
-                holds=f"More people make {called} better. {number}",
-                fails=f"More people do not make {called} better. {number}",
-                open=f"Whether more people make {called} better stays open. {number}",
+                holds=f"Trained on more people, {called} errs less. {number}",
+                fails=f"Trained on more people, {called} does not err less. {number}",
+                open=f"Whether {called}, trained on more people, errs less stays open. {number}",
             )
         most = max(sizes, key=int)
         if "leak" in sizes[most]:
@@ -119,7 +119,7 @@ def _curves(record: Mapping[str, Any]) -> Iterator[Claim]:
 def _ladder(record: Mapping[str, Any]) -> Iterator[Claim]:
     """Of each model but the laboratory's rule: has it learnt the disease? And what does the best attend to?"""
     for model, entry in record.get("models", {}).items():
-        if model == key(BASELINE):
+        if entry["step"] == RULE:
             continue
         called, most = f"*{entry['called']}*", max(entry["sizes"], key=int)
         number = (
@@ -138,6 +138,15 @@ def _ladder(record: Mapping[str, Any]) -> Iterator[Claim]:
             open=f"Whether {called} learns the disease stays open. {number}",
         )
     if best := record.get("best"):
+        called = f"*{record['models'][best]['called']}*"
+        yield Claim(
+            name="the-best-passes-the-twin-test",
+            reads={"n": _at("models", best, "passed_from")},
+            predicate=lambda n: n is not None,
+            holds=f"By its shares alone, without their intervals, {called} passes the twin test from {{n}} people on.",
+            fails=f"No model passes the twin test at the most people that were tried; the best is {called}.",
+            open=called,
+        )
         number = "AUROC over the fibres of new patients: {attention}; chance has 0.50."
         attends = record["models"][best]["attention"]
         if _value(attends) is not None:
@@ -145,9 +154,9 @@ def _ladder(record: Mapping[str, Any]) -> Iterator[Claim]:
                 name="the-best-attends-to-deficient-fibres",
                 reads={"attention": _at("models", best, "attention")},
                 predicate=lambda attention: above(attention, 0.5),
-                holds=f"What *{record['models'][best]['called']}* attends to are deficient fibres. {number}",
-                fails=f"What *{record['models'][best]['called']}* attends to are not deficient fibres. {number}",
-                open=f"Whether *{record['models'][best]['called']}* attends to deficient fibres stays open. {number}",
+                holds=f"What {called} attends to are deficient fibres. {number}",
+                fails=f"What {called} attends to are not deficient fibres. {number}",
+                open=f"Whether {called} attends to deficient fibres stays open. {number}",
             )
 
 
