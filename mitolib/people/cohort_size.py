@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from scipy.stats import linregress
 
 from mitolib import metrics
 from mitolib.metrics import Estimate
@@ -133,8 +132,7 @@ class Curves:
         found = {}
         for model, by_size in self._resampled.items():
             errors = np.log(np.stack([by_size[n]["error"] for n in self.sizes]).clip(min=least))
-            slopes = np.array([-linregress(log_n, of_one).slope for of_one in errors.T])
-            found[model] = self._estimate(slopes)
+            found[model] = self._estimate(-np.polyfit(log_n, errors, 1)[0])
         return found
 
     def passes(self, model: str, n: int) -> bool:

@@ -76,7 +76,7 @@ def test_the_best_is_never_the_laboratory_s_rule():
 def test_a_share_of_nobody_is_not_defined():
     nobody = replace(answered(0), p=np.full((3, 100), 0.1))
     scores = curves(baseline={4: answered(0)}, best={4: nobody}).scores[BEST][4]
-    assert scores["cured"].value is None and scores["afflicted"].value == pytest.approx(0)
+    assert scores["cured"].value is None and scores["afflicted"].value == pytest.approx(1)
     assert not curves(baseline={4: answered(0)}, best={4: nobody}).passes(BEST, 4)
 
 
