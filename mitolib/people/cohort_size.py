@@ -7,7 +7,7 @@ the same people for all models and sizes, so that differences and slopes are pai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -43,28 +43,33 @@ class Answered:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """answered: model -> n -> what it says. truth: (N,) of the outside test, controls first. models: by name."""
+    """models: by name. fits: their units, of `arms.ask`. truth: (N,) of the outside test. seed: of the bootstrap."""
 
     models: Mapping[str, Arm]
-    answered: Mapping[str, Mapping[int, Answered]]
+    fits: Mapping[str, Units]
     truth: np.ndarray
     seed: int
-    units: list[dict[str, Any]] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, models: Mapping[str, Arm], fits: Mapping[str, Units], truth: np.ndarray, *, seed: int) -> Curves:
-        """fits: of `arms.ask`. seed: of the bootstrap."""
-        answered: dict[str, dict[int, Answered]] = {}
-        for name, of_model in fits.items():
+    @cached_property
+    def answered(self) -> dict[str, dict[int, Answered]]:
+        """Model -> n -> what it says; read when it is used."""
+        found: dict[str, dict[int, Answered]] = {}
+        for name, of_model in self.fits.items():
+            answers = list(of_model)  # in a share that lacks one this is where it ends
             by_size: dict[int, list[Mapping[str, np.ndarray]]] = {}
-            for fit, unit in zip(of_model, of_model.record, strict=True):
+            for unit, fit in zip(of_model.record, answers, strict=True):
                 by_size.setdefault(unit["unit"]["n"], []).append(fit)
-            parts = ("p", "p_twin", "p_seen", "attention")
-            answered[name] = {
-                n: Answered(*(np.stack([one[part] for one in of_size]) for part in parts))
+            parts = [field.name for field in fields(Answered)]
+            found[name] = {
+                n: Answered(*(np.stack([fit[part] for fit in of_size]) for part in parts))
                 for n, of_size in by_size.items()
             }
-        return cls(models, answered, truth, seed, [unit for of_model in fits.values() for unit in of_model.record])
+        return found
+
+    @property
+    def units(self) -> list[dict[str, Any]]:
+        """What the results file says of the units."""
+        return [unit for of_model in self.fits.values() for unit in of_model.record]
 
     @property
     def sizes(self) -> list[int]:

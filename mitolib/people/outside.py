@@ -29,6 +29,7 @@ from mitolib.people.readers import Reader, Readers
 from mitolib.progress import say
 from mitolib.settings import DATA, share
 from mitolib.transfer import TrainedNetwork
+from mitolib.units import Units
 
 PROTOCOL = 2  # of the units; raise it when an answer would come out otherwise
 FOLDER = DATA / "cache" / "outside"
@@ -178,12 +179,22 @@ def refuse_acquaintances(trained_on: Mapping[str, Any], tested: Mapping[str, Any
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
-    """tables: for each name that was asked, rows subject, truth (0 or 1) and p (of "patient"). fits: their units."""
+    """fits: a unit for each name that was asked for. people: rows subject and truth (0 or 1)."""
 
-    fits: units.Units
-    tables: list[pd.DataFrame]
+    fits: Units
+    people: pd.DataFrame
+
+    @cached_property
+    def tables(self) -> list[pd.DataFrame]:
+        """For each name, rows subject, truth and p (of "patient"), one for each patch or for each person."""
+        return [
+            self.people.loc[self.people.index.repeat(answers["patches"])]
+            .reset_index(drop=True)
+            .assign(p=answers["p_patient"])
+            for answers in self.fits
+        ]
 
 
 def ask(
@@ -194,7 +205,7 @@ def ask(
     chapter: str,
     depends: Mapping[str, Any],
 ) -> Answers:
-    """What models say of new people, one table for each name: rows subject, truth (0 or 1) and p (of "patient").
+    """What models say of new people; it is read when it is used.
 
     answer: (**name) -> for each person (n,) p of their patches, or one p of the person. names: each is a unit. depends:
     what else the answers depend on beside the people.
@@ -214,14 +225,7 @@ def ask(
         prepare=outside.prepare,
         precision=bank.precision,
     )
-    people = pd.DataFrame({"subject": outside.table["subject"], "truth": outside.truth})
-    return Answers(
-        asked,
-        [
-            people.loc[people.index.repeat(answers["patches"])].reset_index(drop=True).assign(p=answers["p_patient"])
-            for answers in asked
-        ],
-    )
+    return Answers(asked, pd.DataFrame({"subject": outside.table["subject"], "truth": outside.truth}))
 
 
 def ask_network(trained: TrainedNetwork, reader: str, outside: Outside, *, chapter: str) -> Answers:

@@ -126,7 +126,7 @@ def test_what_a_model_of_fibres_attends_to_is_held_against_the_truth(toy):
 
 
 def test_curves_are_drawn_from_the_units(toy):
-    curves = Curves.of(LIGHT, asked(toy), toy.test.people.truth, seed=1)
+    curves = Curves(LIGHT, asked(toy), toy.test.people.truth, seed=1)
     assert curves.sizes == [4, 8] and curves.passes(BEST, 8) and curves.best in LIGHT
     assert set(curves.table().columns) == {"n = 4", "n = 8"} and len(curves.ladder()) == len(LIGHT)
     json.dumps([unit["key"] for unit in curves.units])

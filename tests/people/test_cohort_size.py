@@ -36,7 +36,9 @@ def answered(wrong: int, *, twins_turn: float = 1.0, draws: int = 3, seen: float
 
 def curves(**by_model: dict[int, Answered]) -> Curves:
     of = {"baseline": BASELINE, "best": BEST, "pictures": "SDHA, logistic"}
-    return Curves(MODELS, {of[name]: by_size for name, by_size in by_model.items()}, TRUTH, seed=1)
+    made = Curves(MODELS, {}, TRUTH, seed=1)
+    made.__dict__["answered"] = {of[name]: by_size for name, by_size in by_model.items()}
+    return made
 
 
 SIZES = (10, 20, 40)

@@ -90,6 +90,15 @@ def test_shares_begin_with_their_own_people_and_finish_those_of_others(toy, monk
     assert order == ["7C001", "7P000", "7P002", "7C000", "7C002", "7P001"]
 
 
+def test_a_share_asks_for_all_before_it_ends_at_the_first_answer_of_another(toy, monkeypatch):
+    monkeypatch.setenv("MITOLIB_SHARE", "1/2")
+    one, other = (outside.ask_network(trained(seed), "one", toy.test.people, chapter="people") for seed in (1, 2))
+    assert [len(of.fits) for of in (one, other)] == [1, 1]
+    with pytest.raises(SystemExit):
+        _ = one.tables
+    assert len(other.tables[0]) == 6 * 4
+
+
 def test_another_recipe_or_reader_is_another_reading(toy):
     toy.test.people.prepare()
     other = {name: ToyReader("other") for name in toy.readers}
