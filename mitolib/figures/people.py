@@ -19,6 +19,7 @@ from mitolib.figures.estimates import intervals
 from mitolib.figures.style import COVERED, LABEL_COLOURS, NORMAL, SMALL
 from mitolib.metrics import Estimate
 
+ERRORS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # ticks of a logarithmic axis
 LEFT_OUT = "Left out: these patches cannot be dealt out as in the paper."
 
 
@@ -291,8 +292,11 @@ def by_cohort_size(
     groups: group -> model -> n -> value and interval. least: of a logarithmic axis, values below it are drawn there;
     None for a linear one from 0 to 1. level: a dashed line.
     """
-    axes = fig.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-    for ax, (group, by_model) in zip(axes, groups.items(), strict=True):
+    columns = min(3, len(groups))
+    axes = fig.subplots(-(-len(groups) // columns), columns, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(groups) :]:
+        ax.set_axis_off()
+    for ax, (group, by_model) in zip(axes.flat, groups.items(), strict=False):
         for number, (model, by_size) in enumerate(by_model.items()):
             defined = {n: score for n, score in by_size.items() if score.value is not None}
             ends = [score.ci or (score.value, score.value) for score in defined.values()]
@@ -309,11 +313,13 @@ def by_cohort_size(
         ax.minorticks_off()
         if least is not None:
             ax.set_yscale("log")
+            ax.set_yticks(shown := [tick for tick in ERRORS if tick >= least], [f"{tick:g}" for tick in shown])
+            ax.minorticks_off()
             ax.set_ylim(least * 0.9, 1)
         else:
             ax.set_ylim(-0.03, 1.03)
         ax.set_title(group, fontsize=NORMAL)
-        ax.set_xlabel("people trained on")
-        ax.legend(frameon=False, fontsize=SMALL)
-    axes[0].set_ylabel(ylabel)
+        ax.legend(frameon=False, fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    fig.supxlabel("people trained on", fontsize=NORMAL)
+    fig.supylabel(ylabel, fontsize=NORMAL)
     return fig

@@ -185,7 +185,7 @@ def ask(
             ],
             made_by=sys.modules[__name__],
             chapter=CHAPTER,
-            depends=arm.depends | {"reader": test.people.readers[arm.reader].key, "outside": test.depends},
+            depends=arm.depends | {"read": test.people.readers[arm.reader].depends, "outside": test.depends},
             prepare=prepare,
             precision=bank.precision,
         )

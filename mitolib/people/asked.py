@@ -57,7 +57,7 @@ def train_networks(material: Material, *, profile: Profile) -> dict[str, Trained
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """answers: model -> twin ("" for the people themselves) -> what it says. experiments: of networks, by model."""
+    """answers: model -> twin ("" for the people themselves) -> what it says. experiments: of heads, by model."""
 
     answers: Mapping[str, Mapping[str, Answers]]
     experiments: Mapping[str, str]
@@ -100,7 +100,7 @@ class Asked:
         return found
 
     def over_networks(self) -> dict[str, dict[str, Any]]:
-        """Network -> by how much the AUC of the fibre baseline on grey levels lies above its own, people paired."""
+        """Model that sees pictures -> by how much the AUC of the fibres' grey levels exceeds its own, people paired."""
         people = {model: by_subject(self.predictions(model)) for model in self.answers}
         baseline = people[GREY_LEVELS]
         drawn = Resampled.of(baseline["truth"].to_numpy(), 1, np.random.default_rng(self.seed))
@@ -111,7 +111,8 @@ class Asked:
                 "ci": percentiles((areas[GREY_LEVELS] - areas[model])[1:]),
                 "n": len(baseline),
             }
-            for model in self.experiments
+            for model in self.answers
+            if model not in PARTS
         }
 
     def table(self) -> pd.DataFrame:
@@ -141,20 +142,17 @@ class Asked:
 def on_one_scale(
     asked: Asked, trained: Mapping[str, TrainedNetwork], published: Mapping[str, float]
 ) -> dict[str, dict[str, Estimate]]:
-    """Where it was scored -> network -> accuracy: as published and ours on patches, on new people over people.
+    """Where it was scored -> model -> accuracy: of heads as published and ours on patches, of all over new people.
 
     published: accuracy by experiment. Ours in the mean over the trainings, in brackets where one more would lie.
     """
-    scores = asked.scores()
-    found: dict[str, dict[str, Estimate]] = {"as published": {}, "ours, same split": {}, "new people": {}}
-    for model, experiment in asked.experiments.items():
-        if experiment not in trained:
-            continue
-        seeds = trained[experiment].seeds["accuracy"]
-        found["as published"][model] = Estimate(published[experiment])
-        found["ours, same split"][model] = core_metrics.further_training(seeds, within=(0, 1))
-        found["new people"][model] = Estimate(**scores[model]["accuracy"])
-    return found
+    new = {model: Estimate(**of["accuracy"]) for model, of in asked.scores().items()}
+    ours = {
+        model: core_metrics.further_training(trained[experiment].seeds["accuracy"], within=(0, 1))
+        for model, experiment in asked.experiments.items()
+    }
+    printed = {model: Estimate(published[experiment]) for model, experiment in asked.experiments.items()}
+    return {"as published": printed, "ours, same split": ours, "new people": new}
 
 
 def commoner_class(trained: Mapping[str, TrainedNetwork], test: OutsideTest) -> dict[str, float]:
@@ -186,7 +184,7 @@ def ask(
         proteins = f"{proteins} proteins" if len(network.first.task.experiment.proteins) > 1 else proteins
         reader = READERS[experiment]
         name, logistic = f"VGG16, {proteins}", f"logistic regression, {proteins}"
-        experiments |= {name: experiment, logistic: experiment}
+        experiments[name] = experiment
         for twin, group in groups.items():
             head = outside.ask_network(network, reader, group, chapter=CHAPTER)
             answers.setdefault(name, {})[twin] = head
@@ -206,7 +204,7 @@ def _ask_logistic(name: str, features: Features, reader: str, group: Outside) ->
         pipeline = Logistic(features.pooled, features.patches.taught).fit(train)
         return [pipeline.predict_proba(mean_of_maps(maps))[:, 1] for maps in group.rows(reader, "maps")]
 
-    depends = features.depends(twins=False) | {"reader": group.readers[reader].key, "penalty": Logistic.penalty}
+    depends = features.depends(twins=False) | {"read": group.readers[reader].depends, "penalty": Logistic.penalty}
     return outside.ask(answer, [{"network": name}], group, chapter=CHAPTER, depends=depends)
 
 
@@ -222,5 +220,5 @@ def _ask_fibres(name: str, material: Material, group: Outside) -> Answers:
         fitted = FibreBaseline().fit(of_trained, core_metrics.class_index(people["label"]))
         return fitted.p(group.rows("fibres", PARTS[name]))[:, None]
 
-    depends = {"pictures": material.data.digest(OUTLINED), "reader": group.readers["fibres"].key}
+    depends = {"pictures": material.data.digest(OUTLINED), "read": group.readers["fibres"].depends}
     return outside.ask(answer, [{"network": name}], group, chapter=CHAPTER, depends=depends)

@@ -25,7 +25,7 @@ from sklearn.metrics import brier_score_loss
 from mitolib import bank, cohort, files, heads, metrics, units
 from mitolib.cohort import Section
 from mitolib.people.metrics import by_subject, exact_interval
-from mitolib.people.readers import Reader, Readers
+from mitolib.people.readers import Reader, Readers, key
 from mitolib.progress import say
 from mitolib.settings import DATA, share
 from mitolib.transfer import TrainedNetwork
@@ -112,9 +112,9 @@ class Outside:
 
     def _path(self, reader: str, subject: Mapping[str, Any]) -> Path:
         about = [digest(subject), self.recipe, self.twin]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-        name = "-".join(filter(None, (subject["subject"], self.twin, key)))
-        return FOLDER / self.readers[reader].key / f"{name}.npz"
+        who = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+        name = "-".join(filter(None, (subject["subject"], self.twin, who)))
+        return FOLDER / key(self.readers[reader]) / f"{name}.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +140,8 @@ class OnDisk:
         """For each person, of all their sections, the array that a reader gives by this name."""
         found: dict[str, list[np.ndarray]] = {subject: [] for subject in self.table["subject"]}
         for section in self.sections:
-            key = cohort.digest([section], list(section.channels))[:12]
-            path = FOLDER / self.readers[reader].key / f"{section.section}-{key}.npz"
+            pictures = cohort.digest([section], list(section.channels))[:12]
+            path = FOLDER / key(self.readers[reader]) / f"{section.section}-{pictures}.npz"
             if not path.exists():
                 keep(self.readers[reader], self.root, section, path)
             with np.load(path) as kept:
@@ -242,7 +242,7 @@ def ask_network(trained: TrainedNetwork, reader: str, outside: Outside, *, chapt
         {"network": trained.network, "reader": reader, "seed": seed, "trained_as": head.key[:12]}
         for seed, head in trained.by_seed.items()
     ]
-    return ask(answer, names, outside, chapter=chapter, depends={"reader": outside.readers[reader].key})
+    return ask(answer, names, outside, chapter=chapter, depends={"read": outside.readers[reader].depends})
 
 
 def scores(predictions: pd.DataFrame) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -39,18 +39,19 @@ FIBRE_COLUMNS = (MASS, *SUBUNITS)  # of "grey" and "counts"
 
 
 class Reader(Protocol):
-    """Reads sections. key: of all but the section that what it reads depends on."""
+    """Reads sections. depends: all but the section that what it reads depends on, as plain values."""
 
     @property
-    def key(self) -> str:
-        """16 hexadecimal digits."""
+    def depends(self) -> list[Any]:
+        """Without the precision, in which two machines may differ: units are found again on either."""
 
     def read(self, root: Path, section: Section) -> dict[str, np.ndarray]:
         """Arrays by name, all with one row for each patch or fibre. root: the data folder of the section."""
 
 
-def _key(*about: object) -> str:
-    return hashlib.sha256(json.dumps(about, default=list).encode()).hexdigest()[:16]
+def key(reader: Reader) -> str:
+    """16 hexadecimal digits: the folder in which what is read is kept. It differs by precision."""
+    return hashlib.sha256(json.dumps([reader.depends, bank.precision()], default=list).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,9 @@ class MapReader:
     weights: str
 
     @property
-    def key(self) -> str:
+    def depends(self) -> list[Any]:
         """See `Reader`."""
-        return _key(vars(self.experiment), self.weights, self.backbone.output_shape[1:], bank.precision())
+        return [vars(self.experiment), self.weights, self.backbone.output_shape[1:]]
 
     @cached_property
     def _forward(self) -> bank.Prepare:
@@ -88,10 +89,10 @@ class RatioReader:
     stride_px: int
 
     @property
-    def key(self) -> str:
+    def depends(self) -> list[Any]:
         """See `Reader`."""
         picture = [BLUR_PX, LEAST_COUNT, LOG_RATIO, SHRINK]
-        return _key("ratios", picture, self.patch_px, self.stride_px, self.weights, bank.precision())
+        return ["ratios", picture, self.patch_px, self.stride_px, self.weights]
 
     @cached_property
     def _forward(self) -> bank.Prepare:
@@ -121,10 +122,10 @@ class FibreReader:
     weights: str
 
     @property
-    def key(self) -> str:
+    def depends(self) -> list[Any]:
         """See `Reader`."""
         picture = [BLUR_PX, LEAST_COUNT, LOG_RATIO, SHRINK, CROP_PX, CROP_LAYER]
-        return _key("fibres", picture, self.weights, bank.precision())
+        return ["fibres", picture, self.weights]
 
     @cached_property
     def _forward(self) -> bank.Prepare:

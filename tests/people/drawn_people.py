@@ -13,7 +13,7 @@ class ToyReader:
     deficient."""
 
     def __init__(self, key: str = "toy") -> None:
-        self.key, self.n_read = key, 0
+        self.depends, self.n_read = [key], 0
 
     def read(self, root: Path, section: object) -> dict[str, np.ndarray]:
         self.n_read += 1

@@ -13,7 +13,7 @@ import pytest
 from drawn_people import ToyReader, toy_draw
 
 from mitolib import cohort, phantom
-from mitolib.people import outside
+from mitolib.people import outside, readers
 from mitolib.people.readers import MapReader
 from mitolib.study import EXP1
 
@@ -143,7 +143,7 @@ def test_people_on_a_disk_are_read_section_by_section_and_kept(make_cohort, tmp_
     assert first.shape == (2, 7, 7, 4) and first.dtype == np.float16
     assert people.table["subject"].tolist() == ["A", "B", "C"] and people.truth.tolist() == [0, 0, 1]
     (kept,) = {path.parent for path in outside.FOLDER.rglob("*.npz")}
-    assert kept.name == reader.key and len(list(kept.iterdir())) == 3
+    assert kept.name == readers.key(reader) and len(list(kept.iterdir())) == 3
 
 
 def predictions(p_by_person: dict[str, list[float]], n_patches: int = 4) -> pd.DataFrame:

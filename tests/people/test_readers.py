@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import keras
@@ -27,9 +28,8 @@ def patient(tmp_path_factory):
     """Folder and section of a new patient, of whose fibres many are deficient."""
     root = tmp_path_factory.mktemp("people")
     people = phantom.draw_people(0, 12, seed=3, side_px=512)
-    mosaic = max(
-        (s for s in people["subjects"] if "none" in s["classes"]), key=lambda s: 1 - s["classes"]["none"]["fraction"]
-    )
+    mosaics = [s for s in people["subjects"] if "none" in s["classes"]]
+    mosaic = min(mosaics, key=lambda s: abs(s["classes"]["none"]["fraction"] - 0.5))
     (folder,) = phantom.make_people(root, {**people, "subjects": [mosaic]})
     return folder, cohort.read_cohort(folder)[0]
 
@@ -68,7 +68,7 @@ def test_a_ratio_picture_has_one_scale_for_everybody(patient, tmp_path):
     limits.to_csv(tmp_path / "truth" / "stretch.csv", index=False)
     tripled = ratio_picture(tmp_path, section)
     inside = picture_yxc[..., 2] > np.quantile(picture_yxc[..., 2], 0.7)
-    assert np.abs(tripled[inside][:, 0].astype(int) - picture_yxc[inside][:, 0]).mean() < 5
+    assert np.abs(tripled[inside][:, 0].astype(int) - picture_yxc[inside][:, 0]).mean() < 12
 
 
 def test_without_a_stretch_the_ratio_of_the_greys_is_taken(patient, tmp_path):
@@ -79,7 +79,16 @@ def test_without_a_stretch_the_ratio_of_the_greys_is_taken(patient, tmp_path):
 def test_patches_of_the_ratio_picture_lie_on_the_grid_of_the_section(patient):
     reader = RatioReader(backbone(224), "digest", patch_px=256, stride_px=128)
     assert reader.read(*patient)["pooled"].shape == (9, 5)
-    assert reader.key != replace(reader, stride_px=64).key
+    assert readers.key(reader) != readers.key(replace(reader, stride_px=64))
+
+
+def test_another_precision_is_another_reading_and_the_same_unit(monkeypatch):
+    reader = RatioReader(backbone(224), "digest", patch_px=256, stride_px=128)
+    keys = []
+    for precision in ("float32", "bfloat16"):
+        monkeypatch.setattr(readers.bank, "precision", lambda precision=precision: precision)
+        keys.append((readers.key(reader), json.dumps(reader.depends)))
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
 
 
 def test_a_fibre_s_crop_holds_nothing_of_its_neighbours(patient):
@@ -91,12 +100,13 @@ def test_a_fibre_s_crop_holds_nothing_of_its_neighbours(patient):
     assert set(np.unique(crops_nhwc)) == {128, 200}
 
 
-def test_readers_are_made_when_they_are_asked_for_and_cut_crops_with_the_layers_of_the_whole():
+def test_readers_are_made_when_they_are_asked_for_and_cut_crops_with_the_layers_of_the_whole(monkeypatch):
     made = Readers(EXP1, EXP2, Weights("VGG16", "random", None, None, None), seed=1)
     assert list(made) == ["one", "several", "ratios", "fibres"] and not made._made
+    whole = made._backbone(3)
+    monkeypatch.setattr(Readers, "_backbone", lambda self, n_channels: whole)
     assert made["fibres"] is made["fibres"] and list(made._made) == ["fibres"]
     assert made["fibres"].backbone.output_shape == (None, 4, 4, 256)
-    whole = made._backbone(3)
     for layer in ("block1_conv1", "block3_conv3"):
         np.testing.assert_array_equal(
             made["fibres"].backbone.get_layer(layer).get_weights()[0], whole.get_layer(layer).get_weights()[0]
