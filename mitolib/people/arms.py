@@ -72,25 +72,25 @@ class Arm:
         return {"part": self.part, "rows": self.rows.__name__, type(self.learner).__name__: asdict(self.learner)}
 
 
-def arms(budget: SizeBudget, *, several: bool = True, learning_rate: float, seed: int) -> dict[str, Arm]:
-    """The models by name, in the order of the ladder. several: whether ten proteins are read too."""
+def arms(budget: SizeBudget, *, learning_rate: float, seed: int) -> dict[str, Arm]:
+    """The models by name, in the order of the ladder. learning_rate, seed: of the paper's head."""
     head = PapersHead(budget.head_steps, HEAD_BATCH, learning_rate, seed)
     mean, top_patches, top_fibres = TopRows(), TopRows(top=0.2, rounds=3), TopRows(top=0.05, rounds=3)
-    shown = {"one": "SDHA"} | ({"several": "ten proteins"} if several else {})
-    of_maps: dict[str, Arm] = {}
-    for reader, name in shown.items():
-        of_maps[f"{name}, logistic"] = Arm(AS_PUBLISHED, "pictures", reader, "maps", mean, bags.mean_of_maps)
-        of_maps[f"{name}, paper's head"] = Arm(AS_PUBLISHED, "pictures", reader, "maps", head)
-        of_maps[f"{name}, top patches"] = Arm(
-            "top-k pooling", "pictures", reader, "maps", top_patches, bags.mean_of_maps
-        )
-    return of_maps | {
+    as_published, pooled = {}, {}
+    for reader, name in {"one": "SDHA", "several": "ten proteins"}.items():
+        as_published[f"{name}, logistic"] = Arm(AS_PUBLISHED, "pictures", reader, "maps", mean, bags.mean_of_maps)
+        as_published[f"{name}, paper's head"] = Arm(AS_PUBLISHED, "pictures", reader, "maps", head)
+        top = Arm("top-k pooling", "pictures", reader, "maps", top_patches, bags.mean_of_maps)
+        pooled[f"{name}, top patches"] = top
+    return {
+        **as_published,
+        **pooled,
         "ratio pictures, logistic": Arm("ratio channels", "pictures", "ratios", "pooled", mean),
         "ratio pictures, top patches": Arm("ratio channels", "pictures", "ratios", "pooled", top_patches),
         "fibre crops, top fibres": Arm(
             "fibres", "fibres", "fibres", "crops", TopRows(top=0.05, rounds=3, penalty=1e-3)
         ),
-        BEST: Arm("fibres", "fibres", "fibres", "counts", top_fibres, bags.ratios),
+        "fibre ratios, top fibres": Arm("fibres", "fibres", "fibres", "counts", top_fibres, bags.ratios),
         "fibre ratios, quantiles": Arm("fibres", "fibres", "fibres", "counts", Quantiles(), bags.ratios),
         BASELINE: Arm(RULE, "fibres", "fibres", "counts", FibreBaseline()),
         "fibre baseline, grey levels": Arm(RULE, "fibres", "fibres", "grey", FibreBaseline()),
@@ -102,7 +102,6 @@ class OutsideTest:
     """The people of the outside test, their cured and afflicted twins. Patients are cured, controls afflicted."""
 
     people: Outside
-
     twins: tuple[Outside, Outside]  # afflicted controls, then cured patients: in the order of `people`
 
     @classmethod

@@ -17,6 +17,7 @@ from mitolib.people.bags import LearnerError
 from mitolib.people.budget import SIZE_BUDGETS
 from mitolib.people.cohort_size import Curves
 from mitolib.people.outside import OutsideError
+from mitolib.settings import ROOT
 
 BUDGET = replace(SIZE_BUDGETS["smoke"], sizes=(4, 8), draws=1, head_steps=2)
 MODELS = arms.arms(BUDGET, learning_rate=1e-3, seed=3)
@@ -139,3 +140,12 @@ def test_pairs_are_left_out_of_people_and_too_few_are_not(toy):
     assert {entry["model"]: entry["auc_subject"] for entry in by_pairs} == {BEST: 1.0, BASELINE: 1.0}
     few = arms.leave_pair_out(chosen, training_people(toy.test, toy.draw, 4), seed=1)
     assert isinstance(few, LeftOut) and "2 people in the smaller class" in few.reason
+
+
+def test_what_is_run_on_data_of_ones_own_is_the_best_of_the_published_results():
+    assert BEST in MODELS and BASELINE in MODELS
+    path = ROOT / "book" / "results" / "people.json"
+    if not path.exists():
+        pytest.skip("the chapter is not published yet")
+    record = json.loads(path.read_text())
+    assert record["models"][record["best"]]["called"] == BEST
