@@ -11,6 +11,7 @@ import pytest
 
 from mitolib import cohort, settings
 from mitolib.phantom import PhantomError, draw, draw_people, make_people, new_people
+from mitolib.phantom.calibration import read_calibration
 
 COHORT = json.loads(settings.CALIBRATION.read_text())
 
@@ -206,3 +207,13 @@ def test_people_differ_as_the_measured_do_and_their_fibres_exactly(hundred, mode
     np.testing.assert_allclose(between["measured"], np.sqrt(np.diag(model.levels.between)))
     np.testing.assert_allclose(between["drawn"], between["measured"], rtol=0.2)
     np.testing.assert_allclose(table["within a person"]["drawn"], np.sqrt(np.diag(model.levels.within)), rtol=0.01)
+
+
+def test_whoever_is_drawn_can_be_read_back(tmp_path):
+    """Also a mosaic whose share of deficient fibres comes out as nearly none or nearly all."""
+    people = draw_people(0, 400, seed=2023)
+    path = tmp_path / "people.json"
+    path.write_text(json.dumps(people))
+    read_calibration(path)
+    shares = [s["classes"]["none"]["fraction"] for s in people["subjects"] if "none" in s["classes"]]
+    assert min(shares) == pytest.approx(new_people.LEAST_SHARE) and max(shares) <= 1 - new_people.LEAST_SHARE
