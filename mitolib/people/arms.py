@@ -132,8 +132,8 @@ class OutsideTest:
 
     @property
     def depends(self) -> dict[str, Any]:
-        """What tells them from others."""
-        return self.people.depends
+        """What tells them from others, their donors too."""
+        return {"people": self.people.depends, "twins": [of.depends for of in self.twins]}
 
 
 def training_draws(draw_people: Callable[..., dict[str, Any]], *, budget: SizeBudget) -> list[dict[str, Any]]:
@@ -190,6 +190,30 @@ def ask(
         )
         for name, arm in models.items()
     }
+
+
+def altered(test: OutsideTest) -> Units:
+    """One unit, {"altered": (N,) uint8}: whether the twin of each person of the test differs from the person at all.
+
+    A patient with a deficient fibre in the section can be cured, a control can be afflicted by a donor who has one in
+    so small a section. Whoever is not altered is the same picture twice, which no model can turn.
+    """
+
+    def fit(of: str) -> dict[str, np.ndarray]:
+        afflicted, _ = test.twins
+        of_controls = afflicted.rows("fibres", "deficient")
+        of_patients = test.people.rows("fibres", "deficient")[len(of_controls) :]
+        return {"altered": np.array([(deficient == 1).any() for deficient in [*of_controls, *of_patients]], np.uint8)}
+
+    return units.each(
+        fit,
+        [{"of": "twins that differ"}],
+        made_by=sys.modules[__name__],
+        chapter=CHAPTER,
+        depends={"read": test.people.readers["fibres"].depends, "outside": test.depends},
+        prepare=test.prepare,
+        precision=bank.precision,
+    )
 
 
 def _key(cohort: Outside) -> str:

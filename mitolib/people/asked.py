@@ -13,7 +13,7 @@ from mitolib import metrics as core_metrics
 from mitolib import transfer
 from mitolib.metrics import Estimate
 from mitolib.people import outside
-from mitolib.people.arms import CHAPTER, OutsideTest
+from mitolib.people.arms import CHAPTER, OutsideTest, altered
 from mitolib.people.bags import FibreBaseline, mean_of_maps
 from mitolib.people.cohort_size import Resampled
 from mitolib.people.material import Features, Material, Patches
@@ -57,16 +57,21 @@ def train_networks(material: Material, *, profile: Profile) -> dict[str, Trained
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """answers: model -> twin ("" for the people themselves) -> what it says. experiments: of heads, by model."""
+    """answers: model -> twin ("" for the people themselves) -> what it says. experiments: of heads, by model.
+
+    altered: of `arms.altered`; whoever is not is not in the twin test. seed: of the bootstrap.
+    """
 
     answers: Mapping[str, Mapping[str, Answers]]
     experiments: Mapping[str, str]
+    altered: Sequence[Mapping[str, Any]]
     seed: int
 
     @property
     def units(self) -> list[dict[str, Any]]:
         """What the results file says of the units."""
-        return [unit for by_twin in self.answers.values() for of in by_twin.values() for unit in of.fits.record]
+        found = [unit for by_twin in self.answers.values() for of in by_twin.values() for unit in of.fits.record]
+        return [*found, *self.altered.record]
 
     def predictions(self, model: str, twin: str = "") -> pd.DataFrame:
         """Rows subject, truth and p, of all trainings."""
@@ -84,13 +89,14 @@ class Asked:
         """Model -> cured and afflicted -> of those called rightly, the share that the twin turns: exact intervals."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for model, by_twin in self.answers.items():
+            altered = pd.Series(self.altered[0]["altered"] == 1, by_twin[""].people["subject"])
             people = by_subject(self.predictions(model))
             for twin, label in (("cured", 1), ("afflicted", 0)):
                 if twin not in by_twin:
                     continue
                 votes = by_subject(self.predictions(model, twin))["votes"] > 0.5
                 before = people.loc[votes.index, "votes"] > 0.5
-                right = before == (label == 1)
+                right = (before == (label == 1)) & altered[votes.index]
                 turned = int((right & (votes != before)).sum())
                 n = int(right.sum())
                 share = (
@@ -192,7 +198,7 @@ def ask(
             answers.setdefault(logistic, {})[twin] = of_features
     for name in PARTS:
         answers[name] = {twin: _ask_fibres(name, material, group) for twin, group in groups.items()}
-    return Asked(answers, experiments, seed)
+    return Asked(answers, experiments, altered(test), seed)
 
 
 def _ask_logistic(name: str, features: Features, reader: str, group: Outside) -> Answers:

@@ -6,7 +6,7 @@ the same people for all models and sizes, so that differences and slopes are pai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -43,10 +43,14 @@ class Answered:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """models: by name. fits: their units, of `arms.ask`. truth: (N,) of the outside test. seed: of the bootstrap."""
+    """models: by name. fits: their units, of `arms.ask`. altered: of `arms.altered`; others are not in the twin test.
+
+    truth: (N,) of the outside test. seed: of the bootstrap.
+    """
 
     models: Mapping[str, Arm]
     fits: Mapping[str, Units]
+    altered: Sequence[Mapping[str, Any]]
     truth: np.ndarray
     seed: int
 
@@ -103,11 +107,11 @@ class Curves:
 
     def _of_one(self, of: Answered, baseline: np.ndarray) -> dict[str, np.ndarray]:
         called, twin_called = of.p > 0.5, of.p_twin > 0.5
-        is_patient = self.truth == 1
+        is_patient, altered = self.truth == 1, self.altered[0]["altered"] == 1
         area = self._drawn.auc(of.p)
         turned = {
-            "cured": (called & ~twin_called & is_patient, called & is_patient),
-            "afflicted": (~called & twin_called & ~is_patient, ~called & ~is_patient),
+            "cured": (called & ~twin_called & is_patient & altered, called & is_patient & altered),
+            "afflicted": (~called & twin_called & ~is_patient & altered, ~called & ~is_patient & altered),
         }
         scores = {"error": self._drawn.balanced(called != is_patient), "auc": area, "over_baseline": area - baseline}
         scores |= {name: self._drawn.share(*counted) for name, counted in turned.items()}

@@ -73,7 +73,7 @@ class Outside:
     @property
     def depends(self) -> dict[str, Any]:
         """What tells them from others, as plain values."""
-        everybody = " ".join(digest(subject) for subject in self.subjects)
+        everybody = " ".join(map(self._who, self.subjects))
         people = hashlib.sha256(everybody.encode()).hexdigest()
         return {"people": people, "recipe": self.recipe, "twin": self.twin}
 
@@ -109,11 +109,15 @@ class Outside:
                 arrays.append(kept[part])
         return arrays
 
+    def _who(self, subject: Mapping[str, Any]) -> str:
+        """Digest of a person, and of the donor where the deficiency is a donor's."""
+        return digest(subject) + (digest(subject["donor"]) if self.twin == "afflicted" else "")
+
     def _missing(self, subject: Mapping[str, Any]) -> list[str]:
         return [name for name in self.readers if not self._path(name, subject).exists()]
 
     def _path(self, reader: str, subject: Mapping[str, Any]) -> Path:
-        about = [digest(subject), self.recipe, self.twin]
+        about = [self._who(subject), self.recipe, self.twin]
         who = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
         name = "-".join(filter(None, (subject["subject"], self.twin, who)))
         return FOLDER / key(self.readers[reader]) / f"{name}.npz"
@@ -167,6 +171,12 @@ def digest(subject: Mapping[str, Any]) -> str:
     """Of what was drawn of a person, without the name."""
     drawn = {key: value for key, value in subject.items() if key not in ("subject", "donor")}
     return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
+
+
+def folder_of_pictures(people: Mapping[str, Any]) -> Path:
+    """Where the pictures of a few people who are shown can lie: others, or other donors, have another folder."""
+    about = hashlib.sha256(json.dumps(people, sort_keys=True).encode()).hexdigest()[:12]
+    return FOLDER / f"pictures-{about}"
 
 
 def refuse_acquaintances(trained_on: Mapping[str, Any], tested: Mapping[str, Any]) -> None:

@@ -46,4 +46,6 @@ def toy_people(n: int, seed: int) -> dict[str, Any]:
         for letter, label in labels.items()
         for i in range(n)
     ]
+    for control in subjects[:n]:
+        control["donor"] = {"drawn": [seed, "donor"]}
     return {"source": f"seed {seed}", "subjects": subjects}

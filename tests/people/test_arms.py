@@ -127,10 +127,23 @@ def test_what_a_model_of_fibres_attends_to_is_held_against_the_truth(toy):
 
 
 def test_curves_are_drawn_from_the_units(toy):
-    curves = Curves(LIGHT, asked(toy), toy.test.people.truth, seed=1)
+    curves = Curves(LIGHT, asked(toy), arms.altered(toy.test), toy.test.people.truth, seed=1)
     assert curves.sizes == [4, 8] and curves.passes(BEST, 8) and curves.best in LIGHT
     assert set(curves.table().columns) == {"n = 4", "n = 8"} and len(curves.ladder()) == len(LIGHT)
     json.dumps([unit["key"] for unit in curves.units])
+
+
+def test_whose_twin_differs_is_a_unit_of_its_own(toy, monkeypatch):
+    (found,) = arms.altered(toy.test)
+    assert found["altered"].tolist() == [1] * 6
+    rows = type(toy.test.people).rows
+
+    def without_deficiency_in_the_first(people, reader, part):
+        return [np.zeros(20, np.int8), *rows(people, reader, part)[1:]]
+
+    monkeypatch.setattr(type(toy.test.people), "rows", without_deficiency_in_the_first)
+    monkeypatch.setenv("MITOLIB_UNITS", str(arms.units.cache() / "others"))
+    assert arms.altered(toy.test)[0]["altered"].tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_pairs_are_left_out_of_people_and_too_few_are_not(toy):

@@ -30,6 +30,7 @@ def answers(p: np.ndarray, n_trainings: int = 1, label: int | None = None) -> An
     return Answers(Fits([fit] * n_trainings), people.reset_index(drop=True))
 
 
+ALL_ALTERED = Fits([{"altered": np.ones(2 * N, np.uint8)}])
 RIGHT = np.where(PEOPLE["truth"] == 1, 0.9, 0.1) + np.linspace(0, 0.05, 2 * N)
 HALF = np.where(np.arange(2 * N) % 2, RIGHT, 1 - RIGHT)  # every second person wrong
 
@@ -42,7 +43,7 @@ def found() -> Asked:
         "afflicted": answers(np.full(N, 0.1), 3, 0),
     }
     fibres = {"": answers(RIGHT), "cured": answers(np.full(N, 0.1), 1, 1), "afflicted": answers(np.full(N, 0.9), 1, 0)}
-    return Asked({"VGG16, SDHA": network, GREY_LEVELS: fibres}, {"VGG16, SDHA": "exp1"}, seed=1)
+    return Asked({"VGG16, SDHA": network, GREY_LEVELS: fibres}, {"VGG16, SDHA": "exp1"}, ALL_ALTERED, seed=1)
 
 
 def test_twins_are_turned_among_those_who_were_called_rightly(found):
@@ -54,7 +55,13 @@ def test_twins_are_turned_among_those_who_were_called_rightly(found):
 
 def test_nobody_called_rightly_gives_no_share():
     wrong = {"": answers(1 - RIGHT), "cured": answers(np.full(N, 0.1), 1, 1)}
-    assert Asked({"wrong": wrong}, {}, 0).twins()["wrong"]["cured"] == {"value": None, "ci": None, "n": 0}
+    assert Asked({"wrong": wrong}, {}, ALL_ALTERED, 0).twins()["wrong"]["cured"] == {"value": None, "ci": None, "n": 0}
+
+
+def test_a_twin_that_is_the_person_itself_is_not_counted(found):
+    some = Fits([{"altered": np.array([1] * 5 + [0] * (2 * N - 5), np.uint8)}])
+    twins = Asked(found.answers, found.experiments, some, 1).twins()[GREY_LEVELS]
+    assert twins["afflicted"]["n"] == 5 and twins["cured"]["n"] == 0
 
 
 def test_the_fibre_baseline_is_held_against_each_network_on_the_same_people(found):

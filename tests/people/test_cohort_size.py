@@ -36,7 +36,7 @@ def answered(wrong: int, *, twins_turn: float = 1.0, draws: int = 3, seen: float
 
 def curves(**by_model: dict[int, Answered]) -> Curves:
     of = {"baseline": BASELINE, "best": BEST, "pictures": "SDHA, logistic"}
-    made = Curves(MODELS, {}, TRUTH, seed=1)
+    made = Curves(MODELS, {}, [{"altered": np.ones(100, np.uint8)}], TRUTH, seed=1)
     made.__dict__["answered"] = {of[name]: by_size for name, by_size in by_model.items()}
     return made
 
@@ -80,6 +80,16 @@ def test_a_share_of_nobody_is_not_defined():
     scores = curves(baseline={4: answered(0)}, best={4: nobody}).scores[BEST][4]
     assert scores["cured"].value is None and scores["afflicted"].value == pytest.approx(1)
     assert not curves(baseline={4: answered(0)}, best={4: nobody}).passes(BEST, 4)
+
+
+def test_a_twin_that_is_the_person_itself_is_not_counted():
+    half = {40: answered(0, twins_turn=0.5)}
+    turned = (np.arange(100) % 50 < 25).astype(np.uint8)
+    made = curves(baseline={40: answered(0)}, best=half)
+    assert made.scores[BEST][40]["cured"].value == pytest.approx(0.5)
+    again = replace(made, altered=[{"altered": turned}])
+    again.__dict__["answered"] = made.answered
+    assert again.scores[BEST][40]["cured"].value == pytest.approx(1)
 
 
 def test_a_random_split_that_promises_more_leaks():

@@ -107,6 +107,15 @@ def test_another_recipe_or_reader_is_another_reading(toy):
             replace(changed, draw=nobody_is_drawn).prepare()
 
 
+def test_another_donor_is_another_affliction_and_the_same_person(toy):
+    controls = [dict(subject, donor={"drawn": "another"}) for subject in toy.test.people.subjects[:3]]
+    (afflicted, _), people = toy.test.twins, toy.test.people
+    assert people.some(controls).depends == people.some(people.subjects[:3]).depends
+    assert people.some(controls, "afflicted").depends != afflicted.depends
+    one, other = ({"subjects": of} for of in (people.subjects, controls))
+    assert outside.folder_of_pictures(one) != outside.folder_of_pictures(other)
+
+
 def test_a_full_disk_is_named_and_who_was_read_stays(toy, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
