@@ -86,6 +86,15 @@ def _in_bfloat16(backbone: keras.Model) -> keras.Model:
     )
 
 
+def passed(forward: Prepare, pixels_nhwc: np.ndarray, prepare: Prepare, label: str) -> np.ndarray:
+    """(N, h, w, c) float16 of (N, H, W, C) pixels, in batches. FloatingPointError for a feature that does not fit."""
+    parts = [forward(prepare(pixels_nhwc[start : start + BATCH])) for start in range(0, len(pixels_nhwc), BATCH)]
+    features = np.concatenate(parts).astype(np.float16)
+    if not np.isfinite(features).all():
+        raise FloatingPointError(f"{label}: features beyond the range of float16. Are the weights a trained net's?")
+    return features
+
+
 class Bank:
     """Features on disk of the patches `rows`: `views` augmented copies of each, or one plain copy without `augment`.
 
@@ -121,13 +130,12 @@ class Bank:
                 if augment:  # a stream of its own for each chunk: resuming changes nothing
                     pixels = augment(pixels, rng=np.random.default_rng([seed, view, start]))
                 try:
-                    parts = [forward(prepare(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
+                    self._write(view, start, passed(forward, pixels, prepare, label), label)
                 except tf.errors.ResourceExhaustedError as error:
                     raise MemoryError(
                         f"{label}: {BATCH} patches do not fit into the device's memory. End other programs on it, or "
                         "run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
                     ) from error
-                self._write(view, start, np.concatenate(parts).astype(np.float16), label)
         self.maps = {chunk: np.load(self._path(*chunk), mmap_mode="r") for chunk in wanted}
 
     def read(self, rows: np.ndarray, view: int = 0) -> np.ndarray:
@@ -156,8 +164,6 @@ class Bank:
             )
 
     def _write(self, view: int, start: int, features: np.ndarray, label: str) -> None:
-        if not np.isfinite(features).all():
-            raise FloatingPointError(f"{label}: features beyond the range of float16. Are the weights a trained net's?")
         path = self._path(view, start)
         try:
             with files.whole(path) as aside:

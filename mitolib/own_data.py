@@ -38,6 +38,9 @@ class Needs:
 
 
 FIBRES = "the fibre baseline (mass marker VDAC1; NDUFB8, MTCO1; Dystrophin for the outlines)"
+OUTLINES = ("VDAC1", "NDUFB8", "MTCO1", "Dystrophin")
+NEW_PEOPLE = "people who are drawn, and all that is learnt from them or asked of them"
+LEARNT = "the model that learns from people, tested on pairs that are left out"
 MARKER = "the marker map (NDUFB8 against the mass marker VDAC1)"
 FIBRE_CONCEPTS = "concepts of fibres"
 COMPOSITE = "the composite picture (NDUFB8, MTCO1, VDAC1)"
@@ -45,11 +48,9 @@ BY_PEOPLE = "people whom the network has not seen"
 CONCEPTS_BY_PEOPLE = "concepts tested on people whom the network has not seen"
 N_FOLDS = 4  # of people, in both chapters on concept whitening, unless another number is chosen
 WHITENED = 512 // (7 * 7) + 1  # patches: a covariance of 512 channels takes more positions, 7 x 7 of a patch, than that
-MAPS = Needs(
-    several=SEVERAL,
-    own=("scores against the deficient fibres, and what restoring them does",),
-    parts={MARKER: ("NDUFB8", "VDAC1")},
-)
+RESTORED = "scores against the deficient fibres, and what restoring them does"
+FINE = "the published split, and fine annotation without a folder of masks"
+MAPS = Needs(several=SEVERAL, own=(RESTORED,), parts={MARKER: ("NDUFB8", "VDAC1")})
 CHAPTERS = {
     "data_engineering": Needs(one=False, people=1, own=("the comparison with real muscle and the deficient fibres",)),
     "exp1": Needs(own=(PUBLISHED,)),
@@ -64,16 +65,9 @@ CHAPTERS = {
         parts_by_people={CONCEPTS_BY_PEOPLE: 3},
         patches=WHITENED,
     ),
-    "prototypes": Needs(
-        several="the tree of genotypes",
-        own=("the published split, and fine annotation without a folder of masks",),
-        parts={MARKER: ("NDUFB8", "VDAC1")},
-    ),
-    "patient_level": Needs(
-        several=SEVERAL,
-        own=("twins, and fibres from the truth",),
-        parts={FIBRES: ("VDAC1", "NDUFB8", "MTCO1", "Dystrophin")},
-    ),
+    "prototypes": Needs(several="the tree of genotypes", own=(FINE,), parts={MARKER: ("NDUFB8", "VDAC1")}),
+    "patient_level": Needs(several=SEVERAL, own=("twins, and fibres from the truth",), parts={FIBRES: OUTLINES}),
+    "people": Needs(one=False, own=(NEW_PEOPLE,), parts={FIBRES: OUTLINES}, parts_by_people={LEARNT: 3}),
     "look": Needs(several="the colour picture of three proteins", own=("the layer of deficient fibres",)),
 }
 

@@ -13,6 +13,7 @@ CHAPTERS = (  # in the order in which a book lists them
     "real_concepts",
     "prototypes",
     "patient_level",
+    "people",
     "look",
     "your_data",
 )
@@ -23,6 +24,7 @@ NEEDS = {
     "gradcam": ("exp1", "exp2"),
     "explanations": ("gradcam",),
     "look": ("exp1",),
+    "people": ("exp1", "exp2"),
     "real_concepts": ("concept_whitening",),
 }
 
@@ -37,4 +39,5 @@ SHARES = {
     "real_concepts": 8,
     "prototypes": 8,
     "patient_level": 8,
+    "people": 8,
 }

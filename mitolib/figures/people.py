@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from mitolib.cohort import Section
 from mitolib.figures.cohort import image
 from mitolib.figures.estimates import intervals
-from mitolib.figures.style import COVERED, LABEL_COLOURS, SMALL
+from mitolib.figures.style import COVERED, LABEL_COLOURS, NORMAL, SMALL
 from mitolib.metrics import Estimate
 
+ERRORS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # ticks of a logarithmic axis
 LEFT_OUT = "Left out: these patches cannot be dealt out as in the paper."
 
 
@@ -225,3 +227,99 @@ def precision_by_size(intervals: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.set_ylabel("share called rightly, 95 % interval")
     ax.legend(frameon=False, loc="lower right")
     return ax
+
+
+def side_by_side(
+    groups: Mapping[str, Sequence[Section]], proteins: Sequence[str], *, size_px: int = 384
+) -> dict[str, np.ndarray]:
+    """Title -> (size_px, size_px) window in the middle of a section: of each group a control and a patient, in turn.
+
+    groups: name -> sections, the controls among them first.
+    """
+    found = {}
+    for group, sections in groups.items():
+        for section in (sections[0], sections[-1]):
+            y, x = (max(0, side - size_px) // 2 for side in (section.height_px, section.width_px))
+            for protein in proteins:
+                title = f"{group}: {section.subject}, {protein}"
+                found[title] = section.image_yx(protein)[y : y + size_px, x : x + size_px]
+    return found
+
+
+def on_one_scale(scores: Mapping[str, Mapping[str, Estimate]], baselines: Mapping[str, float], *, ax: Axes) -> Axes:
+    """Accuracy of each network where it was scored, a colour for each place; grey: the majority class of that place.
+
+    scores: place -> network -> value and interval. baselines: place -> accuracy of always giving the commoner class.
+    """
+    intervals(scores, level=0.5, ax=ax)
+    for colour, level in zip(sns.color_palette("colorblind", len(scores)), baselines.values(), strict=True):
+        ax.axvline(level, color=colour, linestyle=":", linewidth=1)
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_xlabel("accuracy; dotted: always the commoner class")
+    return ax
+
+
+def calibration(by_model: Mapping[str, list[Mapping[str, float]]], *, fig: Figure) -> Figure:
+    """Share of patients against the mean probability, a panel for each model; dashed: where both are equal.
+
+    by_model: model -> bins with p, patients (0 to 1) and n.
+    """
+    columns = min(4, len(by_model))
+    axes = fig.subplots(-(-len(by_model) // columns), columns, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(by_model) :]:
+        ax.set_axis_off()
+    for ax, (model, bins) in zip(axes.flat, by_model.items(), strict=False):
+        ax.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=0.8)
+        ax.plot([row["p"] for row in bins], [row["patients"] for row in bins], "o-", color="#0072B2", markersize=4)
+        ax.set_title(model, fontsize=SMALL)
+        ax.set_xlim(-0.03, 1.03)
+        ax.set_ylim(-0.03, 1.03)
+    fig.supxlabel("mean p(patient) of a fifth of the people", fontsize=NORMAL)
+    fig.supylabel("share of patients among them", fontsize=NORMAL)
+    return fig
+
+
+def by_cohort_size(
+    groups: Mapping[str, Mapping[str, Mapping[int, Estimate]]],
+    *,
+    ylabel: str,
+    fig: Figure,
+    least: float | None = None,
+    level: float | None = None,
+) -> Figure:
+    """A score against the number of people trained on, a panel for each group, a line with intervals for each model.
+
+    groups: group -> model -> n -> value and interval. least: of a logarithmic axis, values below it are drawn there;
+    None for a linear one from 0 to 1. level: a dashed line.
+    """
+    columns = min(3, len(groups))
+    axes = fig.subplots(-(-len(groups) // columns), columns, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(groups) :]:
+        ax.set_axis_off()
+    for ax, (group, by_model) in zip(axes.flat, groups.items(), strict=False):
+        for number, (model, by_size) in enumerate(by_model.items()):
+            defined = {n: score for n, score in by_size.items() if score.value is not None}
+            ends = [score.ci or (score.value, score.value) for score in defined.values()]
+            colour = sns.color_palette("colorblind")[number]
+            lows, highs = np.array(ends).reshape(-1, 2).clip(min=least or 0).T
+            ax.fill_between(list(defined), lows, highs, color=colour, alpha=0.12, linewidth=0)
+            values = [max(score.value, least or 0) for score in defined.values()]
+            ax.plot(list(defined), values, "osD^vPX"[number % 7] + "-", color=colour, markersize=4, label=model)
+        if level is not None:
+            ax.axhline(level, color="black", linestyle="--", linewidth=0.8)
+        ax.set_xscale("log")
+        ticks = sorted({n for by_size in by_model.values() for n in by_size})
+        ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.minorticks_off()
+        if least is not None:
+            ax.set_yscale("log")
+            ax.set_yticks(shown := [tick for tick in ERRORS if tick >= least], [f"{tick:g}" for tick in shown])
+            ax.minorticks_off()
+            ax.set_ylim(least * 0.9, 1)
+        else:
+            ax.set_ylim(-0.03, 1.03)
+        ax.set_title(group, fontsize=NORMAL)
+        ax.legend(frameon=False, fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    fig.supxlabel("people trained on", fontsize=NORMAL)
+    fig.supylabel(ylabel, fontsize=NORMAL)
+    return fig

@@ -1,5 +1,11 @@
-"""The honest evaluation: the same models under every split of people, on twins, and fibre by fibre."""
+"""The honest evaluation: the same models under every split of people, on twins, and fibre by fibre.
 
+The chapter on new people calls the modules `outside`, `readers`, `asked`, `arms`, `cohort_size` and `size_conclusions`
+by name: the twelve names of the wing are the older chapter's.
+"""
+
+import mitolib.people.asked
+import mitolib.people.size_conclusions  # noqa: F401 (with all that it imports)
 from mitolib.people.budget import BUDGETS
 from mitolib.people.comparison import by_fibres
 from mitolib.people.conclusions import claims

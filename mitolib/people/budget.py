@@ -31,3 +31,22 @@ BUDGETS = {  # by profile
         head_shuffles=5,
     ),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeBudget:
+    """How many new people are drawn, and how large; how heads are trained on them."""
+
+    outside: int  # of each class, in the outside test
+    sizes: tuple[int, ...]  # people to train on, half of them patients
+    draws: int  # cohorts of the greatest size, of which the smaller are parts
+    paired: int  # the size of which pairs are left out
+    side_px: int  # of a section
+    head_steps: int  # of the paper's head on plain views: 600, until the plateau of `BUDGETS` is measured
+
+
+SIZE_BUDGETS = {  # by profile
+    "smoke": SizeBudget(outside=2, sizes=(4,), draws=1, paired=4, side_px=512, head_steps=1),
+    "quick": SizeBudget(outside=3, sizes=(4, 8), draws=1, paired=8, side_px=512, head_steps=5),
+    "paper": SizeBudget(outside=100, sizes=(14, 28, 56, 112, 224), draws=3, paired=14, side_px=1500, head_steps=600),
+}

@@ -281,15 +281,15 @@ def _network_name(network: str, experiment: Experiment) -> str:
 
 
 def features(material: Material, weights: Mapping[str, Weights], *, profile: Profile) -> dict[str, Features]:
-    """By name: VGG16 on one protein, VGG16 on several where they are there, ResNet-50 on one.
+    """By name: VGG16 on one protein, VGG16 on several where they are there, ResNet-50 on one, where it has weights.
 
-    weights: of VGG16 and ResNet50, as `weights.resolve` gives them. profile: how patches are augmented; its seed is
-    that of the augmentation, and of a network without ImageNet weights.
+    weights: of VGG16, and of ResNet50 if it is wanted, as `weights.resolve` gives them. profile: how patches are
+    augmented; its seed is that of the augmentation, and of a network without ImageNet weights.
     """
     augmentation = Augmentation(views=profile.views, zoom=profile.zoom, seed=profile.seed)
     shown = [("VGG16", part) for part in material.experiments.values()] + [("ResNet50", material["exp1"])]
     of_networks = []
-    for network, part in shown:
+    for network, part in ((network, part) for network, part in shown if network in weights):
         of_network = weights[network]
         backbone = partial(_backbone, network, part, of_network, profile.seed)
         name = _network_name(network, part.experiment)

@@ -57,28 +57,32 @@ def outline(dystrophin_yx: np.ndarray) -> np.ndarray:
 
 def measure(sections: Sequence[Section]) -> pd.DataFrame:
     """One row per outlined fibre: section, subject, y, x (px), area_px and the mean grey of VDAC1, NDUFB8, MTCO1."""
-    measured = []
-    for section in track(sections, "fibres", len(sections)):
-        dystrophin_yx, *proteins_yx = (
-            block_reduce(section.image_yx(protein), SHRINK, np.mean).astype(np.float32) for protein in OUTLINED
-        )
-        # In double precision: in single precision a mean over a fibre is rounded on its way.
-        stack_yxc = np.stack(proteins_yx, axis=-1).astype(np.float64)
-        names = ("centroid", "area", "intensity_mean")
-        properties = regionprops_table(outline(dystrophin_yx), stack_yxc, properties=names)
-        of_section = pd.DataFrame(
-            {
-                "section": section.section,
-                "subject": section.subject,
-                "y": properties["centroid-0"] * SHRINK,
-                "x": properties["centroid-1"] * SHRINK,
-                "area_px": (properties["area"] * SHRINK**2).astype(int),
-            }
-        )
-        for channel, protein in enumerate((MASS, *SUBUNITS)):
-            of_section[protein] = properties[f"intensity_mean-{channel}"]
-        measured.append(of_section)
+    measured = [outlined(section)[1] for section in track(sections, "fibres", len(sections))]
     return pd.concat(measured, ignore_index=True)
+
+
+def outlined(section: Section) -> tuple[np.ndarray, pd.DataFrame]:
+    """(H/2, W/2) labels of one section's fibres, see `outline`, and their rows, see `measure`, by rising label."""
+    dystrophin_yx, *proteins_yx = (
+        block_reduce(section.image_yx(protein), SHRINK, np.mean).astype(np.float32) for protein in OUTLINED
+    )
+    label_yx = outline(dystrophin_yx)
+    # In double precision: in single precision a mean over a fibre is rounded on its way.
+    stack_yxc = np.stack(proteins_yx, axis=-1).astype(np.float64)
+    names = ("centroid", "area", "intensity_mean")
+    properties = regionprops_table(label_yx, stack_yxc, properties=names)
+    fibres = pd.DataFrame(
+        {
+            "section": section.section,
+            "subject": section.subject,
+            "y": properties["centroid-0"] * SHRINK,
+            "x": properties["centroid-1"] * SHRINK,
+            "area_px": (properties["area"] * SHRINK**2).astype(int),
+        }
+    )
+    for channel, protein in enumerate((MASS, *SUBUNITS)):
+        fibres[protein] = properties[f"intensity_mean-{channel}"]
+    return label_yx, fibres
 
 
 def as_counts(fibres: pd.DataFrame, stretch: pd.DataFrame) -> pd.DataFrame:

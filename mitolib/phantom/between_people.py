@@ -62,7 +62,7 @@ def fit(cohort: Mapping[str, Any]) -> BetweenPeople:
     return BetweenPeople(
         mean=levels["control"].mean(axis=0),
         between=correlation * np.outer(deviation, deviation),
-        within=np.mean([_within(control) for control in by_label["control"]], axis=0),
+        within=np.mean([within(control) for control in by_label["control"]], axis=0),
         shrinkage=shrinkage,
         people=tuple(s["subject"] for group in by_label.values() for s in group),
     )
@@ -86,7 +86,7 @@ def log_levels(subject: Mapping[str, Any], of_class: str = "none") -> np.ndarray
     return np.log(np.expm1(subject["classes"][of_class]["log_mean"]))
 
 
-def _within(control: Mapping[str, Any]) -> np.ndarray:
+def within(control: Mapping[str, Any]) -> np.ndarray:
     """Covariance of the log level of a control's fibres, from that of log(level + 1) by the delta method."""
     per_level = 1 - np.exp(-np.array(control["classes"]["none"]["log_mean"]))
     return np.array(control["log_cov"]) / np.outer(per_level, per_level)

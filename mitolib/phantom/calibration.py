@@ -72,6 +72,8 @@ def _fault(cohort: dict[str, Any]) -> str | None:
         shapes = {np.shape(group["log_mean"]) for group in subject["classes"].values()}
         if shapes != {(len(proteins),)} or np.shape(subject["log_cov"]) != (len(proteins),) * 2:
             return f"{name} has levels for other than the {len(proteins)} proteins"
+        if min(np.diag(subject["log_cov"])) < 0:
+            return f"{name} has a negative spread among the variances of log_cov"
         if not all(0 < group["fraction"] <= 1 for group in subject["classes"].values()):
             return f"{name} has a class whose fraction is not in (0, 1]"
         if len(set(map(len, subject["tissue"]))) != 1 or "#" not in "".join(subject["tissue"]):

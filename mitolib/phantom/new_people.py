@@ -8,9 +8,9 @@ alone would part eight people from three (positive-part estimator of James & Ste
 
 Deficient fibres. The genotype is that of a measured patient, each as likely as the others. In nuclear-encoded disease
 every fibre is deficient in complex I. In the others, mosaics of mutated mitochondrial DNA, the share of deficient
-fibres is logit-normal, their division among CI, CIV and CI+CIV logistic-normal. With eight mosaic patients no
-difference between their genotypes is modelled. The log ratio of a deficient fibre's levels to those of a normal fibre
-is the mean ratio of its class plus an effect of the person, the same for all classes.
+fibres is logit-normal within 0.5 and 99.5 %, their division among CI, CIV and CI+CIV logistic-normal. With eight mosaic
+patients no difference between their genotypes is modelled. The log ratio of a deficient fibre's levels to those of a
+normal fibre is the mean ratio of its class plus an effect of the person, the same for all classes.
 
 Muscle. Size, spread and elongation of the fibres are normal in their logarithms; the share of the tissue that is fibre
 is uniform over the range of torn and intact sections; the outline is a random field above a threshold, and covers a
@@ -48,6 +48,7 @@ from mitolib.progress import track
 NUCLEAR = "nuclear-encoded complex I"
 OUTLINE_CELL_PX = 64
 LEAST_SHARE = 0.005  # that a class without a fibre counts as; one drawn smaller is left out
+LEAST_DIGIT = 1e-4  # of a share, as it is kept
 
 
 @dataclass(frozen=True)
@@ -250,10 +251,10 @@ def _deficient(
         return normal, {"CI": (1.0, normal + model.ratio[NUCLEAR] + person)}
     normal = normal + model.shift
     odds = np.exp([division[0], division[1], 0.0])
-    shares = special.expit(logit_share) * odds / odds.sum()
-    kept = {
-        name: float(share) for name, share in zip(DEFICIENT, shares, strict=True) if share >= LEAST_SHARE * sum(shares)
-    }
+    # A mosaic has fibres of both kinds: the logit of a share reaches further than the four digits it is kept with.
+    shares = np.clip(special.expit(logit_share), LEAST_SHARE, 1 - LEAST_SHARE) * odds / odds.sum()
+    least = max(LEAST_SHARE * sum(shares), LEAST_DIGIT)
+    kept = {name: float(share) for name, share in zip(DEFICIENT, shares, strict=True) if share >= least}
     scale = float(sum(shares)) / sum(kept.values())
     classes = {"none": (1 - float(sum(shares)), normal)}
     return normal, classes | {
@@ -373,3 +374,40 @@ def _measures(cohort: Mapping[str, Any], label: str) -> dict[str, list[float]]:
     if label == "patient":
         found["deficient share"] = [1 - s["classes"]["none"]["fraction"] for s in normal]
     return found | {"log area": [s["fibre_area_px"]["log_mean"] for s in people]}
+
+
+def in_words(compared: pd.DataFrame, n_drawn: Mapping[str, int]) -> pd.DataFrame:
+    """What `compare` found, for reading: a row for each measure and label. n_drawn: people drawn, by label."""
+    rows = {
+        (row.label, row.measure): {
+            "measured": row.measured,
+            "drawn": n_drawn[row.label],
+            "drawn below the least measured": f"{row.least:.0%}",
+            "drawn above the greatest measured": f"{1 - row.greatest:.0%}",
+            "Kolmogorov-Smirnov": f"{row.ks:.2f}",
+            "p": f"{row.p:.2f}",
+        }
+        for row in compared.itertuples()
+    }
+    return pd.DataFrame(rows).T.rename_axis(["label", "measure"])
+
+
+def spread(drawn: Mapping[str, Any], cohort: Mapping[str, Any]) -> pd.DataFrame:
+    """Standard deviation of the log level of each protein in normal fibres, of measured people beside drawn ones.
+
+    A row for each protein; columns (between people or within one, measured or drawn). Between: about the mean of
+    controls and of patients. Within: the fibres of one person, the root of the mean variance over people; as measured
+    in controls, since every drawn person has it.
+    """
+    columns: dict[tuple[str, str], np.ndarray] = {}
+    for name, calibration in (("measured", cohort), ("drawn", drawn)):
+        people = [s for s in calibration["subjects"] if "none" in s["classes"]]
+        people = [s for s in people if s["fibres_measured"] or s["size_source"] == "drawn"]
+        groups = [np.array([log_levels(s) for s in people if s["label"] == label]) for label in settings.LABELS]
+        residual = np.concatenate([of_label - of_label.mean(axis=0) for of_label in groups])
+        columns["between people", name] = np.sqrt((residual**2).sum(axis=0) / (len(residual) - len(groups)))
+        controls = [s for s in people if s["label"] == "control"]
+        variances = [np.diag(between_people.within(control)) for control in controls]
+        columns["within a person", name] = np.sqrt(np.mean(variances, axis=0))
+    table = pd.DataFrame(columns, index=pd.Index(cohort["proteins"], name="protein"))
+    return table[["between people", "within a person"]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -76,3 +78,46 @@ def test_where_there_is_nothing_to_draw_a_sentence_says_why(drawn):
     drawn(fig)
     (ax,) = fig.axes
     assert ax.texts[0].get_text().startswith("Left out: ") and not ax.axison
+
+
+def test_three_places_and_their_majorities_stand_on_one_axis():
+    scores = {"published": {"VGG16": Estimate(0.95)}, "new people": {"VGG16": Estimate(0.6, (0.5, 0.7))}}
+    ax = figures.people.on_one_scale(scores, {"published": 0.73, "new people": 0.5}, ax=plt.figure().subplots())
+    dotted = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]
+    assert dotted == [0.73, 0.5] and [label.get_text() for label in ax.get_yticklabels()] == ["VGG16"]
+
+
+def test_calibration_has_a_panel_for_each_model_and_blank_ones_beside():
+    bins = [{"p": 0.1, "patients": 0.0, "n": 4}, {"p": 0.9, "patients": 1.0, "n": 4}]
+    fig = figures.people.calibration({f"model {i}": bins for i in range(6)}, fig=plt.figure())
+    assert len(fig.axes) == 8 and sum(ax.axison for ax in fig.axes) == 6
+
+
+@pytest.mark.parametrize(("least", "scale"), [(0.01, "log"), (None, "linear")])
+def test_a_score_against_the_number_of_people_has_a_line_for_each_model(least, scale):
+    by_size = {4: Estimate(0.5, (0.4, 0.6)), 8: Estimate(0.0), 16: Estimate(None)}
+    groups = {"as published": {"A": by_size, "B": by_size}, "fibres": {"C": by_size}}
+    fig = figures.people.by_cohort_size(groups, ylabel="error", least=least, level=0.8, fig=plt.figure())
+    first, second = (ax for ax in fig.axes if ax.axison)
+    assert [ax.get_title() for ax in fig.axes] == list(groups) and first.get_yscale() == scale
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["C"]
+    drawn = first.lines[0]
+    assert list(drawn.get_xdata()) == [4, 8] and min(drawn.get_ydata()) == (least or 0)
+
+
+def test_pictures_of_both_groups_are_windows_of_a_control_and_a_patient():
+    def section(name: str):
+        grey = np.full((500, 600), 7, np.uint8)
+        return SimpleNamespace(subject=name, height_px=500, width_px=600, image_yx=lambda protein: grey)
+
+    groups = {
+        "of the fourteen": [section("C01"), section("C02"), section("P01")],
+        "new": [section("1C"), section("1P")],
+    }
+    pictures = figures.people.side_by_side(groups, ("SDHA", "VDAC1"))
+    assert list(pictures)[:3] == [
+        "of the fourteen: C01, SDHA",
+        "of the fourteen: C01, VDAC1",
+        "of the fourteen: P01, SDHA",
+    ]
+    assert len(pictures) == 8 and {picture.shape for picture in pictures.values()} == {(384, 384)}

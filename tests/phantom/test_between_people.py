@@ -88,7 +88,7 @@ def test_the_fibres_of_a_drawn_control_scatter_as_those_of_measured_ones(model):
     drawn = between_people.draw_control(model, seed=5)
     slope = 1 - np.exp(-np.array(drawn["log_mean"]))
     np.testing.assert_allclose(drawn["log_cov"] / np.outer(slope, slope), model.within, rtol=0.02, atol=1e-3)
-    measured = [between_people._within(subject(name)) for name in CONTROLS]
+    measured = [between_people.within(subject(name)) for name in CONTROLS]
     assert (model.within >= np.min(measured, axis=0)).all() and (model.within <= np.max(measured, axis=0)).all()
 
 

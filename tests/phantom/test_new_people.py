@@ -11,6 +11,7 @@ import pytest
 
 from mitolib import cohort, settings
 from mitolib.phantom import PhantomError, draw, draw_people, make_people, new_people
+from mitolib.phantom.calibration import read_calibration
 
 COHORT = json.loads(settings.CALIBRATION.read_text())
 
@@ -174,3 +175,45 @@ def test_new_people_bring_the_share_of_fibre_and_the_normal_levels_that_they_wer
     subject = hundred["subjects"][0]
     assert draw._fill(subject) == subject["fill"]
     assert draw.FILL[0] <= min(s["fill"] for s in hundred["subjects"])
+
+
+def test_a_negative_spread_is_refused(tmp_path):
+    people = draw_people(1, 0, seed=5, side_px=512)
+    people["subjects"][0]["log_cov"][2][2] = -0.1
+    with pytest.raises(PhantomError, match="5C001 has a negative spread"):
+        make_people(tmp_path, people)
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path, monkeypatch):
+    people = draw_people(1, 0, seed=5, side_px=512)
+    make_people(tmp_path, people)
+    monkeypatch.setattr(draw, "RECIPE_VERSION", draw.RECIPE_VERSION + 1)
+    with pytest.raises(PhantomError, match="holds another phantom"):
+        make_people(tmp_path, people)
+
+
+def test_the_comparison_is_told_in_words_with_both_tails(hundred):
+    compared = new_people.compare(hundred, COHORT)
+    table = new_people.in_words(compared, {"control": 100, "patient": 100})
+    row, of = table.loc[("patient", "deficient share")], compared.query("measure == 'deficient share'").iloc[0]
+    assert row["drawn below the least measured"] == f"{of['least']:.0%}"
+    assert row["drawn above the greatest measured"] == f"{1 - of['greatest']:.0%}"
+    assert row["measured"] == 8 and row["drawn"] == 100
+
+
+def test_people_differ_as_the_measured_do_and_their_fibres_exactly(hundred, model):
+    table = new_people.spread(hundred, COHORT)
+    between = table["between people"]
+    np.testing.assert_allclose(between["measured"], np.sqrt(np.diag(model.levels.between)))
+    np.testing.assert_allclose(between["drawn"], between["measured"], rtol=0.2)
+    np.testing.assert_allclose(table["within a person"]["drawn"], np.sqrt(np.diag(model.levels.within)), rtol=0.01)
+
+
+def test_whoever_is_drawn_can_be_read_back(tmp_path):
+    """Also a mosaic whose share of deficient fibres comes out as nearly none or nearly all."""
+    people = draw_people(0, 400, seed=2023)
+    path = tmp_path / "people.json"
+    path.write_text(json.dumps(people))
+    read_calibration(path)
+    shares = [s["classes"]["none"]["fraction"] for s in people["subjects"] if "none" in s["classes"]]
+    assert min(shares) == pytest.approx(new_people.LEAST_SHARE) and max(shares) <= 1 - new_people.LEAST_SHARE
