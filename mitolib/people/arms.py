@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from mitolib import bank, units
@@ -26,8 +27,10 @@ from mitolib.people.bags import Bags, FibreBaseline, Fitted, Learner, PapersHead
 from mitolib.people.budget import SizeBudget
 from mitolib.people.evaluation import Evaluation, evaluate, unseen_trial
 from mitolib.people.evaluation import ask as ask_trials
+from mitolib.people.metrics import by_subject
 from mitolib.people.models import Model
 from mitolib.people.outside import OnDisk, Outside, refuse_acquaintances
+from mitolib.people.protocols import ALL_PAIRS
 from mitolib.people.readers import Reader, Readers
 from mitolib.settings import LABELS
 from mitolib.units import Units
@@ -277,6 +280,14 @@ def leave_pair_out(models: Mapping[str, Arm], people: Outside | OnDisk, *, seed:
         return LeftOut(f"{least} people in the smaller class, wanted {LEAST_PEOPLE}: two train while one is left out.")
     trials = {name: unseen_trial(partial(_on_people, arm, people), people.table) for name, arm in models.items()}
     return evaluate(ask_trials(trials), rng=np.random.default_rng(seed))
+
+
+def by_person(pairs: Evaluation) -> pd.DataFrame:
+    """For reading, of `leave_pair_out`: each person's class, and the mean probability over the pairs."""
+    people = {model: by_subject(by_split[ALL_PAIRS]) for model, by_split in pairs.predictions.items()}
+    first = next(iter(people.values()))
+    columns = {"class": first["truth"].map(dict(enumerate(LABELS)))}
+    return pd.DataFrame(columns | {model: of["score"].map("{:.2f}".format) for model, of in people.items()})
 
 
 def _on_people(arm: Arm, people: Outside | OnDisk) -> Model:

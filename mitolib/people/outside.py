@@ -219,7 +219,7 @@ def ask(
 ) -> Answers:
     """What models say of new people; it is read when it is used.
 
-    answer: (**name) -> for each person (n,) p of their patches, or one p of the person. names: each is a unit. depends:
+    answer: gives, for a name, for each person (n,) p of their patches, or one p. names: each is a unit. depends:
     what else the answers depend on beside the people.
     """
 

@@ -151,6 +151,9 @@ def test_pairs_are_left_out_of_people_and_too_few_are_not(toy):
     pairs = arms.leave_pair_out(chosen, training_people(toy.test, toy.draw, 6), seed=1)
     by_pairs = [entry for entry in pairs.entries if entry["split"] == "leave-one-control-one-patient-out"]
     assert {entry["model"]: entry["auc_subject"] for entry in by_pairs} == {BEST: 1.0, BASELINE: 1.0}
+    table = arms.by_person(pairs)
+    assert table["class"].tolist() == ["control"] * 3 + ["patient"] * 3
+    assert table[BEST].astype(float)[:3].max() < table[BEST].astype(float)[3:].min()
     few = arms.leave_pair_out(chosen, training_people(toy.test, toy.draw, 4), seed=1)
     assert isinstance(few, LeftOut) and "2 people in the smaller class" in few.reason
 
