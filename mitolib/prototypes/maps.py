@@ -146,14 +146,14 @@ class Features:
     @cached_property
     def whole(self) -> Any:
         """The Keras model, with an untrained head above the layer of these maps."""
+        return self._build(self.weights.arrays, self.seed)
+
+    def _build(self, arrays: Sequence[np.ndarray] | None, seed: int) -> Any:
         import keras
 
-        keras.utils.set_random_seed(self.seed)
-        return self._build(self.weights.arrays)
-
-    def _build(self, arrays: Sequence[np.ndarray] | None) -> Any:
         from mitolib import networks
 
+        keras.utils.set_random_seed(seed)
         n_channels = max(LEAST_CHANNELS, len(self.experiment.proteins))
         return networks.build("VGG16", n_channels=n_channels, arrays=arrays)
 
@@ -213,11 +213,8 @@ class Features:
     @contextmanager
     def drawn_anew(self, seed: int) -> Iterator[None]:
         """Meanwhile all weights of the network are random ones, drawn from `seed`; maps in memory or on disk stay."""
-        import keras
-
         trained = self.whole.get_weights()
-        keras.utils.set_random_seed(seed)
-        self.whole.set_weights(self._build(None).get_weights())
+        self.whole.set_weights(self._build(None, seed).get_weights())
         try:
             yield
         finally:
