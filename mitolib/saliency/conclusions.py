@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mitolib.claims import Claim, above
-from mitolib.metrics import Estimate
 from mitolib.saliency.control import POOLED
-from mitolib.saliency.verdicts import MARGIN, below
+from mitolib.saliency.verdicts import MARGIN, at_most, below
 
 Record = Mapping[str, Any]
 CHANCE = 0.5  # balanced accuracy of any answer that knows nothing
@@ -39,12 +38,6 @@ def claims(record: Record) -> list[Claim]:
             found.append(_corrected(model, network))
         found.append(_all_yes(model, network))
     return found
-
-
-def _no_more(score: Estimate) -> bool | None:
-    """Whether a likeness exceeds that of different patches by at most MARGIN."""
-    answer = above(score, MARGIN)
-    return None if answer is None else not answer
 
 
 def _grad_cam(model: str, score: str, kind: str = "differences") -> str:
@@ -86,7 +79,7 @@ def _follows_the_labels() -> Claim:
     return Claim(
         name="grad-cam-follows-the-labels",
         reads={"gap": "gradcam controls.permuted_minus_different"},
-        predicate=lambda gap: _no_more(gap),
+        predicate=lambda gap: at_most(gap, MARGIN),
         holds="Grad-CAM follows the labels that VGG16 was taught: its maps after true and permuted ones are "
         f"{alike}. The difference is {{gap}}.",
         fails="Grad-CAM does not follow the labels that VGG16 was taught: its maps after true and permuted ones are "
@@ -138,7 +131,7 @@ def _follows_the_weights(model: str, network: str) -> Claim:
     return Claim(
         name=f"grad-cam-follows-the-weights-{model}",
         reads={"gap": _grad_cam(model, "redrawn_minus_different")},
-        predicate=lambda gap: _no_more(gap),
+        predicate=lambda gap: at_most(gap, MARGIN),
         holds=f"Grad-CAM of {network} follows the weights: after all are drawn anew it is more like the trained map "
         f"than another patch's map is by at most {MARGIN} of SSIM. The difference is {{gap}}.",
         fails=f"Grad-CAM of {network} does not follow the weights: after all are drawn anew it is more like the "

@@ -27,6 +27,12 @@ def below(score: Estimate, level: float) -> bool | None:
     return above(Estimate(-score.value, (-high, -low)), -level)
 
 
+def at_most(score: Estimate, level: float) -> bool | None:
+    """Whether a score does not exceed a level, see `claims.above`."""
+    answer = above(score, level)
+    return None if answer is None else not answer
+
+
 def network_verdicts(
     methods: Mapping[str, Mapping[str, Estimate]], differences: Mapping[str, Mapping[str, Estimate]]
 ) -> pd.DataFrame:
@@ -45,7 +51,7 @@ def network_verdicts(
             continue
         differs = differences[method]
         kept = differs["redrawn_minus_different"]
-        answers = {FOLLOWS: _answer(kept, _not(above(kept, MARGIN)))}
+        answers = {FOLLOWS: _answer(kept, at_most(kept, MARGIN))}
         if "auprc_minus_random" in differs:
             answers[FINDS] = finds(method, differs)
         answers[REACTS] = _answer(scores["deletion_minus_random"], below(scores["deletion_minus_random"], 0))
@@ -78,10 +84,6 @@ def finds(method: str, differences: Mapping[str, Estimate]) -> str:
     if False in against_brightness:
         return "less than brightness"
     return "open" if None in against_brightness else "yes"
-
-
-def _not(answer: bool | None) -> bool | None:
-    return None if answer is None else not answer
 
 
 def _answer(score: Estimate, answer: bool | None) -> str:

@@ -9,7 +9,7 @@ from mitolib.claims import Claim, above
 from mitolib.metrics import Estimate
 from mitolib.saliency.baselines import BASELINES
 from mitolib.saliency.methods import GAP
-from mitolib.saliency.verdicts import MARGIN, below
+from mitolib.saliency.verdicts import MARGIN, at_most, below
 
 Record = Mapping[str, Any]
 HALF = 0.5  # rank correlation: a map that keeps more of it hardly sees what was drawn anew
@@ -20,14 +20,14 @@ BOTH = 0.9  # rank correlation of the maps for two classes that a network cannot
 def listed(record: Record) -> dict[str, dict[str, str]]:
     """The `listed` entry of the record: what a claim lists -> network -> methods, by their intervals.
 
-    hardly_sees_the_head, sees_the_head: HALF of the rank correlation is kept, or lost. follows_the_weights: with all
+    hardly_sees_the_head, sees_the_head: a rank correlation above HALF is kept, or below. follows_the_weights: with all
     weights drawn anew a map is more like the trained one than another patch's map is by at most MARGIN. beats_edges:
     AUPRC above that of brightness and of edges.
     """
     questions: dict[str, Callable[[Record, Record], bool | None]] = {
         "hardly_sees_the_head": lambda scores, _: above(scores["head_redrawn"], HALF),
         "sees_the_head": lambda scores, _: below(scores["head_redrawn"], HALF),
-        "follows_the_weights": lambda _, gaps: _at_most(gaps["all_redrawn_minus_another_patch"], MARGIN),
+        "follows_the_weights": lambda _, gaps: at_most(gaps["all_redrawn_minus_another_patch"], MARGIN),
     }
     if any("auprc" in scores for by_method in record["methods"].values() for scores in by_method.values()):
         questions["beats_edges"] = lambda _, gaps: _all_above(gaps["auprc_minus_intensity"], gaps["auprc_minus_Sobel"])
@@ -53,11 +53,6 @@ def claims(record: Record) -> list[Claim]:
     if GAP in record["methods"]:
         found += _of_cam(record)
     return found
-
-
-def _at_most(score: Estimate, level: float) -> bool | None:
-    answer = above(score, level)
-    return None if answer is None else not answer
 
 
 def _all_above(*scores: Estimate) -> bool | None:
@@ -117,8 +112,10 @@ def _sees(model: str, shown: str) -> Claim:
         "sees-the-head",
         "sees_the_head",
         model,
-        holds=f"For {shown}, these maps lose more than half of their rank correlation with the head: {{names}}.",
-        fails=f"For {shown}, no map is seen to lose more than half of its rank correlation with the head.",
+        holds=f"For {shown}, these maps depend on the head: with it drawn anew they keep a rank correlation of less "
+        f"than {HALF} with themselves: {{names}}.",
+        fails=f"For {shown}, no map is seen to keep a rank correlation of less than {HALF} with itself when the head "
+        "is drawn anew.",
     )
 
 
