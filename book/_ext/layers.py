@@ -1,7 +1,7 @@
 """Sphinx extension of the book: the package as its sources have it today, in layers.
 
     {layers}                    a figure of the layers and of what imports what; `:name:`, and the caption as content
-    {modules} core              a heading and the docstrings of each module of a layer: core, wings or book
+    {modules} core              a heading and the docstrings of each module of the core, of a wing, or of the book
 
 Nothing here is a list that has to be kept: modules are what lies in the folders, arrows are what their sources import,
 and what a module is for is what the docstring of the package says in a line.
@@ -160,35 +160,35 @@ def exported(wing: str) -> str:
     return f"What it gives: {', '.join(f'`{name}`' for name in names)}." if names else ""
 
 
-def pages(layer: str) -> list[str]:
-    """Markdown of each module of a layer. ValueError for an unknown layer."""
-    titles = {name: f"`{name}`: {what}" for name, what in purposes().items()}
-    parts: list[str] = []
-    if layer == "core":
-        parts += [documented(f"mitolib.{name}", 3, titles.get(name, f"`{name}`"), "members") for name in core()]
-    elif layer == "wings":
-        for wing, names in wings().items():
-            parts += [documented(f"mitolib.{wing}", 3, titles.get(wing, f"`{wing}`")), exported(wing)]
-            parts += [documented(f"mitolib.{wing}.{name}", 4, f"`{wing}.{name}`", "members") for name in names]
-    elif layer == "book":
+def modules(part: str) -> list[str]:
+    """Markdown of each module of a part of the package: core, a wing, or book. ValueError for an unknown part."""
+    if part == "core":
+        titles = {name: f"`{name}`: {what}" for name, what in purposes().items()}
+        return [documented(f"mitolib.{name}", 2, titles.get(name, f"`{name}`"), "members") for name in core()]
+    if part in wings():
+        what = purposes().get(part, f"`{part}`")
+        texts = [documented(f"mitolib.{part}", 2, what[0].upper() + what[1:]), exported(part)]
+        texts += [documented(f"mitolib.{part}.{name}", 2, f"`{part}.{name}`", "members") for name in wings()[part]]
+        return [text for text in texts if text]
+    if part == "book":
+        texts = []
         for folder, names in machinery().items():
-            parts.append(f"### `book/{folder}`: called by {GROUPS[folder]}")
+            texts.append(f"## `book/{folder}`: called by {GROUPS[folder]}")
             # Outside the index: these names are not unique in the book, where `errata` is a page, too.
-            parts += [documented(name, 4, f"`{name}`", "members", "no-index") for name in names]
-    else:
-        raise ValueError(f"layer {layer!r} is not one of core, wings, book.")
-    return [part for part in parts if part]
+            texts += [documented(name, 3, f"`{name}`", "members", "no-index") for name in names]
+        return texts
+    raise ValueError(f"{part!r} is not one of core, book, {', '.join(wings())}.")
 
 
 class Modules(SphinxDirective):
-    """Headings and docstrings of the modules of a layer."""
+    """Headings and docstrings of the modules of a part of the package."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()
         try:
-            text = "\n\n".join(pages(self.arguments[0]))
+            text = "\n\n".join(modules(self.arguments[0]))
         except ValueError as problem:
             raise self.error(str(problem)) from None
         holder = nodes.section()

@@ -11,16 +11,19 @@ import pytest
 from mitolib.settings import ROOT
 
 
-def test_every_module_is_documented_and_every_layer_is_on_the_page():
+def test_every_module_is_documented_and_every_part_has_a_page():
     package = ROOT / "mitolib"
     paths = [path.relative_to(ROOT).with_suffix("") for path in package.rglob("*.py")]
     names = {".".join(path.parts).removesuffix(".__init__") for path in paths} - {"mitolib", "mitolib.__main__"}
     names |= {path.stem for folder in ("_ext", "_tools") for path in (ROOT / "book" / folder).glob("*.py")}
-    text = "\n".join("\n".join(layers.pages(layer)) for layer in ("core", "wings", "book"))
+    parts = {"core", "book", *layers.wings()}
+    text = "\n".join("\n".join(layers.modules(part)) for part in parts)
     documented = re.findall(r"automodule:: ([\w.]+)", text)
     assert set(documented) == names and len(documented) == len(names)
-    page = (ROOT / "book/api.md").read_text()
-    assert re.findall(r"^```\{modules\} (\w+)$", page, re.M) == ["core", "wings", "book"] and "```{layers}" in page
+    pages = {path.stem: path.read_text(encoding="utf8") for path in (ROOT / "book/api").glob("*.md")}
+    assert pages.keys() == parts and all(f"\n```{{modules}} {part}\n" in page for part, page in pages.items())
+    overview = (ROOT / "book/api.md").read_text(encoding="utf8")
+    assert "```{layers}" in overview and all(f"](api/{part})" in overview for part in parts)
 
 
 def test_what_a_module_is_for_is_read_from_the_docstring_of_the_package():
@@ -54,13 +57,13 @@ def test_the_texts_of_the_figure_have_room():
     assert tuple(figure.get_size_inches()) == pytest.approx(diagrams.SIZES["package"])
 
 
-def test_a_layer_becomes_headings_below_that_of_its_page(render, monkeypatch):
+def test_a_part_becomes_headings_below_that_of_its_page(render, monkeypatch):
     monkeypatch.setattr(layers, "core", lambda: ["files"])  # to import all takes long
-    text, warnings = render("## The core\n\n```{modules} core\n```")
+    text, warnings = render("# The core\n\n```{modules} core\n```")
     assert not warnings
     assert "files: files that are there whole or not at all" in text and "Where to write the file or folder" in text
 
 
-def test_an_unknown_layer_is_an_error_that_lists_the_known_ones(render):
+def test_an_unknown_part_is_an_error_that_lists_the_known_ones(render):
     _, warnings = render("```{modules} cellar\n```")
-    assert "cellar" in warnings and "core, wings, book" in warnings
+    assert "cellar" in warnings and "core, book, figures" in warnings
