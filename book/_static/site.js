@@ -158,12 +158,27 @@
     filter();
   };
 
+  /* One switch for the code of a chapter, whose cells are closed. */
+  const codeSwitch = (article) => {
+    const cells = [...article.querySelectorAll("details.hide.above-input")];
+    const title = article.querySelector("h1");
+    if (cells.length < 2 || !title) return;
+    const button = make("button", { type: "button", class: "mito-code", "aria-pressed": "false" }, "Show all code");
+    button.addEventListener("click", () => {
+      const open = button.getAttribute("aria-pressed") === "false";
+      for (const cell of cells) cell.open = open;
+      button.setAttribute("aria-pressed", open);
+    });
+    title.after(button);
+  };
+
   /* Search reads the pages it found, for a glimpse of each; no browser lets a page on disk do that. */
   if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
   const start = () => {
     document.querySelectorAll('[data-viewer="overlays"]').forEach(overlays);
     document.querySelectorAll('[data-viewer="mixer"]').forEach(mixer);
+    document.querySelectorAll(".bd-article").forEach(codeSwitch);
     document.querySelectorAll("table.ledger").forEach(ledger);
     document.querySelectorAll("table.mito-sortable").forEach(sortable);
   };

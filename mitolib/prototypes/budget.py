@@ -33,6 +33,39 @@ class Budget:
     shares: tuple[float, ...]  # of a patch, removed
     qualities: tuple[int, ...]  # of JPEG copies beside those that the data bring
 
+    def in_words(self) -> dict[str, dict[str, object]]:
+        """What is trained, and then asked -> its settings by the names that the page shows."""
+        cycles = {"cycles of training, push and solution": self.cycles, "epochs in each": self.epochs}
+        every = "all"
+        return {
+            "ProtoPNet, top-k and quota": {
+                "prototypes of a class": self.per_child,
+                "latent channels": self.depth,
+                **cycles,
+                "pairs of a control and a patient left out": self.folds or every,
+                "seeds of the network shown": self.seeds,
+            },
+            "fine annotation": {
+                **cycles,
+                "pairs left out": self.fine_folds,
+                "shares of people with masks": [f"{share:.0%}" for share in self.annotated],
+            },
+            "tree": {
+                "prototypes of a child": self.per_child - 1,
+                "latent channels": self.tree_depth,
+                **cycles,
+                "pairs left out": self.tree_folds or every,
+                "genotypes left out, at most": self.novel_genotypes,
+            },
+            "paper's head": {"steps": self.head_steps},
+            "maps": {
+                "patches": self.explained or every,
+                "of these with parts removed": self.altered,
+                "with single fibres cured": self.restored,
+                "redraws of the weights": self.redraws,
+            },
+        }
+
 
 SHORT = {
     "seeds": 2,

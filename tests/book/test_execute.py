@@ -30,10 +30,11 @@ def cell(source: str, **metadata) -> nbformat.NotebookNode:
     return nbformat.v4.new_code_cell(source, metadata=metadata)
 
 
-def test_default_parameters_are_hidden_where_injected_ones_follow():
+def test_default_parameters_are_left_out_where_injected_ones_follow_and_these_are_closed():
     defaults, injected = cell("epochs = 50", tags=["parameters"]), cell("epochs = 1", tags=["injected-parameters"])
     tidied = execute.tidy(notebook_with(defaults, injected), [])
     assert tidied.cells[0].metadata["tags"] == ["parameters", "remove-cell"]
+    assert tidied.cells[1].metadata["tags"] == ["injected-parameters", "hide-input"]
     assert (
         "remove-cell" not in execute.tidy(notebook_with(cell("x = 1", tags=["parameters"])), []).cells[0].metadata.tags
     )
