@@ -115,7 +115,8 @@ def tidy(notebook: nbformat.NotebookNode, random_weights: Sequence[str]) -> nbfo
     """A chapter fit to be read and to be kept in git.
 
     Standard error, empty Markdown and papermill's times go, pictures are packed tightly without loss; the cell with
-    default parameters is left out where injected ones follow, which are closed as other code is; a figure whose cell metadata names a backbone
+    default parameters is left out where injected ones follow, which are closed as other code is; a figure whose cell
+    metadata names a backbone
     (`"mitolib": {"weights": "ResNet50"}`) that started from random weights says so in its caption.
     """
     injected = any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)

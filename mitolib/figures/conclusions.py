@@ -25,10 +25,12 @@ def of_experiment(record: Mapping[str, Any]) -> list[Claim]:
 def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
     entry, n_trainings = f"{chapter} {group}.{network}.further_training", f"{chapter} budget.{network}.seeds"
     called = f"**{network}**" if group == "models" else f"**{network}** with random weights, an untrained backbone,"
-    scored = "Balanced accuracy {score}, trainings: {n}. One answer for all has 0.50."
-    ranked = "AUC, for which no threshold is chosen, {auc}, trainings: {n}. Chance has 0.50."
-    nearly_all = f", the same for over {COLLAPSED:.0%} of the test patches"
-    accuracies = "Training minus validation accuracy in the last ten epochs: {gap}, trainings: {n}."
+    scored = "Mean balanced accuracy {score}, trainings: {n}; the majority-class baseline has 0.50."
+    ranked = "Mean AUC, which needs no threshold, {auc}, trainings: {n}; chance is 0.50."
+    collapse = (
+        f"A collapsed network gives over {COLLAPSED:.0%} of the test patches the same answer. Collapsed trainings"
+    )
+    accuracies = "Training accuracy less validation accuracy, last ten epochs: {gap}, trainings: {n}."
     return [
         Claim(
             name=f"{network}-beats-one-answer",
@@ -36,7 +38,7 @@ def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
             predicate=lambda score, n: above(score, 0.5),
             holds=f"{called} tells controls from patients on test patches. {scored}",
             fails=f"{called} does not tell controls from patients on test patches. {scored}",
-            open=f"Whether {called} tells controls from patients on test patches stays open. {scored}",
+            open=f"It is open whether {called} tells controls from patients on test patches. {scored}",
         ),
         Claim(
             name=f"{network}-ranks-patients-higher",
@@ -44,14 +46,14 @@ def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
             predicate=lambda auc, n: above(auc, 0.5),
             holds=f"{called} gives patients' patches higher probabilities than controls'. {ranked}",
             fails=f"{called} does not give patients' patches higher probabilities than controls'. {ranked}",
-            open=f"Whether {called} gives patients' patches higher probabilities than controls' stays open. {ranked}",
+            open=f"It is open whether {called} gives patients' patches higher probabilities than controls'. {ranked}",
         ),
         Claim(
             name=f"{network}-never-collapses",
             reads={"n_collapsed": f"{chapter} {group}.{network}.n_collapsed", "n": n_trainings},
             predicate=lambda n_collapsed, n: n_collapsed == 0,
-            holds=f"No training of {called} collapsed to one answer{nearly_all}: {{n_collapsed}} of {{n}}.",
-            fails=f"Some trainings of {called} collapsed to one answer{nearly_all}: {{n_collapsed}} of {{n}}.",
+            holds=f"{called} did not collapse. {collapse}: {{n_collapsed}} of {{n}}.",
+            fails=f"{called} collapsed in some trainings. {collapse}: {{n_collapsed}} of {{n}}.",
             open="",
         ),
         Claim(
@@ -60,7 +62,7 @@ def _of_network(chapter: str, group: str, network: str) -> list[Claim]:
             predicate=lambda gap, n: above(gap, 0),
             holds=f"{called} overfits. {accuracies}",
             fails=f"{called} shows no overfitting. {accuracies}",
-            open=f"Whether {called} overfits stays open. {accuracies}",
+            open=f"It is open whether {called} overfits. {accuracies}",
         ),
     ]
 
@@ -90,6 +92,6 @@ def of_freezing(record: Mapping[str, Any]) -> list[Claim]:
             predicate=better,
             holds=f"Training deeper pays. {compared}",
             fails=f"Training deeper does not pay. {compared}",
-            open=f"Whether training deeper pays stays open. {compared}",
+            open=f"It is open whether training deeper pays. {compared}",
         )
     ]

@@ -42,7 +42,7 @@ def summary(model: keras.Model) -> pd.DataFrame:
 
 
 def layers(summary: pd.DataFrame, *, ax: Axes) -> Axes:
-    """A model's layers from input to output: parameters as bars (log scale), shape of each stage's output.
+    """A model's layers from input to output: parameters as bars, shape of each stage's output.
 
     summary: of `summary`. Frozen layers are drawn together by stage
     (`block1`, `conv2`, ...), the head's one by one.
@@ -54,16 +54,19 @@ def layers(summary: pd.DataFrame, *, ax: Axes) -> Axes:
         .agg(output=("output", "last"), parameters=("parameters", "sum"), trained=("trained", "any"))
         .reset_index()
     )
-    positions = np.arange(len(stages))
+    positions, longest = np.arange(len(stages)), stages["parameters"].max()
     colours = [TRAINED if trained else FROZEN for trained in stages["trained"]]
-    ax.barh(positions, stages["parameters"].clip(lower=1), color=colours)
-    ax.set_xscale("log")
-    ax.set_xlim(1, stages["parameters"].max() * 300)  # room for the text beside the longest bar
+    ax.barh(positions, stages["parameters"], color=colours)
+    ax.set_xlim(0, 1.7 * longest)  # room for the text beside the longest bar
     for position, row in zip(positions, stages.itertuples(), strict=True):
-        ax.text(max(row.parameters, 1) * 1.4, position, f"{row.parameters:,}   → {row.output}", va="center", fontsize=8)
+        text = f"{row.parameters:,}   → {row.output}"
+        ax.text(row.parameters + 0.02 * longest, position, text, va="center", fontsize=9)
     ax.set_yticks(positions, stages["stage"])
     ax.invert_yaxis()
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M")
     ax.set_xlabel("parameters, and shape of the output")
+    trained = stages.loc[stages["trained"], "parameters"].sum()
+    ax.set_title(f"{trained:,} of {stages['parameters'].sum():,} parameters are trained", fontsize=10, loc="left")
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in (FROZEN, TRAINED)]
     ax.legend(handles, ["frozen", "trained"], loc="lower right", frameon=False)
     return ax
@@ -138,25 +141,29 @@ def predictions(patches_nyx: np.ndarray, rows: pd.DataFrame, *, axes: np.ndarray
     return axes
 
 
+SPREAD = ("accuracy", "balanced_accuracy", "auc", "generalisation_gap", "most_common_call", "epochs")
+
+
 def spread(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Table of the scores of each seed, their mean and standard deviation, and where one further training would lie.
+    """Table of SPREAD for each seed, their mean and standard deviation, and where one further training would lie.
 
     seeds: one row per seed, columns of scores, epochs and generalisation gap, as `transfer.TrainedNetwork.seeds` gives
     it. One seed has neither deviation nor interval, and the table says so.
     """
-    numbers = {name: "{:.0f}" if name == "epochs" else "{:.3f}" for name in seeds}
+    seeds = seeds[[name for name in SPREAD if name in seeds]]
+    numbers = {name: "{:.0f}" if name == "epochs" else "{:.2f}" for name in seeds}
     rows = {
         str(seed): {name: numbers[name].format(value) for name, value in row.items()} for seed, row in seeds.iterrows()
     }
     for title, statistic in (("mean", seeds.mean()), ("standard deviation", seeds.std())):
         rows[title] = {name: numbers[name].format(value) for name, value in statistic.items()}
-    rows["95 % prediction interval"] = {
+    rows["one further training"] = {
         name: "{:.2f} to {:.2f}".format(*(metrics.further_training(seeds[name], within=within).ci or (nan, nan)))
         for name, within in metrics.RANGES.items()
         if name in seeds
     }
     table = pd.DataFrame(rows).T.rename_axis("seed").replace(["nan", "nan to nan"], "one seed").fillna("")
-    return table.rename(columns=lambda name: name.replace("_", " "))
+    return table.rename(columns=lambda name: name.replace("_", " ").replace("auc", "AUC"))
 
 
 def depths(models: Mapping[str, Mapping[str, Any]]) -> Styler:
@@ -165,7 +172,7 @@ def depths(models: Mapping[str, Mapping[str, Any]]) -> Styler:
     table = pd.DataFrame(models).T[columns].set_index(["trained", "learning_rate"])
     table.index.names = ["trained", "learning rate"]
     table.columns = ["trained parameters", "accuracy", "balanced accuracy", "epochs"]
-    return table.style.format(precision=3).format("{:,}", subset="trained parameters").format_index("{:g}", level=1)
+    return table.style.format(precision=2).format("{:,}", subset="trained parameters").format_index("{:g}", level=1)
 
 
 def finding(trained: TrainedHead) -> str:
@@ -180,11 +187,29 @@ def hyperparameters(profile: Profile) -> pd.DataFrame:
     """Table 3 and what the text adds beside what a run takes, as text: one row per hyperparameter."""
     names = ("epochs", "patience", "batch_size", "learning_rate", "views", "zoom", "seed", "n_seeds")
     table = pd.DataFrame({"paper": paper.HYPERPARAMETERS, "this run": {name: getattr(profile, name) for name in names}})
+    words = {"n_seeds": "trainings", "views": "augmented views", "rotation_degrees": "rotation in degrees"}
+    table.index = [words.get(name, name.replace("_", " ")) for name in table.index]
     return table.fillna({"paper": "not given", "this run": "as in the paper"}).astype(str)
 
 
-def score_table(models: Mapping[str, Any], experiment: str, *, published: bool = True) -> Styler:
-    """`paper.compare_scores` of the `models` entry of a results file, as a page shows it."""
-    table = paper.compare_scores({"models": models}, experiment, published=published)
-    table.columns = table.columns.str.replace("_", " ")
-    return table.style.format("{:.3f}", na_rep="not given")
+def score_table(models: Mapping[str, Any], experiment: str, *, published: bool = True) -> pd.DataFrame:
+    """Published scores above ours, as text. models: the `models` entry of a results file.
+
+    Of several trainings: their mean, and below it where one further training would lie.
+    """
+    means = {
+        model: entry | {name: further.value for name, further in entry.get("further_training", {}).items()}
+        for model, entry in models.items()
+    }
+    rows = {}
+    for (model, source), row in paper.compare_scores({"models": means}, experiment, published=published).iterrows():
+        further = models[model].get("further_training", {}) if source != "paper" else {}
+        intervals = {name: further[name].ci for name in row.index if name in further and further[name].ci}
+        ours = f"mean of {len(models[model]['seeds'])} trainings" if intervals else "one training"
+        numbers = row.map(lambda value: "not given" if np.isnan(value) else f"{value:.2f}")
+        rows[model, "paper" if source == "paper" else ours] = numbers
+        if intervals:
+            ends = {name: "{:.2f} to {:.2f}".format(*ci) for name, ci in intervals.items()}
+            rows[model, "one further training"] = pd.Series(ends, row.index).fillna("")
+    table = pd.DataFrame(rows).T.rename_axis(["model", "source"])
+    return table.rename(columns=lambda name: name.replace("_", " "))

@@ -63,10 +63,10 @@ def test_a_missed_patch_is_shown_even_if_it_is_the_only_one():
 def test_the_spread_is_mean_deviation_and_interval_and_one_seed_has_none():
     seeds = pd.DataFrame({"balanced_accuracy": [0.5, 0.6, 0.7], "epochs": [3.0, 5.0, 7.0]}, index=[127, 128, 129])
     shown = figures.training.spread(seeds)
-    assert shown["balanced accuracy"].tolist() == ["0.500", "0.600", "0.700", "0.600", "0.100", "0.10 to 1.00"]
+    assert shown["balanced accuracy"].tolist() == ["0.50", "0.60", "0.70", "0.60", "0.10", "0.10 to 1.00"]
     assert shown["epochs"].tolist() == ["3", "5", "7", "5", "2", ""]
     alone = figures.training.spread(seeds[:1])["balanced accuracy"]
-    assert alone[["standard deviation", "95 % prediction interval"]].tolist() == ["one seed", "one seed"]
+    assert alone[["standard deviation", "one further training"]].tolist() == ["one seed", "one seed"]
 
 
 def test_depths_are_listed_with_their_rates():
@@ -91,6 +91,7 @@ def test_frozen_layers_are_drawn_by_stage_and_trained_ones_singly():
     ax = figures.training.layers(summary, ax=plt.subplots()[1])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["block1", "dense_8", "dense_4"]
     assert [bar.get_width() for bar in ax.patches[:3]] == [30, 30, 40]
+    assert ax.get_title(loc="left") == "70 of 100 parameters are trained"
 
 
 def test_fibres_take_the_colour_of_their_class_and_data_without_truth_say_so():
