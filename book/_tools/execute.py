@@ -3,14 +3,17 @@
     python book/_tools/execute.py --profile quick --book build/book
 
 draws the phantom, copies `book/` to the folder given, executes the notebooks into its `chapters/` (result files into
-its `results/`) and renders it. With `--book book` the published edition itself is made anew. Parts of this run as jobs
-of a cluster, see the page On a cluster of the book::
+its `results/`) and renders it. The terminal shows how far that is; all else stands in the folder's `log.txt`. With
+`--book book` the published edition itself is made anew. Parts of this run as jobs of a cluster, see the page On a
+cluster of the book::
 
     --only phantom                                    draw it, and nothing else
     --only execute --chapter exp1 --share 8/8         what all shares read: banks of features
     --only execute --chapter exp1 --share 0/8         the first of eight shares of the fits
     --only execute --chapter exp1                     the chapter, from the fits of all shares
     --only render                                     the book
+
+These say all they have to say where they are run.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of t
 
 import side_by_side
 from chapters import CHAPTERS, NEEDS
+from terminal import Terminal, quiet
 
 from mitolib import files, paper, phantom
 from mitolib.metrics import Estimate
@@ -64,11 +68,18 @@ RANDOM_NOTE = (
 
 
 def execute(
-    chapter: str, *, profile: str, book: Path, further: Mapping[str, Any] | None = None, stderr: TextIO | None = None
+    chapter: str,
+    *,
+    profile: str,
+    book: Path,
+    further: Mapping[str, Any] | None = None,
+    stderr: TextIO | None = None,
+    bar: Mapping[str, Any] | bool = False,
 ) -> Path | None:
     """Run one notebook and put the tidied chapter into `book/chapters`, whole or not at all.
 
-    further: parameters of the notebook, beside profile and results. stderr: where its progress goes. In a share
+    further: parameters of the notebook, beside profile and results. stderr: where its progress goes. bar: of its
+    cells, see `terminal.Terminal.bar`. In a share
     (`settings.share`) the notebook computes its part of the units and no chapter is made: None.
     Raises papermill's PapermillExecutionError if a cell fails; the chapter and results already there stay.
     """
@@ -82,7 +93,7 @@ def execute(
         },  # relative: no machine's path on a page
         cwd=book,
         kernel_name="python3",
-        progress_bar=False,
+        progress_bar=bar,
         start_timeout=300,  # seconds: on a busy machine a kernel takes longer than papermill's 60
         stderr_file=stderr or sys.stderr,  # where mitolib.progress speaks
     )
@@ -249,9 +260,22 @@ def _expected_seconds(chapter: str, profile: str) -> float | None:
     return record["provenance"]["seconds"] if record.get("profile") == profile else None
 
 
-def attempt(chapter: str, *, profile: str, book: Path, further: Mapping[str, Any], stderr: TextIO | None = None) -> str:
-    """Execute a chapter, say when it begins and ends, and return what went wrong, "" if nothing did."""
+def attempt(
+    chapter: str,
+    *,
+    profile: str,
+    book: Path,
+    further: Mapping[str, Any],
+    terminal: Terminal | None = None,
+    stderr: TextIO | None = None,
+    place: int = 0,
+) -> str:
+    """Execute a chapter, say when it begins and ends, and return what went wrong, "" if nothing did.
+
+    place: of its bar among those of the chapters that run with it.
+    """
     stderr = stderr or sys.stderr
+    terminal = terminal or Terminal(stderr)
     expected = _expected_seconds(chapter, profile)
     hint = f", {clock(expected)} on the machine that published it" if expected and not share() else ""
     print(f"{chapter}: executing in profile {profile}{hint}", file=stderr, flush=True)
@@ -259,12 +283,13 @@ def attempt(chapter: str, *, profile: str, book: Path, further: Mapping[str, Any
     start = time.monotonic()
     failed = ""
     try:
-        execute(chapter, profile=profile, book=book, further=further, stderr=stderr)
+        bar = terminal.bar(chapter, place)
+        execute(chapter, profile=profile, book=book, further=further, stderr=stderr, bar=bar)
     except papermill.PapermillExecutionError as error:
         failed = f"{NOTEBOOKS.name}/{chapter}.ipynb failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
     except (RuntimeError, OSError) as error:  # of a kernel that died, or of a folder that cannot be written
         failed = f"{NOTEBOOKS.name}/{chapter}.ipynb failed: {type(error).__name__}: {error}"
-    print(f"{chapter}: {failed or f'done in {clock(time.monotonic() - start)}'}", file=stderr, flush=True)
+    terminal.say(f"{chapter}: {failed or f'done in {clock(time.monotonic() - start)}'}")
     return failed
 
 
@@ -280,33 +305,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default on some processors; quicker on the others
     if share() is None and book == BOOK:
         os.environ.setdefault("MITOLIB_PUBLISH", "1")  # the units too, see mitolib.units
+    if options.only != STAGES or share() is not None:  # a part, whose lines are those of a job
+        page = _run(options, book, further, Terminal(sys.stderr))
+    else:
+        with quiet((ROOT / "build" if book == BOOK else book) / "log.txt") as terminal:
+            page = _run(options, book, further, terminal)
+    if page:
+        print(page)
+
+
+def _run(options: argparse.Namespace, book: Path, further: Mapping[str, Any], terminal: Terminal) -> Path | None:
+    """The stages that are asked for; the first page of the book, where it is rendered."""
     chapters = [options.chapter] if options.chapter else list(CHAPTERS)
     if "phantom" in options.only:
+        terminal.say("drawing the phantom, where it is not there yet")
         draw_phantom(options.profile, further)
     if "execute" in options.only:
         if share() is None and book != BOOK:
             _copy_book(book)
-        work = partial(attempt, profile=options.profile, book=book, further=further)
+        work = partial(attempt, profile=options.profile, book=book, further=further, terminal=terminal)
         try:
             failed = side_by_side.each(work, chapters, needs=NEEDS, jobs=options.jobs)
         except KeyboardInterrupt:
             sys.exit("stopped. Chapters and fits that were done are kept; run the same command again to go on.")
         if failed:
-            sys.exit("\n".join(failed))
-    if "render" in options.only and share() is None:
-        _render(book)
+            sys.exit(terminal.failed("\n".join(failed)))
+    return _render(book, terminal) if "render" in options.only and share() is None else None
 
 
-def _render(book: Path) -> None:
+def _render(book: Path, terminal: Terminal) -> Path:
     if book == BOOK:
         refresh_readme()
     else:
         list_executed(book)
-    say("rendering the book")
+    terminal.say("rendering the book")
     try:
-        print(render(book))
+        return render(book)
     except subprocess.CalledProcessError:
-        sys.exit("the book was executed but not rendered: see the warnings above")
+        sys.exit(terminal.failed("the book was executed but not rendered, see the warnings."))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

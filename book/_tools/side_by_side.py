@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "LOKY_MAX_CPU_COUNT")  # variables that say how many
-Work = Callable[..., str]  # (chapter, stderr=...) -> what went wrong, "" if nothing did
+Work = Callable[..., str]  # (chapter, stderr=..., place=...) -> what went wrong, "" if nothing did
 
 
 class Prefixed:
@@ -52,22 +52,25 @@ def each(work: Work, chapters: Sequence[str], *, needs: Mapping[str, Sequence[st
     """Do the work of each chapter, `jobs` of them at once, and return what went wrong.
 
     A chapter waits for those that it needs, as far as they are among `chapters`. The others go on where one fails. The
-    cores are dealt out evenly, unless the environment says how many threads a process has.
+    cores are dealt out evenly, unless the environment says how many threads a process has. place: of a chapter among
+    those that run with it, from 0.
     """
     if jobs == 1 or len(chapters) == 1:
         return [message for chapter in chapters if (message := work(chapter))]
     for name in THREADS:
         os.environ.setdefault(name, str(max(1, cores() // jobs)))
-    waiting, failed = list(chapters), []
+    waiting, failed, places = list(chapters), [], {}
     running: dict[str, tuple[BaseProcess, Connection]] = {}
     try:
         while waiting or running:
             for chapter in _ready(waiting, running, needs)[: jobs - len(running)]:
                 waiting.remove(chapter)
-                running[chapter] = _begin(work, chapter)
+                places[chapter] = min(set(range(jobs)) - set(places.values()))
+                running[chapter] = _begin(work, chapter, places[chapter])
             wait([process.sentinel for process, _ in running.values()])
             for chapter in [name for name, (process, _) in running.items() if not process.is_alive()]:
                 process, told = running.pop(chapter)
+                del places[chapter]
                 if message := _told(told, chapter, process.exitcode):
                     failed.append(message)
     finally:  # empty, unless this process was asked to end
@@ -83,30 +86,28 @@ def _ready(waiting: Sequence[str], running: Mapping[str, Any], needs: Mapping[st
     return [chapter for chapter in waiting if not undone & set(needs.get(chapter, ()))]
 
 
-def _begin(work: Work, chapter: str) -> tuple[BaseProcess, Connection]:
+def _begin(work: Work, chapter: str, place: int) -> tuple[BaseProcess, Connection]:
     """Start a copy of this process, which need not import anything again."""
     context = multiprocessing.get_context("fork")
     told, tell = context.Pipe(duplex=False)
-    process = context.Process(target=_do, args=(work, chapter, tell), name=chapter)
+    process = context.Process(target=_do, args=(work, chapter, place, tell), name=chapter)
     process.start()
     tell.close()
     return process, told
 
 
-def _do(work: Work, chapter: str, tell: Connection) -> None:
+def _do(work: Work, chapter: str, place: int, tell: Connection) -> None:
     """In the copy. Ctrl-C reaches it too; it leaves that to the process that started it, which ends it in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
-    tell.send(work(chapter, stderr=Prefixed(chapter, sys.stderr)))
+    tell.send(work(chapter, stderr=Prefixed(chapter, sys.stderr), place=place))
 
 
 def _told(told: Connection, chapter: str, exit_code: int | None) -> str:
     try:
         return told.recv()
     except EOFError:
-        return (
-            f"{chapter}: its process ended with {exit_code} before the chapter did. See the lines above; run it again."
-        )
+        return f"{chapter}: its process ended with {exit_code} before the chapter did. Run it again."
 
 
 def end(number: int, _frame: FrameType | None) -> None:

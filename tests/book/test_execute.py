@@ -142,7 +142,7 @@ def test_a_kernel_is_spoken_to_through_a_private_folder_and_ends_with_the_proces
     )
     book = toy(code)
     work = partial(execute.attempt, profile="smoke", book=book, further={})
-    process, _ = side_by_side._begin(work, "exp1")
+    process, _ = side_by_side._begin(work, "exp1", 0)
     until = time.monotonic() + 60
     while not (book / "kernel").exists() or not (book / "kernel").read_text():
         assert process.is_alive() and time.monotonic() < until
@@ -171,7 +171,7 @@ def called(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(execute, "draw_phantom", lambda profile, further: calls.append(f"phantom {profile} {further}"))
     monkeypatch.setattr(execute, "_copy_book", lambda book: calls.append("copy"))
-    monkeypatch.setattr(execute, "_render", lambda book: calls.append("render"))
+    monkeypatch.setattr(execute, "_render", lambda book, terminal: calls.append("render"))
     monkeypatch.setattr(execute.signal, "signal", lambda number, handler: None)
 
     def each(work, chapters, *, needs, jobs):
@@ -215,6 +215,25 @@ def test_a_run_of_which_a_chapter_failed_renders_nothing_and_says_so(called, tmp
     with pytest.raises(SystemExit, match="exp2 failed"):
         execute.main(["--book", str(tmp_path)])
     assert called[-1].startswith("data_engineering exp1") and "render" not in called
+
+
+def test_the_terminal_shows_how_far_a_run_is_and_its_log_the_rest_which_an_error_names(toy):
+    book = toy("import sys; print('chatter of a framework', file=sys.stderr); 1 / 0")
+    script = f"""
+import pathlib, execute
+execute.NOTEBOOKS = pathlib.Path({str(execute.NOTEBOOKS)!r})
+execute.draw_phantom = lambda profile, further: print("chatter of a reader")
+execute.main(["--profile", "smoke", "--book", {str(book)!r}, "--chapter", "exp1", "--jobs", "1"])
+"""
+    folders = os.pathsep.join([str(ROOT / "book" / "_tools"), str(ROOT)])
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": folders})
+    failed = "notebooks/exp1.ipynb failed in cell 3: ZeroDivisionError: division by zero"
+    lines = ["drawing the phantom, where it is not there yet", f"exp1: {failed}", failed]
+    assert done.stderr.splitlines() == [*lines, f"What led to it stands in {book / 'log.txt'}"]
+    assert done.returncode == 1 and done.stdout == ""
+    log = (book / "log.txt").read_text()
+    assert "chatter of a reader" in log and "chatter of a framework" in log
 
 
 def test_only_a_run_into_the_published_edition_publishes_units_and_no_share_does(called, tmp_path, monkeypatch):

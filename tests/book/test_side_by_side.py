@@ -31,8 +31,8 @@ class Toy:
     def __init__(self, folder: Path, failing: str = "") -> None:
         self.folder, self.failing = folder, failing
 
-    def __call__(self, chapter: str, stderr=None) -> str:
-        self.note(chapter, "begins")
+    def __call__(self, chapter: str, stderr=None, place=0) -> str:
+        self.note(chapter, f"begins at {place}")
         time.sleep(0.3)
         self.note(chapter, "ends")
         return f"{chapter} failed in cell 7" if chapter == self.failing else ""
@@ -50,8 +50,9 @@ class Toy:
 def test_two_chapters_run_at_once_and_one_waits_for_what_it_needs(tmp_path, threads_as_they_were):
     toy = Toy(tmp_path)
     assert side_by_side.each(toy, ["a", "b", "reads a"], needs={"reads a": ("a", "not asked for")}, jobs=3) == []
-    assert set(toy.order[:2]) == {"a begins", "b begins"}
-    assert toy.order.index("reads a begins") > toy.order.index("a ends")
+    assert set(toy.order[:2]) == {"a begins at 0", "b begins at 1"}
+    (begins,) = (i for i, line in enumerate(toy.order) if line.startswith("reads a begins"))
+    assert begins > toy.order.index("a ends")
 
 
 @needs_fork
@@ -64,7 +65,7 @@ def test_where_a_chapter_fails_the_others_go_on(tmp_path, threads_as_they_were, 
 
 @needs_fork
 def test_a_process_that_dies_is_named(threads_as_they_were):
-    def die(chapter: str, stderr=None) -> str:
+    def die(chapter: str, stderr=None, place=0) -> str:
         if chapter == "a":
             os._exit(9)
         return ""
@@ -75,7 +76,7 @@ def test_a_process_that_dies_is_named(threads_as_they_were):
 
 @needs_fork
 def test_what_runs_ends_in_order_when_all_is_ended(tmp_path, threads_as_they_were):
-    def interrupt_then_wait(chapter: str, stderr=None) -> str:
+    def interrupt_then_wait(chapter: str, stderr=None, place=0) -> str:
         try:
             if chapter == "b":
                 time.sleep(0.3)
@@ -113,7 +114,7 @@ def test_the_cores_are_dealt_out_unless_the_environment_says_otherwise(monkeypat
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     told = "{OMP_NUM_THREADS} {TF_NUM_INTRAOP_THREADS}".format
-    assert side_by_side.each(lambda name, stderr: told(**os.environ), ["a", "b"], needs={}, jobs=2) == ["5 3"] * 2
+    assert side_by_side.each(lambda name, **_: told(**os.environ), ["a", "b"], needs={}, jobs=2) == ["5 3"] * 2
 
 
 @pytest.mark.parametrize(
