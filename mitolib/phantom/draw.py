@@ -40,6 +40,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,7 @@ from PIL import Image
 from scipy import ndimage as ndi
 
 from mitolib import files, settings
+from mitolib.cohort import Section, read_cohort
 from mitolib.phantom import exact, geometry
 from mitolib.phantom.calibration import MASS_MARKER, PhantomError, donors_among, is_measured_control, read_calibration
 from mitolib.phantom.pixels import GREATEST_RATE, Stain, quantiles
@@ -179,6 +181,15 @@ def in_original_stretch(twin: str | os.PathLike[str]) -> Path:
             "give the folder that it returns."
         )
     return folder
+
+
+def cured_twins(root: Path, *, scale: float, proteins: Sequence[str]) -> list[Section]:
+    """The sections of patients with every deficient fibre cured, in the stretch of the sick ones.
+
+    root: of the phantom, of this scale; the twin lies beside it, and is drawn where it is not there yet.
+    """
+    twin = root.with_name(f"{root.name}-cured")
+    return read_cohort(in_original_stretch(make_phantom(twin, scale=scale, cured=True)), proteins)
 
 
 def _is_there(root: Path, recipe: dict[str, Any]) -> bool:

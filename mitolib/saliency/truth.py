@@ -17,6 +17,7 @@ from mitolib.cohort import Section, digest, read_truth
 from mitolib.networks import INPUT_PX
 from mitolib.saliency.maps import enlarge, shrink, unit
 from mitolib.study import Experiment
+from mitolib.transfer import Task
 
 MOSAIC = (0.05, 0.95)  # share of deficient fibres between which a section has something to point at
 LEAST_AREA_PX = 400  # of a fibre inside the patch, at the section's resolution: a seventh of the median fibre
@@ -136,6 +137,16 @@ class HeldOutPatches:
         )
 
 
+def tasks(data: own_data.Data, experiments: Sequence[Experiment | None]) -> dict[str, Task]:
+    """name -> patches, split and pixels of each experiment; None, of data without it, is passed over."""
+    found = {}
+    for experiment in filter(None, experiments):
+        table = data.table(experiment)
+        pixels_nhwc = patches.load(table, data.sections, experiment.proteins, stride_px=experiment.stride_px)
+        found[experiment.name] = Task(table, pixels_nhwc, experiment, data.digest(experiment.proteins))
+    return found
+
+
 def held_out_patches(
     data: own_data.Data,
     experiment: Experiment,
@@ -150,7 +161,7 @@ def held_out_patches(
 
     table: all patches of the experiment, indexed from 0, with the column split. patches_nhwc: their pixels, uint8.
     twins: the same sections with every deficient fibre cured, in the stretch of the sick ones: a fibre is pasted from
-    one into the other, and the pixels around it must be the same (`phantom.in_original_stretch`).
+    one into the other, and the pixels around it must be the same (`phantom.cured_twins`).
     """
     patients = [section.section for section in data.sections if section.label == "patient"]
     tested = table[(table["split"] == "test") & table["section"].isin(mosaic(data.root, patients))]
