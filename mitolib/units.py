@@ -166,7 +166,7 @@ def each(
         say(f"  {unit.stem}: computing unit {done + 1} of {len(mine)}, {len(units) - len(missing)} are kept")
         if unit.find() is None:  # another process may have been faster meanwhile
             compute(unit)
-    if _publishes():
+    if publishes():
         for unit in units:
             _publish(unit)
     return Units(units, compute)
@@ -220,7 +220,8 @@ def cache() -> Path:
     return ROOT / (folder_parameter("MITOLIB_UNITS", os.environ.get("MITOLIB_UNITS")) or CACHE)
 
 
-def _publishes() -> bool:
+def publishes() -> bool:
+    """Whether this run is one into the published edition. ValueError for a value of MITOLIB_PUBLISH that is neither."""
     chosen = os.environ.get("MITOLIB_PUBLISH", "0")
     if chosen not in ("0", "1"):
         raise ValueError(f"MITOLIB_PUBLISH is {chosen!r}; wanted 1, or 0 as if it were not set. Correct or unset it.")
@@ -231,7 +232,7 @@ def _keep(unit: Unit, result: Result, about: Mapping[str, Any]) -> None:
     """Write weights, arrays and, last, the JSON file that says that all is there. What another process kept stays."""
     arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
     plain = {name: value for name, value in result.items() if name not in arrays and name != WEIGHTS}
-    folder = (PUBLISHED if _publishes() else cache()) / unit.chapter
+    folder = (PUBLISHED if publishes() else cache()) / unit.chapter
     path = folder / f"{unit.stem}.json"
     # Named by its content: of two processes each JSON file refers to its own arrays.
     beside = f"{unit.stem}-{digest(*arrays.values())[:8]}.npz" if arrays else None

@@ -130,6 +130,13 @@ def published(name: str, record: Mapping[str, Any], chapter: Mapping[str, Any]) 
         yield f"{name}: profile {record['profile']}, its page was executed with {shown}; wanted the same. {remedy}"
 
 
+def licensed(name: str, record: Mapping[str, Any]) -> Iterator[str]:
+    """No picture whose licence is not that of the book: a machine that has such a file must not publish it."""
+    if shown := record.get("real_pictures"):
+        remedy = REMAKE.format(chapter=Path(name).stem)
+        yield f"{name}: its page shows {', '.join(shown)}; wanted none, since that picture is under GPL-3.0. {remedy}"
+
+
 def headed(name: str, notebook: Mapping[str, Any]) -> Iterator[str]:
     """A notebook says at its top what it asks, needs and takes."""
     first = _text(notebook["cells"][0]["source"])
@@ -258,6 +265,7 @@ def findings(root: Path) -> list[str]:
         problems += private(name, _shown(chapter))
         problems += private(f"book/results/{result.name}", text)
         problems += published(f"book/results/{result.name}", record, chapter)
+        problems += licensed(f"book/results/{result.name}", record)
     problems += sized({f"{stem}.ipynb": (root / f"book/chapters/{stem}.ipynb").stat().st_size for stem in pages})
     texts = (path for folder in ("book", "book/chapters", "book/takeaways") for path in (root / folder).glob("*.md"))
     for path in sorted(texts):

@@ -12,7 +12,7 @@ import pandas as pd
 import tifffile
 from PIL import Image
 
-from mitolib import downloads, patches
+from mitolib import downloads, patches, units
 from mitolib.cohort import Section
 from mitolib.study import EXP1, EXP2
 
@@ -25,12 +25,13 @@ COLUMNS = ["of", "measure", "real", "phantom", "ratio", "within_20_percent"]
 def cox4_windows(sections: Sequence[Section]) -> dict[str, np.ndarray]:
     """Title -> (512, 512) uint8: a window of the phantom's P04 in COX4, and of the real section where a reader has it.
 
-    sections: of the phantom; none, for data that are no phantom, gives no window.
+    sections: of the phantom; none, for data that are no phantom, gives no window. The real picture is under GPL-3.0
+    and no part of the published edition: a run into that does not show it.
     """
     if not sections:
         return {}
     windows = {"this cohort, COX4": _cox4_yx(sections)[100:612, 100:612]}
-    if path := downloads.local("COX4 picture"):
+    if (path := downloads.local("COX4 picture")) and not units.publishes():
         windows[f"{REAL}, COX4"] = np.asarray(Image.open(path).convert("L"))[900:1412, 1000:1512]
     return windows
 
@@ -50,6 +51,18 @@ def compare_with_muscle(sections: Sequence[Section], truth: Truth | None) -> pd.
     if truth is not None:
         tables["mask"] = realism.compare(reference["mask"], realism.measure_mask(truth[0]))
     return pd.concat(tables, names=["of", None]).reset_index("of")
+
+
+def agreement(comparison: pd.DataFrame) -> str:
+    """A sentence of Markdown on `compare_with_muscle`; "" for an empty table."""
+    if comparison.empty:
+        return ""
+    within, ratios = comparison["within_20_percent"].astype(bool), comparison["ratio"].dropna()
+    farthest = ratios.iloc[np.abs(np.log(ratios.to_numpy(float))).argmax()]
+    return (
+        f"Of {len(comparison)} measures {within.sum()} lie within 20 % of the real value. Where they differ most, the "
+        f"ratio of phantom to real is {farthest:.2f}."
+    )
 
 
 def _cox4_yx(sections: Sequence[Section]) -> np.ndarray:

@@ -139,6 +139,7 @@ def test_a_broken_chapter_is_refused_with_its_place_and_the_remedy(tmp_path, edi
     ("name", "content", "found"),
     [
         ("book/results/some.json", {"profile": "smoke"}, "profile smoke, whose numbers mean nothing"),
+        ("book/results/some.json", {"profile": "quick", "real_pictures": ["real section"]}, "wanted none, since"),
         ("book/takeaways/some.md", "- It is so.", "no link into the page"),
         ("book/intro.md", "# Page\n\nSee\n/root/" + "x.tif.", "book/intro.md, line 4"),
         ("notebooks/some.ipynb", {"cells": [markdown("# A chapter\n\nThe accuracy is 0.95.")]}, "cell 1, line 3"),

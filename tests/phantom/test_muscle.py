@@ -34,7 +34,7 @@ def mask(height: int = 600, width: int = 900) -> np.ndarray:
     return label_yx
 
 
-def test_the_window_is_of_p04_and_the_real_one_is_added_where_it_is_at_hand(sections, at_hand, tmp_path):
+def test_the_window_is_of_p04_and_the_real_one_is_added_where_it_is_at_hand(sections, at_hand, tmp_path, monkeypatch):
     windows = phantom.cox4_windows(sections)
     p04 = next(section for section in sections if section.section == "P04")
     assert list(windows) == ["this cohort, COX4"]
@@ -42,11 +42,19 @@ def test_the_window_is_of_p04_and_the_real_one_is_added_where_it_is_at_hand(sect
     Image.fromarray(np.full((1500, 1600), 7, np.uint8)).save(tmp_path / "real.png")
     at_hand["COX4 picture"] = tmp_path / "real.png"
     assert phantom.cox4_windows(sections)["real section, COX4"].shape == (512, 512)
+    monkeypatch.setenv("MITOLIB_PUBLISH", "1")
+    assert list(phantom.cox4_windows(sections)) == ["this cohort, COX4"], "its licence is not that of the book"
 
 
 def test_data_that_are_no_phantom_are_not_compared_with_muscle(at_hand):
     assert phantom.cox4_windows(()) == {}
     assert phantom.compare_with_muscle((), None).empty
+
+
+def test_how_far_the_phantom_agrees_is_said_from_the_table():
+    table = pd.DataFrame({"ratio": [1.1, 0.5, None], "within_20_percent": [True, False, True]}, index=[0, 0, 1])
+    assert "Of 3 measures 2 lie within 20 %" in phantom.muscle.agreement(table)
+    assert phantom.muscle.agreement(table).endswith("0.50.") and phantom.muscle.agreement(table[:0]) == ""
 
 
 def test_without_a_mask_the_picture_alone_is_compared(sections, monkeypatch):
