@@ -192,6 +192,19 @@ def patch_grid(image_yx: np.ndarray, rows: pd.DataFrame, *, ax: Axes) -> Axes:
     return ax
 
 
+def patch_tiles(image_yx: np.ndarray, rows: pd.DataFrame, *, ax: Axes, n: int = 3) -> Axes:
+    """The patches of the first n rows and columns of a section's grid, moved apart, so that what they share shows."""
+    upper, left = (np.unique(rows[axis])[:n] for axis in ("y", "x"))
+    size = int(rows["size"].iloc[0])
+    step = size + size // 12
+    sheet_yx = np.full((len(upper) * step, len(left) * step), 255, image_yx.dtype)  # white between them
+    for i, y in enumerate(upper):
+        for j, x in enumerate(left):
+            patch_yx = image_yx[y : y + size, x : x + size]
+            sheet_yx[i * step :, j * step :][: patch_yx.shape[0], : patch_yx.shape[1]] = patch_yx
+    return image(sheet_yx, ax=ax)
+
+
 def compare_splits(counts: Mapping[str, Mapping[str, int]], experiment: str, *, published: bool = True) -> pd.DataFrame:
     """Patch counts of a run, with totals, below those of Table 1 or 2 where they are of the paper's cohort."""
     ours = {"this run": paper.with_totals(counts)}

@@ -17,6 +17,7 @@ from mitolib.cohort import Section
 from mitolib.study import EXP1, EXP2
 
 REAL = "real section"
+WINDOW_PX = 512
 OF_THE_REAL_ONE = "P04"  # the subject whose fibres the real COX4 picture shows
 Truth = tuple[np.ndarray, pd.Series]  # as `cohort.read_truth` gives it
 COLUMNS = ["of", "measure", "real", "phantom", "ratio", "within_20_percent"]
@@ -30,7 +31,9 @@ def cox4_windows(sections: Sequence[Section]) -> dict[str, np.ndarray]:
     """
     if not sections:
         return {}
-    windows = {"this cohort, COX4": _cox4_yx(sections)[100:612, 100:612]}
+    whole_yx = _cox4_yx(sections)
+    top, left = ((side_px - WINDOW_PX) // 2 for side_px in whole_yx.shape)  # the middle, where there is tissue
+    windows = {"this cohort, COX4": whole_yx[max(0, top) :, max(0, left) :][:WINDOW_PX, :WINDOW_PX]}
     if (path := downloads.local("COX4 picture")) and not units.publishes():
         windows[f"{REAL}, COX4"] = np.asarray(Image.open(path).convert("L"))[900:1412, 1000:1512]
     return windows

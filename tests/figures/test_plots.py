@@ -156,6 +156,15 @@ def test_every_patch_of_the_grid_is_outlined():
     assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(0, 2), (1, 2), (2, 2)]
 
 
+def test_patches_are_moved_apart_and_show_twice_what_they_share():
+    rows = pd.DataFrame({"x": [0, 12, 0, 12], "y": [0, 0, 12, 12], "size": 24})
+    image_yx = np.arange(36 * 36).reshape(36, 36)
+    sheet_yx = figures.cohort.patch_tiles(image_yx, rows, ax=plt.subplots()[1]).images[0].get_array()
+    assert sheet_yx.shape == (52, 52) and (sheet_yx[24:26] == 255).all()
+    np.testing.assert_array_equal(sheet_yx[:24, 26:50], image_yx[:24, 12:36])
+    np.testing.assert_array_equal(sheet_yx[:24, 12:24], sheet_yx[:24, 26:38])
+
+
 CALLS = pd.DataFrame(
     {"subject": ["C01", "P01"], "label": ["control", "patient"], "p_patient": [0.9, 0.8], "predicted": ["patient"] * 2}
 )

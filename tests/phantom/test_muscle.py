@@ -38,7 +38,7 @@ def test_the_window_is_of_p04_and_the_real_one_is_added_where_it_is_at_hand(sect
     windows = phantom.cox4_windows(sections)
     p04 = next(section for section in sections if section.section == "P04")
     assert list(windows) == ["this cohort, COX4"]
-    np.testing.assert_array_equal(windows["this cohort, COX4"], p04.image_yx("COX4")[100:612, 100:612])
+    np.testing.assert_array_equal(windows["this cohort, COX4"], p04.image_yx("COX4")[54:566, 64:576])
     Image.fromarray(np.full((1500, 1600), 7, np.uint8)).save(tmp_path / "real.png")
     at_hand["COX4 picture"] = tmp_path / "real.png"
     assert phantom.cox4_windows(sections)["real section, COX4"].shape == (512, 512)
