@@ -233,7 +233,7 @@ def environment(record: Mapping[str, Any]) -> str:
     p = record["provenance"]
     rows = [f"| {name} | {version} | {pins.get(name, 'not locked')} |" for name, version in p["packages"].items()]
     return (
-        ":::{admonition} Environment\n:class: tip, dropdown\n\n"
+        ":::{admonition} Environment\n:class: tip, dropdown, screen-only\n\n"
         f"| package | this page was executed with | `requirements.lock` |\n|---|---|---|\n"
         f"| Python | {p['python']} | 3.11 or 3.12 |\n" + "\n".join(rows) + "\n\n"
         f"The lock pins {len(pins)} packages; SHA-256 `{hashlib.sha256(lock.encode()).hexdigest()}`. "
