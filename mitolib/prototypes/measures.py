@@ -18,6 +18,7 @@ from mitolib.prototypes.push import fibre_width, near
 
 NEAREST = 10  # distinct places
 GAP = "gap"  # no fibre under the centre
+REACH, CONSISTENT = 36, 0.8  # px of 224 around a place, and share of places: the consistency score of Huang et al. 2023
 
 
 def contributions(activations: np.ndarray, weights: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -121,6 +122,16 @@ class Truth:
         fibre = int(truth[0][int(y_px), int(x_px)])
         return str(truth[1][fibre]) if fibre else GAP
 
+    def kinds_near(self, section: str, y_px: float, x_px: float, reach_px: float) -> set[str] | None:
+        """What `fibre_class` says of the points less than `reach_px` up, down, left and right of a point, or nearer."""
+        if (truth := self._of(section)) is None:
+            return None
+        window = truth[0][
+            max(0, round(y_px - reach_px)) : round(y_px + reach_px),
+            max(0, round(x_px - reach_px)) : round(x_px + reach_px),
+        ]
+        return {str(truth[1][fibre]) if fibre else GAP for fibre in np.unique(window).tolist()}
+
     def deficient_share(self, section: str, y_px: float, x_px: float, side_px: float) -> float | None:
         """Share of a square around a point that is deficient fibre, cut off at the section's edge."""
         if (truth := self._of(section)) is None:
@@ -151,6 +162,7 @@ def prototype_table(
     """
     top = np.bincount(contribution.argmax(axis=1), minlength=len(sources)) / max(1, len(contribution))
     cell_px, field_px = patch_px / side, patch_px * RECEPTIVE_FIELD / 224
+    reach_px = patch_px * REACH / 224
     rows = []
     for j, source in enumerate(sources.to_dict("records")):
         place = source["section"], source["y_px"], source["x_px"]
@@ -167,6 +179,10 @@ def prototype_table(
                 "fibre": truth.fibre_class(*place),
                 "purity": _purity(truth, near["section"], near["y_px"], near["x_px"]),
                 "purity_at_random": _purity(truth, near["section"], near["random_y_px"], near["random_x_px"]),
+                "consistent": _consistent(truth, near["section"], near["y_px"], near["x_px"], reach_px),
+                "consistent_at_random": _consistent(
+                    truth, near["section"], near["random_y_px"], near["random_x_px"], reach_px
+                ),
                 "purity_of_class": float((near["label"] == source["child"]).mean()) if len(near) else None,
                 "share_top": float(top[j]),
                 "nearest_subjects": near["subject"].tolist(),
@@ -180,6 +196,19 @@ def _purity(truth: Truth, sections: pd.Series, ys_px: pd.Series, xs_px: pd.Serie
     kinds = [truth.fibre_class(*place) for place in zip(sections, ys_px, xs_px, strict=True)]
     known = [kind for kind in kinds if kind is not None]
     return max(known.count(kind) for kind in set(known)) / len(known) if known else None
+
+
+def _consistent(truth: Truth, sections: pd.Series, ys_px: pd.Series, xs_px: pd.Series, reach_px: float) -> bool | None:
+    """Whether one kind of fibre lies near most of the places, as Huang et al. (2023) ask; None without truth.
+
+    A gap between fibres, which is near every place, is no kind here.
+    """
+    kinds = [truth.kinds_near(*place, reach_px) for place in zip(sections, ys_px, xs_px, strict=True)]
+    known = [near - {GAP} for near in kinds if near is not None]
+    if not known:
+        return None
+    often = max((sum(kind in near for near in known) for kind in set().union(*known)), default=0)
+    return often >= CONSISTENT * len(known)
 
 
 def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -173,6 +173,8 @@ def of_shown(asked: Asked, root: Path, *, rng: Generator) -> Record:
         "purity_minus_random": vars(
             _mean([row["purity"] - row["purity_at_random"] for row in rows if row["purity"] is not None])
         ),
+        "consistency": vars(_mean([row["consistent"] for row in rows])),
+        "consistency_at_random": vars(_mean([row["consistent_at_random"] for row in rows])),
         "purity_of_class": vars(_mean([row["purity_of_class"] for row in rows])),
         "stability": measures.stability(runs, fibre_px=FIBRE_PX * patch_px / 512, rng=rng),
         "pruned": first["pruned"],
@@ -194,6 +196,18 @@ def push_sentence(found: Record) -> str:
         f"A push that may repeat places would put {' or '.join(map(str, sorted(set(repeated))))} of the {n} prototypes "
         "onto a place that is taken already, depending on the seed. ProtoPNet removes a prototype when fewer than 3 of "
         f"its 6 nearest training patches are of its class; that would remove {found['pruned']}. Here all are kept."
+        + _consistency_sentence(found)
+    )
+
+
+def _consistency_sentence(found: Record) -> str:
+    share, at_random = (Estimate(**found[name]) for name in ("consistency", "consistency_at_random"))
+    if share.value is None:
+        return ""
+    return (
+        " By the score of {cite:t}`huang2023evaluation` a prototype is consistent when one kind of fibre lies near at "
+        f"least eight of ten places that are most like it. The share of consistent prototypes is {share}; with random "
+        f"places of the same patches in their stead it is {at_random}."
     )
 
 

@@ -87,6 +87,7 @@ def test_without_truth_what_needs_it_stays_empty(sources, tmp_path):
         side=14,
     )
     assert [row["fibre"] for row in rows] == [None] * 4 and rows[0]["purity"] is None
+    assert rows[0]["consistent"] is None
     assert rows[0]["purity_of_class"] == 1 and [row["share_top"] for row in rows] == [0.25] * 4
 
 
@@ -101,6 +102,12 @@ def test_purity_is_the_share_of_the_commonest_kind_of_fibre(tmp_path):
     assert truth.deficient_share("P0", 0.5, 1.0, 2) == 1
     sections, ys_px = pd.Series(["P0"] * 4), pd.Series([0.5] * 4)
     assert measures._purity(truth, sections, ys_px, pd.Series([0.5, 1.5, 0.5, 3.5])) == 0.75
+    assert truth.kinds_near("P0", 0.5, 2.0, 1) == {"CI", "none"} and truth.kinds_near("P0", 0.5, 3.5, 0.6) == {"gap"}
+    for reach_px, consistent in ((1.0, True), (0.5, False)):  # CI near four of five; under three of five
+        xs_px = pd.Series([0.5, 0.5, 0.5, 2.0, 3.5])
+        found = measures._consistent(truth, pd.Series(["P0"] * 5), pd.Series([0.5] * 5), xs_px, reach_px)
+        assert found is consistent
+    assert measures._consistent(truth, sections, ys_px, pd.Series([3.5] * 4), 0.5) is False, "gaps are near all places"
 
 
 def test_a_prototype_among_strangers_would_be_pruned():
