@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from mitolib.claims import Answer
+from mitolib.claims import OPEN, Answer
+from mitolib.own_data import LeftOut
 from mitolib.progress import clock
 from mitolib.settings import Profile
+
+MOST_CONCLUSIONS = 12  # sentences of a list that is shown whole
 
 
 def banner(profile: Profile, data_name: str) -> str:
@@ -30,8 +35,21 @@ def banner(profile: Profile, data_name: str) -> str:
 
 
 def conclusions(claims: Mapping[str, Answer]) -> str:
-    """Markdown, a numbered list: what the results say of each claim, see `claims.conclusions`."""
-    return "\n".join(f"{i}. {answer.sentence}" for i, answer in enumerate(claims.values(), 1))
+    """Markdown, a numbered list: what the results say of each claim, see `claims.conclusions`.
+
+    Of more than MOST_CONCLUSIONS the questions that stay open stand in a closed box below it.
+    """
+    sentences = [answer.sentence for answer in claims.values()]
+    if len(sentences) <= MOST_CONCLUSIONS:
+        return _numbered(sentences)
+    decided = [answer.sentence for answer in claims.values() if answer.verdict != OPEN]
+    undecided = [answer.sentence for answer in claims.values() if answer.verdict == OPEN]
+    box = f":::{{admonition}} Questions that stay open: {len(undecided)}\n:class: tip, dropdown\n\n"
+    return "\n\n".join(filter(None, [_numbered(decided), box + _numbered(undecided) + "\n:::" if undecided else ""]))
+
+
+def _numbered(sentences: Sequence[str]) -> str:
+    return "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1))
 
 
 def provenance(record: Mapping[str, Any]) -> str:
@@ -80,13 +98,25 @@ def _units(units: Sequence[Mapping[str, Any]], chapter: str) -> str:
     return f":::{{admonition}} Units: {len(units)}, {_minutes(units)}\n:class: tip, dropdown\n\n{tables}\n:::"
 
 
-def folded(title: str, *tables: pd.DataFrame) -> str:
-    """Markdown of a closed box with tables, for what few readers need. Numbers are shown to two decimals."""
-    return f":::{{admonition}} {title}\n:class: tip, dropdown\n\n" + "\n\n".join(map(_markdown, tables)) + "\n:::"
+def folded(title: str, *tables: pd.DataFrame | Styler | LeftOut) -> str:
+    """Markdown of a closed box with tables, for what few readers need. Numbers are shown to two decimals.
+
+    A styled table keeps its own format. What is left out says so; where all is, there is no box.
+    """
+    texts = [_markdown(table) for table in tables]
+    if all(isinstance(table, LeftOut) for table in tables):
+        return "\n\n".join(texts)
+    return f":::{{admonition}} {title}\n:class: tip, dropdown\n\n" + "\n\n".join(texts) + "\n:::"
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, index first; a pipe in a cell would end it."""
+def _markdown(table: pd.DataFrame | Styler | LeftOut) -> str:
+    """A table as Markdown, index first; a pipe in a cell would end it. A styled one as HTML, without an empty line."""
+    if isinstance(table, LeftOut):
+        return str(table)
+    if isinstance(table, Styler):
+        return re.sub(r"\n\s*\n", "\n", table.to_html())
+    if table.index.nlevels > 1 or table.columns.nlevels > 1:
+        return _markdown(table.style.format(precision=2, na_rep="-"))
     plain = table.reset_index(names=[name or "" for name in table.index.names])
 
     def text(value: Any) -> str:

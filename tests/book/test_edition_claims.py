@@ -70,7 +70,7 @@ def test_a_planted_false_claim_is_found():
     planted = copy.deepcopy(record)
     planted["models"]["VGG16"]["further_training"]["balanced_accuracy"] = vars(further_training([0.4, 0.5, 0.6]))
     (found,) = denied(planted, page)
-    assert "VGG16-beats-one-answer" in found and "stays open" in found
+    assert "VGG16-beats-one-answer" in found and "It is open" in found
     edited = copy.deepcopy(record)
     edited["claims"]["VGG16-overfits"]["sentence"] = "VGG16 does not overfit."
     assert len(list(denied(edited, page))) == 2, "neither its numbers nor its page say so"

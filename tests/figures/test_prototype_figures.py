@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from mitolib import claims, own_data
 from mitolib.figures import pages, prototypes
 from mitolib.metrics import Estimate
 
@@ -78,8 +79,18 @@ def test_the_table_of_prototypes_is_a_whole_table_without_scripts_without_script
     assert not re.search(r"https?:|<script", html) and html.count('src="data:image/webp') == 2
 
 
+def test_of_many_conclusions_those_that_stay_open_are_in_a_closed_box():
+    answers = {str(i): claims.Answer(claims.OPEN if i % 2 else claims.HOLDS, f"Sentence {i}.") for i in range(14)}
+    shown, box = pages.conclusions(answers).split(":::{admonition} Questions that stay open: 7")
+    assert "1. Sentence 0." in shown and "7. Sentence 12." in shown and "7. Sentence 13." in box
+    assert ":::" not in pages.conclusions(dict(list(answers.items())[:12]))
+
+
 def test_tables_that_few_need_are_folded_and_a_pipe_does_not_end_a_cell():
     table = pd.DataFrame({"a|b": [0.126, 2.0]}, index=pd.Index(["x", "y|z"], name="row"))
     text = pages.folded("More", table, table)
     assert text.startswith(":::{admonition} More\n:class: tip, dropdown\n\n| row |") and text.endswith("\n:::")
+    assert pages.folded("More", own_data.LeftOut("no table")) == "Left out: no table"
+    styled = pages.folded("More", table.style.format("{:.1f}"), own_data.LeftOut("no table"))
+    assert "<td" in styled and ">0.1<" in styled and "no table" in styled and "\n\n<" not in styled[60:]
     assert text.count("| x | 0.13 |") == 2 and r"| y\|z | 2.00 |" in text and text.count("\n\n| row") == 2
