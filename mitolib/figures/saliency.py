@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
 
-from mitolib.figures.cohort import image
+from mitolib.figures.cohort import WIDTH_IN, image
 from mitolib.figures.style import LABEL_COLOURS
 
 
@@ -53,24 +55,51 @@ def _outline(mask_yx: np.ndarray, ax: Axes) -> None:
 
 
 def map_gallery(
+    patches_nyx: np.ndarray, maps: Mapping[str, np.ndarray], masks_nyx: np.ndarray, *, fig: Figure
+) -> list[np.ndarray]:
+    """One method per row, one patch per column, the patches above; of few patches two such blocks side by side.
+
+    maps: method -> (N, H, W), 0-1 for display. fig: empty, with constrained layout; its size is set here. Returns the
+    axes of each block.
+    """
+    n, names = len(patches_nyx), list(maps)
+    n_blocks = 2 if n <= 3 and len(names) > 3 else 1
+    n_rows = -(-len(names) // n_blocks)
+    side_in = WIDTH_IN / (n_blocks * (n + 1.1))  # of a picture; the names take as much as one
+    height_in, of_bar_in = side_in * (n_rows + 1), 0.7
+    fig.set_size_inches(WIDTH_IN, height_in + of_bar_in)
+    above, below = fig.subfigures(2, 1, height_ratios=[height_in, of_bar_in])
+    blocks = []
+    for i, block in enumerate(np.atleast_1d(above.subfigures(1, n_blocks))):
+        axes = block.subplots(n_rows + 1, n, squeeze=False)
+        part = names[i * n_rows : (i + 1) * n_rows]
+        _map_rows(patches_nyx, {name: maps[name] for name in part}, masks_nyx, axes=axes)
+        blocks.append(axes)
+    bar = below.add_axes((0.3, 0.65, 0.4, 0.2))
+    label = "each map, 0 to its greatest value"
+    below.colorbar(ScalarMappable(cmap="viridis"), cax=bar, orientation="horizontal", label=label)
+    return blocks
+
+
+def _map_rows(
     patches_nyx: np.ndarray, maps: Mapping[str, np.ndarray], masks_nyx: np.ndarray, *, axes: np.ndarray
-) -> np.ndarray:
-    """One method per row, one patch per column, the patches above. maps: method -> (N, H, W), 0-1 for display."""
+) -> None:
     for ax in axes.flat:
         ax.set_xticks([])
         ax.set_yticks([])
+    for ax in axes[1 + len(maps) :].flat:
+        ax.set_axis_off()
     for ax, patch_yx, mask_yx in zip(axes[0], patches_nyx, masks_nyx, strict=True):
         ax.imshow(patch_yx, cmap="gray", vmin=0, vmax=255)
         _outline(mask_yx, ax)
-    for row, (name, stack) in zip(axes[1:], maps.items(), strict=True):
+    for row, (name, stack) in zip(axes[1:], maps.items(), strict=False):
         for ax, map_yx, mask_yx in zip(row, stack, masks_nyx, strict=True):
             ax.imshow(map_yx, cmap="viridis", vmin=0, vmax=1)
             if not map_yx.any():
                 ax.text(0.5, 0.5, "empty", color="white", ha="center", va="center", transform=ax.transAxes)
             _outline(mask_yx, ax)
-        row[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
-    axes[0, 0].set_ylabel("patch", fontsize=8, rotation=0, ha="right", va="center")
-    return axes
+        row[0].set_ylabel(name.replace(" ", "\n", 1), fontsize=9, rotation=0, ha="right", va="center")
+    axes[0, 0].set_ylabel("patch", fontsize=9, rotation=0, ha="right", va="center")
 
 
 def cascade(by_seed: pd.DataFrame, *, others: Mapping[str, float], ax: Axes) -> Axes:

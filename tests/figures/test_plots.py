@@ -185,12 +185,20 @@ def test_maps_of_both_classes_share_a_scale_and_the_overlay_is_of_the_class_pred
 
 def test_the_map_gallery_has_a_row_for_each_method():
     maps = {"Grad-CAM": np.zeros((2, 4, 4)), "Sobel": np.ones((2, 4, 4))}
-    axes = figures.saliency.map_gallery(
-        np.zeros((2, 4, 4)), maps, np.zeros((2, 4, 4), bool), axes=plt.subplots(3, 2)[1]
-    )
+    fig = plt.figure(layout="constrained")
+    (axes,) = figures.saliency.map_gallery(np.zeros((2, 4, 4)), maps, np.zeros((2, 4, 4), bool), fig=fig)
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["patch", "Grad-CAM", "Sobel"]
     assert axes[2, 1].images[0].get_array().min() == 1
     assert [texts(ax) for ax in axes[1:, 0]] == [["empty"], []], "a map without any value is no picture"
+
+
+def test_a_gallery_of_few_patches_and_many_methods_has_two_blocks():
+    maps = {f"method {i}": np.ones((3, 4, 4)) for i in range(5)}
+    fig = plt.figure(layout="constrained")
+    blocks = figures.saliency.map_gallery(np.zeros((3, 4, 4)), maps, np.zeros((3, 4, 4), bool), fig=fig)
+    names = [[ax.get_ylabel() for ax in axes[:, 0]] for axes in blocks]
+    assert names == [["patch", "method\n0", "method\n1", "method\n2"], ["patch", "method\n3", "method\n4", ""]]
+    assert not blocks[1][3, 0].axison and fig.get_size_inches()[0] == figures.cohort.WIDTH_IN
 
 
 def test_maps_of_several_methods_fall_each_to_its_own_mark():
