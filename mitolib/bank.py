@@ -20,9 +20,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from mitolib import files
+from mitolib import backend, files
 from mitolib.progress import say, track
 from mitolib.settings import DATA, faster_in_bfloat16
 
@@ -45,19 +44,17 @@ def precision() -> str:
 
     Measured once per process, in a fraction of a second, by the rule of `settings.faster_in_bfloat16`.
     """
-    maps_nhwc = tf.ones((4, 56, 56, 256))  # nothing is drawn: what was seeded before stays as it was
+    maps_nhwc = np.ones((4, 56, 56, 256), np.float32)  # nothing is drawn: what was seeded before stays as it was
     passes = {
-        dtype: _convolution(policy, maps_nhwc)
+        dtype: partial(_convolution(policy, maps_nhwc.shape), maps_nhwc)
         for dtype, policy in {"float32": "float32", "bfloat16": "mixed_bfloat16"}.items()
     }
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return "bfloat16" if faster_in_bfloat16(passes, on_gpu=on_gpu) else "float32"
+    return "bfloat16" if faster_in_bfloat16(passes, on_gpu=backend.gpu() is not None) else "float32"
 
 
-def _convolution(policy: str, maps_nhwc: tf.Tensor) -> Callable[[], np.ndarray]:
+def _convolution(policy: str, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """A pass like those of VGG16's third block."""
-    forward = tf.function(keras.layers.Conv2D(256, 3, dtype=policy, kernel_initializer="ones"))
-    return lambda: forward(maps_nhwc).numpy()
+    return backend.compiled(keras.layers.Conv2D(256, 3, dtype=policy, kernel_initializer="ones"), shape)
 
 
 def compiled(backbone: keras.Model) -> Prepare:
@@ -68,15 +65,14 @@ def compiled(backbone: keras.Model) -> Prepare:
     computing, forward = _graph(backbone, precision())
     if computing is not backbone:
         computing.set_weights(backbone.get_weights())
-    return lambda batch_nhwc: forward(batch_nhwc).numpy().astype(np.float32, copy=False)
+    return forward
 
 
 @lru_cache(maxsize=1)  # the sets of a task go through one network in turn; to trace ResNet-50 takes a second
 def _graph(backbone: keras.Model, dtype: str) -> tuple[keras.Model, Prepare]:
     """The model that computes in this precision, and its forward pass, compiled when first called."""
     computing = _in_bfloat16(backbone) if dtype == "bfloat16" else backbone
-    signature = [tf.TensorSpec(backbone.input_shape, tf.float32)]
-    return computing, tf.function(partial(computing, training=False), input_signature=signature)
+    return computing, backend.compiled(partial(computing, training=False), backbone.input_shape)
 
 
 def _in_bfloat16(backbone: keras.Model) -> keras.Model:
@@ -131,7 +127,7 @@ class Bank:
                     pixels = augment(pixels, rng=np.random.default_rng([seed, view, start]))
                 try:
                     self._write(view, start, passed(forward, pixels, prepare, label), label)
-                except tf.errors.ResourceExhaustedError as error:
+                except backend.OUT_OF_MEMORY as error:
                     raise MemoryError(
                         f"{label}: {BATCH} patches do not fit into the device's memory. End other programs on it, or "
                         "run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
@@ -210,7 +206,7 @@ def _key(
     seed: int,
 ) -> str:
     """Digest of all that the features depend on."""
-    total = hashlib.sha256(f"{keras.__version__} {tf.__version__} {precision()} {CHUNK}".encode())
+    total = hashlib.sha256(f"{keras.__version__} {backend.VERSION} {precision()} {CHUNK}".encode())
     for layer in backbone.layers:  # without its name, which Keras counts up within a process
         total.update(repr((type(layer).__name__, layer.get_config() | {"name": ""})).encode())
     for array in backbone.get_weights():

@@ -21,8 +21,8 @@ from typing import Literal
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
+from mitolib.backend import only_on_tensorflow, tf
 from mitolib.saliency.checks import check_class, check_patches, check_some, check_weights, finite, in_batches
 from mitolib.saliency.logits import activation_of, head_of, inputs_of, operation_of, tensors_of
 from mitolib.saliency.rules import TINY, Alpha1Beta0, Box, Epsilon, Gamma, Rule, Weighted
@@ -93,6 +93,7 @@ class LayerwiseRelevance:
     """
 
     def __init__(self, model: keras.Model, preset: Preset = PRESETS["LRP"]) -> None:
+        only_on_tensorflow("layer-wise relevance propagation")
         head = head_of(model)
         check_weights(model)
         dense, reads = head.dense, head.reads
