@@ -15,29 +15,39 @@ import pandas as pd
 
 from mitolib.settings import keras_backend
 
-NAME = keras.backend.backend()
-if keras_backend() != NAME:
+NAME, _running = keras_backend(), keras.backend.backend()
+if isinstance(_running, str) and _running != NAME:  # no text: a stand-in for Keras, as when these pages are made
     raise ValueError(
-        f"Keras runs on {NAME}, wanted {keras_backend()}. Set the environment variable KERAS_BACKEND to tensorflow or "
-        "torch before Python starts; it goes before keras.json."
+        f"Keras runs on {_running}, wanted {NAME}. Set the environment variable KERAS_BACKEND to tensorflow or torch "
+        "before Python starts; it goes before keras.json."
     )
 if NAME == "tensorflow":
     import tensorflow as tf
 
+    torch = None
     VERSION = tf.__version__
     OUT_OF_MEMORY: type[Exception] = tf.errors.ResourceExhaustedError
     for _gpu in tf.config.list_physical_devices("GPU"):  # TensorFlow takes all of its memory unless told not to
         tf.config.experimental.set_memory_growth(_gpu, True)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
 else:
     import torch
 
     tf = None  # what needs it says so, see `only_on_tensorflow`
     VERSION = f"torch {torch.__version__}"
     OUT_OF_MEMORY = torch.OutOfMemoryError
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 Tensor = Any  # of the backend
+
+
+def use_tf32(allowed: bool) -> None:
+    """Whether a GPU may round the factors of a product of float32 to TF32; not, unless somebody asks."""
+    if NAME == "tensorflow":
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+use_tf32(False)
 
 
 def only_on_tensorflow(what: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -23,11 +24,12 @@ import numpy as np
 
 from mitolib import backend, files
 from mitolib.progress import say, track
-from mitolib.settings import DATA, faster_in_bfloat16
+from mitolib.settings import DATA, fasterin_bfloat16
 
 FOLDER = DATA / "cache" / "features"
 CHUNK = 64  # patches per file: 3 MB of VGG16's last map, half a minute of work to lose
 BATCH = 16
+PICTURE = 64 * 2**20  # bytes that a picture takes on its way through VGG16, with what its convolutions need
 
 Augment = Callable[..., np.ndarray]  # (patches uint8 (N, H, W, C), rng=Generator) -> the same, turned
 Prepare = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> network input
@@ -42,14 +44,14 @@ class BankError(OSError):
 def precision() -> str:
     """ "bfloat16" where this device convolves enough faster in it, else "float32".
 
-    Measured once per process, in a fraction of a second, by the rule of `settings.faster_in_bfloat16`.
+    Measured once per process, in a fraction of a second, by the rule of `settings.fasterin_bfloat16`.
     """
     maps_nhwc = np.ones((4, 56, 56, 256), np.float32)  # nothing is drawn: what was seeded before stays as it was
     passes = {
         dtype: partial(_convolution(policy, maps_nhwc.shape), maps_nhwc)
         for dtype, policy in {"float32": "float32", "bfloat16": "mixed_bfloat16"}.items()
     }
-    return "bfloat16" if faster_in_bfloat16(passes, on_gpu=backend.gpu() is not None) else "float32"
+    return "bfloat16" if fasterin_bfloat16(passes, on_gpu=backend.gpu() is not None) else "float32"
 
 
 def _convolution(policy: str, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
@@ -71,20 +73,27 @@ def compiled(backbone: keras.Model) -> Prepare:
 @lru_cache(maxsize=1)  # the sets of a task go through one network in turn; to trace ResNet-50 takes a second
 def _graph(backbone: keras.Model, dtype: str) -> tuple[keras.Model, Prepare]:
     """The model that computes in this precision, and its forward pass, compiled when first called."""
-    computing = _in_bfloat16(backbone) if dtype == "bfloat16" else backbone
+    computing = in_bfloat16(backbone) if dtype == "bfloat16" else backbone
     return computing, backend.compiled(partial(computing, training=False), backbone.input_shape)
 
 
-def _in_bfloat16(backbone: keras.Model) -> keras.Model:
+def in_bfloat16(backbone: keras.Model) -> keras.Model:
     """A network of the same layers that keeps its weights, which are its own, in float32 and computes in bfloat16."""
     return keras.models.clone_model(
         backbone, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "mixed_bfloat16"})
     )
 
 
+def at_once() -> int:
+    """Pictures in a pass: BATCH, or as many up to a chunk as half the memory holds that a GPU says is free."""
+    free = backend.free_bytes()
+    return BATCH if free is None else int(np.clip(free // (2 * PICTURE), 1, CHUNK))
+
+
 def passed(forward: Prepare, pixels_nhwc: np.ndarray, prepare: Prepare, label: str) -> np.ndarray:
     """(N, h, w, c) float16 of (N, H, W, C) pixels, in batches. FloatingPointError for a feature that does not fit."""
-    parts = [forward(prepare(pixels_nhwc[start : start + BATCH])) for start in range(0, len(pixels_nhwc), BATCH)]
+    size = at_once()
+    parts = [forward(prepare(pixels_nhwc[start : start + size])) for start in range(0, len(pixels_nhwc), size)]
     features = np.concatenate(parts).astype(np.float16)
     if not np.isfinite(features).all():
         raise FloatingPointError(f"{label}: features beyond the range of float16. Are the weights a trained net's?")
@@ -129,8 +138,8 @@ class Bank:
                     self._write(view, start, passed(forward, pixels, prepare, label), label)
                 except backend.OUT_OF_MEMORY as error:
                     raise MemoryError(
-                        f"{label}: {BATCH} patches do not fit into the device's memory. End other programs on it, or "
-                        "run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
+                        f"{label}: {at_once()} patches do not fit into the device's memory. End other programs on it, "
+                        "or run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
                     ) from error
         self.maps = {chunk: np.load(self._path(*chunk), mmap_mode="r") for chunk in wanted}
 
@@ -194,7 +203,18 @@ def source(
     bank = Bank(
         backbone, patches_nhwc, rows=rows, prepare=prepare, augment=augment, views=views, seed=seed, label=label
     )
-    return lambda epoch, positions: bank.read(positions, epoch % views)
+    return Banked(bank, views)
+
+
+@dataclass(frozen=True)
+class Banked:
+    """A source that reads a bank, whose views may be kept elsewhere."""
+
+    bank: Bank
+    views: int
+
+    def __call__(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        return self.bank.read(positions, epoch % self.views)
 
 
 def _key(

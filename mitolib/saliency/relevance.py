@@ -93,7 +93,6 @@ class LayerwiseRelevance:
     """
 
     def __init__(self, model: keras.Model, preset: Preset = PRESETS["LRP"]) -> None:
-        only_on_tensorflow("layer-wise relevance propagation")
         head = head_of(model)
         check_weights(model)
         dense, reads = head.dense, head.reads
@@ -194,6 +193,7 @@ class _Chain:
     def __init__(
         self, model: keras.Model, end: keras.KerasTensor, preset: Preset, above: keras.layers.Dense | None = None
     ) -> None:
+        only_on_tensorflow("layer-wise relevance propagation")
         self.preset, self.input_shape, self.name = preset, model.inputs[0].shape, model.name
         if preset.biases not in ("absorb", "zero"):
             raise ValueError(f'biases={preset.biases!r}, wanted "absorb" or "zero".')
