@@ -1,14 +1,14 @@
 """What does the device at hand make of the naive loop, of the bank and of the head?
 
-    python benchmarks/bench_gpu.py [RESULTS]        (KERAS_BACKEND=torch for PyTorch; `make bench` for all benchmarks)
+    python benchmarks/bench_gpu.py [FILE]        (KERAS_BACKEND=torch for PyTorch; `make bench` for all benchmarks)
 
 As `bench_training.py` extrapolates, from steps that are timed in turns: minutes of experiments 1 and 2 at the published
 protocol, 5 seeds, all 100 epochs, with the loop that the paper describes and with the bank; and how many times as long
 the first takes. Heads are trained side by side where Keras runs on PyTorch (`mitolib.stacked`), which is timed as well.
 The forward pass is timed in float32, in bfloat16 and, on a GPU, in TF32, which is off otherwise.
 
-On a GPU, and only there, all of it is written to `book/gpu.json`, from which the page *running* takes its table.
-RESULTS is a folder of results of experiments that were run on the same device: their minutes go into the table too.
+All of it is written to FILE; on a GPU, without one, to `book/gpu.json`, from which the page *running* takes its table.
+`experiments.py` adds the minutes that the experiments took in one run on the same device.
 Random weights are as fast as trained ones. Experiment 2 is taken to make a pass as fast as experiment 1, although its
 first convolution reads ten channels.
 """
@@ -66,14 +66,15 @@ def head_steps(n_heads: int, features_nhwc: np.ndarray, truth: np.ndarray) -> Ca
 
 
 def main() -> None:
-    """Time all in turns, print, and write the file where there is a GPU."""
+    """Time all in turns, print and write."""
     rng, size, n_seeds = np.random.default_rng(0), bank.at_once(), PROTOCOL.n_seeds
     pixels = rng.integers(0, 256, (size, networks.INPUT_PX, networks.INPUT_PX, 3), dtype=np.uint8)
     batch, labels = pixels[: PROTOCOL.batch_size], heads.one_hot(np.arange(PROTOCOL.batch_size) % 2)
     augment = partial(patches.augment, zoom=PROTOCOL.zoom, rng=rng)
     online = networks.build("VGG16", arrays=None)
     online.compile(keras.optimizers.Adam(PROTOCOL.learning_rate), backend.cross_entropy(), metrics=["accuracy"])
-    passes = {dtype: partial(forward(dtype), patches.as_input(pixels)) for dtype in ("float32", "bfloat16")}
+    dtypes = ["float32"] + (["bfloat16"] if backend.gpu() or settings.processor_has_bfloat16() else [])
+    passes = {dtype: partial(forward(dtype), patches.as_input(pixels)) for dtype in dtypes}
     if backend.gpu():
         passes["TF32"] = in_tf32(passes["float32"])
     used = passes[bank.precision()].func
@@ -111,23 +112,13 @@ def main() -> None:
         "minutes": minutes,
         "times": {name: part["naive"] / (part["bank"] + part["heads"]) for name, part in minutes.items()},
         "heads_at_once": at_once * ratio(timed, "head", "heads at once") if at_once > 1 else None,
-        "measured_minutes": measured(Path(sys.argv[1])) if len(sys.argv) > 1 else {},
+        "measured_minutes": {},
     }
     print(load_average())
     print(json.dumps(found, indent=1))
-    if backend.gpu():
-        with files.whole(OUT) as aside:
-            aside.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def measured(results: Path) -> dict[str, float]:
-    """Minutes of the experiments in a folder of results, where this device computed all of their units."""
-    device, found = records.machine()["device"], {}
-    for path in sorted(results.glob("exp[12].json")):
-        provenance = records.read(results, path.stem)["provenance"]
-        if {unit["made"]["device"] for unit in provenance["units"]} == {device}:
-            found[path.stem] = provenance["seconds"] / 60
-    return found
+    if backend.gpu() or len(sys.argv) > 1:
+        with files.whole(Path(sys.argv[1]) if len(sys.argv) > 1 else OUT) as aside:
+            aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 
 from mitolib import backend, files
 from mitolib.progress import say, track
-from mitolib.settings import DATA, fasterin_bfloat16
+from mitolib.settings import DATA, faster_in_bfloat16
 
 FOLDER = DATA / "cache" / "features"
 CHUNK = 64  # patches per file: 3 MB of VGG16's last map, half a minute of work to lose
@@ -44,14 +44,14 @@ class BankError(OSError):
 def precision() -> str:
     """ "bfloat16" where this device convolves enough faster in it, else "float32".
 
-    Measured once per process, in a fraction of a second, by the rule of `settings.fasterin_bfloat16`.
+    Measured once per process, in a fraction of a second, by the rule of `settings.faster_in_bfloat16`.
     """
     maps_nhwc = np.ones((4, 56, 56, 256), np.float32)  # nothing is drawn: what was seeded before stays as it was
     passes = {
         dtype: partial(_convolution(policy, maps_nhwc.shape), maps_nhwc)
         for dtype, policy in {"float32": "float32", "bfloat16": "mixed_bfloat16"}.items()
     }
-    return "bfloat16" if fasterin_bfloat16(passes, on_gpu=backend.gpu() is not None) else "float32"
+    return "bfloat16" if faster_in_bfloat16(passes, on_gpu=backend.gpu() is not None) else "float32"
 
 
 def _convolution(policy: str, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:

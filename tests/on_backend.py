@@ -15,6 +15,8 @@ from pathlib import Path
 from unittest import mock
 
 os.environ["MITOLIB_PRECISION"] = "float32"
+if os.environ.get("KERAS_BACKEND") == "torch":
+    sys.modules["tensorflow"] = sys.modules["tf_keras_vis"] = None  # as where they are not installed
 
 import keras
 import numpy as np
@@ -113,9 +115,12 @@ def keys_of_a_record(folder: Path) -> np.ndarray:
         mock.patch.object(weights, "resolve", lambda name: random),
         mock.patch.object(bank, "FOLDER", folder / "features"),
         mock.patch.dict(os.environ, MITOLIB_UNITS=str(folder / "units")),
+        mock.patch.object(backend, "gpu", lambda: "a GPU"),  # so that PyTorch trains both seeds at once
+        mock.patch.object(heads, "fit_several", wraps=heads.fit_several) as several,
     ):
         trained = transfer.train("Small", task, profile=settings.PROFILES["smoke"], n_seeds=2)
         record = pd.json_normalize({"models": trained.record, "budget": trained.budget, "units": trained.units[0]})
+    assert [len(call.args[0]) for call in several.call_args_list] == ([2] if backend.NAME == "torch" else [])
     return np.array(sorted(set(record.columns) - {"units.unit.backend"}))  # which one of the two does not write
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import on_backend
 import pytest
 
-from mitolib import backend, settings, units
+from mitolib import backend, settings, transfer, units
 
 HERE = settings.ROOT / "tests"
 
@@ -76,16 +76,28 @@ def test_a_published_unit_keeps_its_key_and_another_backend_makes_another(chapte
 def test_a_fit_is_not_told_of_the_backend_that_its_unit_is_named_by(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path))
-    asked = units.each(
-        lambda seed: {"value": seed},
-        [{"seed": 5}],
-        made_by=__import__("mitolib.transfer").transfer,
-        chapter="exp1",
-        depends={},
-    )
+    asked = units.each(lambda seed: {"value": seed}, [{"seed": 5}], made_by=transfer, chapter="exp1", depends={})
     (about,) = asked.record
     assert asked[0] == {"value": 5} and about["unit"] == {"seed": 5, "backend": "torch"}
     assert about["made"]["backend"] == "torch"
+
+
+def test_fits_that_are_faster_together_are_asked_for_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MITOLIB_UNITS", str(tmp_path))
+    asked: list[list[int]] = []
+
+    def fit(seed: int) -> dict[str, int]:
+        asked.append([seed])
+        return {"value": seed}
+
+    def together(names: list[dict[str, int]]) -> list[dict[str, int]]:
+        asked.append([name["seed"] for name in names])
+        return [{"value": name["seed"]} for name in names]
+
+    common = {"made_by": transfer, "chapter": "exp1", "depends": {}, "together": together}
+    units.each(fit, [{"seed": seed} for seed in (5, 6, 7)], **common)
+    found = units.each(fit, [{"seed": seed} for seed in (5, 6, 7, 8)], **common)
+    assert asked == [[5, 6, 7], [8]] and [each["value"] for each in found] == [5, 6, 7, 8]
 
 
 def test_a_backend_that_is_none_of_the_two_is_refused(monkeypatch):

@@ -345,8 +345,9 @@ class GpuTable(TableDirective):
         passes = ", ".join(f"{milliseconds:.2f} ms in {name}" for name, milliseconds in found["pass_ms"].items())
         self.notes.append(
             f"{found['device']}, {found['backend']}, frozen layers in {found['precision']}, heads in float32. A "
-            f"picture takes {passes} in the frozen layers. Timed step by step in one run, at commit {found['commit']}, and "
-            "extrapolated to all 100 epochs, but for the last column, where a training stops when the paper's does."
+            f"picture takes {passes} in the frozen layers. Timed step by step in one run, at commit "
+            f"{found['commit']}, and extrapolated to all 100 epochs, but for the last column, where a training stops "
+            "when the paper's does."
         )
         if found["heads_at_once"]:
             self.notes.append(
