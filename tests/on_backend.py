@@ -96,13 +96,14 @@ def computed() -> dict[str, np.ndarray]:
     return found
 
 
+def light_backbone(*, include_top: bool, weights: None, input_shape: tuple[int, int, int]) -> keras.Model:
+    """A map of 7 x 7 that costs nothing, built as `keras.applications` builds its networks."""
+    x = keras.Input(input_shape)
+    return keras.Model(x, keras.layers.AveragePooling2D(32, name="last")(x))
+
+
 def keys_of_a_record(folder: Path) -> np.ndarray:
     """Names of all entries of what an experiment writes down of a network, from table to bank to heads to scores."""
-
-    def backbone(*, include_top: bool, weights: None, input_shape: tuple[int, int, int]) -> keras.Model:
-        x = keras.Input(input_shape)
-        return keras.Model(x, keras.layers.AveragePooling2D(32, name="last")(x))
-
     rng, n = np.random.default_rng(0), 16
     table = pd.DataFrame(
         {"label": ["control", "patient"] * 8, "section": range(n), "subject": range(n), "y": 0, "x": 0}
@@ -111,7 +112,7 @@ def keys_of_a_record(folder: Path) -> np.ndarray:
     task = transfer.Task(table, rng.integers(0, 256, (n, 224, 224, 1), dtype=np.uint8), study.EXP1, "pictures")
     random = weights.Weights("Small", "random", None, None, None)
     with (
-        mock.patch.dict(networks.BACKBONES, Small=(backbone, "last")),
+        mock.patch.dict(networks.BACKBONES, Small=(light_backbone, "last")),
         mock.patch.object(weights, "resolve", lambda name: random),
         mock.patch.object(bank, "FOLDER", folder / "features"),
         mock.patch.dict(os.environ, MITOLIB_UNITS=str(folder / "units")),

@@ -12,7 +12,8 @@ import numpy as np
 import on_backend
 import pytest
 
-from mitolib import backend, settings, transfer, units
+from mitolib import backend, networks, settings, transfer, units
+from mitolib.__main__ import main
 
 HERE = settings.ROOT / "tests"
 
@@ -98,6 +99,16 @@ def test_fits_that_are_faster_together_are_asked_for_at_once(tmp_path, monkeypat
     units.each(fit, [{"seed": seed} for seed in (5, 6, 7)], **common)
     found = units.each(fit, [{"seed": seed} for seed in (5, 6, 7, 8)], **common)
     assert asked == [[5, 6, 7], [8]] and [each["value"] for each in found] == [5, 6, 7, 8]
+
+
+def test_the_command_line_says_what_computes_here_and_how_fast(monkeypatch, capsys):
+    monkeypatch.setitem(networks.BACKBONES, "VGG16", (on_backend.light_backbone, "last"))
+    main(["device"])
+    out = capsys.readouterr().out
+    assert f"backend    tensorflow ({backend.VERSION})" in out
+    assert "precision  " in out and "TF32 is off" in out and ("no GPU is used" in out) == (backend.gpu() is None)
+    taken = [float(line.split()[0]) for line in out.splitlines() if " ms " in line]
+    assert len(taken) == 2 and all(milliseconds >= 0 for milliseconds in taken)
 
 
 def test_a_backend_that_is_none_of_the_two_is_refused(monkeypatch):

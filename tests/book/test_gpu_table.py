@@ -37,4 +37,4 @@ def test_the_minutes_of_a_run_stand_beside_what_was_extrapolated(render, tmp_pat
 
 def test_a_measurement_that_lacks_an_entry_is_a_warning(render, tmp_path):
     (tmp_path / "gpu.json").write_text(json.dumps({"minutes": {}}))
-    assert "measured" in render(PAGE)[1]
+    assert "pass_ms" in render(PAGE)[1]
