@@ -7,6 +7,7 @@ is here. In float32 a product is one of float32 on both: the shorter TF32 of NVI
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import keras
@@ -63,12 +64,19 @@ def gpu() -> str | None:
     if NAME == "tensorflow":
         gpus = tf.config.list_physical_devices("GPU")
         return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else None
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    kind = _device().type
+    return torch.cuda.get_device_name() if kind == "cuda" else None if kind == "cpu" else kind
 
 
 def free_bytes() -> int | None:
-    """Memory of the GPU that is free; None without one, and on TensorFlow, which does not say."""
-    return torch.cuda.mem_get_info()[0] if NAME == "torch" and torch.cuda.is_available() else None
+    """Memory of an NVIDIA GPU that is free; None without one, and on TensorFlow, which does not say."""
+    return torch.cuda.mem_get_info()[0] if NAME == "torch" and _device().type == "cuda" else None
+
+
+@cache
+def _device() -> Tensor:
+    """Where Keras on PyTorch keeps its tensors."""
+    return keras.ops.zeros(()).device
 
 
 def tensor(array: np.ndarray | Tensor, dtype: str = "float32") -> np.ndarray | Tensor:
@@ -77,9 +85,8 @@ def tensor(array: np.ndarray | Tensor, dtype: str = "float32") -> np.ndarray | T
         return array.astype(dtype)
     if not isinstance(array, torch.Tensor):
         array = torch.from_numpy(np.array(array))
-        if torch.cuda.is_available():
-            array = array.pin_memory().to("cuda", non_blocking=True)
-    return array.to(getattr(torch, dtype))
+        array = array.pin_memory() if _device().type == "cuda" else array
+    return array.to(_device(), non_blocking=True).to(getattr(torch, dtype))
 
 
 def compiled(function: Callable[..., Tensor], *shapes: Sequence[int | None]) -> Callable[..., np.ndarray]:

@@ -64,14 +64,15 @@ def material() -> tuple[np.ndarray, np.ndarray]:
 def computed() -> dict[str, np.ndarray]:
     """Name of LIMITS -> values."""
     model = with_drawn_weights(networks.build("VGG16", arrays=None), seed=5)
-    patches_nhwc = np.random.default_rng(0).random((2, 224, 224, 3), dtype=np.float32)
+    patches_nhwc = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)
     backbone, _ = networks.divide(model)
     camera = methods.GradCAM(model, LAYER)
     scores = backend.compiled(logits.with_logits(model), model.input_shape)
+    explained = camera.features(patches_nhwc)
     found = {
         "logits": scores(patches_nhwc),
         "features": bank.compiled(backbone)(patches_nhwc),
-        "grad_cam": np.stack([camera(patches_nhwc, class_index) for class_index in (0, 1)]),
+        "grad_cam": np.stack([camera.from_features(explained, class_index) for class_index in (0, 1)]),
     }
     features_nhwc, classes = material()
     trained, truth = head(), heads.one_hot(classes)
