@@ -44,5 +44,7 @@ step parity "$PYTHON" tests/on_backend.py "$OUT/parity" "$CARRIED/tensorflow.npz
 step bench "$PYTHON" benchmarks/bench_gpu.py "$OUT/gpu.json"
 step exp2 "$PYTHON" benchmarks/experiments.py exp2 --profile "$PROFILE" --minutes "$OUT/gpu.json"
 step exp1 "$PYTHON" benchmarks/experiments.py exp1 --profile "$PROFILE" --minutes "$OUT/gpu.json"
-rm -rf "$OUT/mirror"
+# What is left is small. Trained weights, 22 MB for each training, are computed again by a chapter that asks for them.
+rm -rf "$OUT/mirror" "$OUT"/parity/{features,units,*.h5}
+find "$OUT/units" -name '*.weights.npz' -delete
 tail -n 4 "$OUT"/*.log
