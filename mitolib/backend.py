@@ -152,6 +152,12 @@ else:
     FusedAdam = keras.optimizers.Adam  # on PyTorch it updates all variables in each of its operations
 
 
+def seed_dropout(seed: int) -> None:
+    """Start the one stream anew that layers of PyTorch draw from; on TensorFlow each layer has a state of its own."""
+    if NAME == "torch":
+        torch.manual_seed(seed)
+
+
 def cross_entropy() -> str | Callable[[Tensor, Tensor], Tensor]:
     """Keras' categorical cross-entropy of one-hot labels and probabilities, from the scores before the softmax.
 

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from mitolib import backend, bank, heads, networks, settings, study, transfer, weights
+from mitolib import backend, bank, heads, networks, people, settings, study, transfer, weights
 from mitolib.saliency import logits, methods
 
 LAYER = "block5_conv3"
@@ -154,6 +154,15 @@ def check_several() -> list[int]:
     return lengths
 
 
+def check_repeats() -> None:
+    """A head that is trained again in the same model starts where the first one did, dropout included."""
+    features_nhwc, classes = material()
+    model = people.Head(features_nhwc[:, :1, :1], classes, steps=3)
+    rows = np.arange(len(classes))
+    first, again = model(rows, rows), model(rows, rows)
+    np.testing.assert_allclose(again, first, atol=1e-6)
+
+
 def differing(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
     """Results that differ by more than is allowed, and by how many times as much."""
     excess = {}
@@ -174,6 +183,7 @@ def main() -> None:
         loaded.load_weights(written)
         assert all((a == b).all() for a, b in zip(loaded.get_weights(), head().get_weights(), strict=True)), written
     if backend.NAME == "torch":
+        check_repeats()
         print("several heads stopped after", *check_several(), "epochs, as alone")
     print(f"{backend.NAME} on {backend.gpu() or 'the processor'}: {', '.join(found)}")
     if len(sys.argv) > 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import runpy
@@ -103,6 +104,8 @@ def test_fits_that_are_faster_together_are_asked_for_at_once(tmp_path, monkeypat
 
 def test_the_command_line_says_what_computes_here_and_how_fast(monkeypatch, capsys):
     monkeypatch.setitem(networks.BACKBONES, "VGG16", (on_backend.light_backbone, "last"))
+    light = on_backend.light_head(seed=0).layers[1:]
+    monkeypatch.setattr(networks, "_head", lambda x: functools.reduce(lambda y, layer: layer(y), light, x))
     main(["device"])
     out = capsys.readouterr().out
     assert f"backend    tensorflow ({backend.VERSION})" in out

@@ -86,6 +86,7 @@ class Head:
         head, start = _fresh(self.maps_nhwc.shape[1:], self.learning_rate, self.steps, self.seed)
         for variable, value in zip(_state(head), start, strict=True):
             variable.assign(value)
+        backend.seed_dropout(self.seed)
         batches, step = self.batches(train), backend.step(head)
         for rows, before in zip(batches, drawn_before(batches), strict=True):
             batch_nhwc = self.augmented(rows, before) if self.augmented else self.maps_nhwc[rows]
