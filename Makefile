@@ -8,6 +8,7 @@ RENDER   = $(BIN)/jupyter-book build book -W -n --keep-going -q
 # Two processes of one thread each, which take whole files. One that dies ends the run: by files, pytest-xdist waits
 # for ever for those of a process that it has replaced.
 PYTEST   = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+SMOKE    = $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 RELEASE  = build/release/mitolib-$(shell sed -n 's/^version: *//p' CITATION.cff)
 
@@ -37,8 +38,9 @@ lint: $(READY)  ## ruff on code and notebooks; the gates of the published editio
 unit: $(READY)  ## unit tests, and the published book with warnings as errors
 	$(PYTEST) tests --ignore tests/cluster
 
-smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml
-	MITOLIB_PROFILE=smoke $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=900 --junitxml=build/smoke.xml notebooks
+smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml; two of them on PyTorch too
+	MITOLIB_PROFILE=smoke $(SMOKE) --junitxml=build/smoke.xml notebooks
+	MITOLIB_PROFILE=smoke KERAS_BACKEND=torch $(SMOKE) notebooks/exp1.ipynb notebooks/exp2.ipynb
 
 bench: $(READY)  ## the claims about speed, memory and fidelity, each as a ratio taken in one run on this machine
 	set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done

@@ -29,7 +29,7 @@ import torch
 from bench_units import steps_per_second
 from timing import in_turns, load_average, seconds
 
-from mitolib import bank, heads, networks, patches, settings, weights
+from mitolib import backend, bank, heads, networks, patches, settings, weights
 
 TRAIN, VALIDATION, EPOCHS, BATCH = 982, 110, 100, 2
 VIEWS = settings.PROFILES["paper"].views
@@ -89,7 +89,7 @@ def main() -> None:
     online.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
     backbone, _ = networks.divide(networks.build("VGG16", arrays=arrays))
     forward = bank.compiled(backbone)
-    plain, fused = (compiled_head(arrays, o) for o in (keras.optimizers.Adam(1e-3), heads.FusedAdam(1e-3)))
+    plain, fused = (compiled_head(arrays, o) for o in (keras.optimizers.Adam(1e-3), backend.FusedAdam(1e-3)))
     row = forward(patches.as_input(pixels[:BATCH]))
 
     plain_input = patches.as_input(pixels[: bank.BATCH])

@@ -37,9 +37,9 @@ threads = int(sys.argv[1])
 if threads:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-from mitolib import heads, networks
+from mitolib import backend, heads, networks
 head = networks.head((7, 7, 512))
-head.compile(heads.FusedAdam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+head.compile(backend.FusedAdam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
 rng = np.random.default_rng(0)
 maps, labels = rng.random(({BATCH}, 7, 7, 512), dtype=np.float32), heads.one_hot(np.array([0, 1]))
 for _ in range(10):

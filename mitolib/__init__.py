@@ -10,6 +10,7 @@ The core, in the order of a run:
     patches    the patch grid, pixels, augmentation
     splits     the published splits, and splits by person
     networks   frozen backbones, head, inflation   weights   where ImageNet weights come from
+    backend    what TensorFlow and PyTorch do each    stacked  several heads trained as one
     bank       frozen features, kept on disk       heads     heads trained on them
     transfer   all of that in one call: table -> bank -> heads -> scores
     units      one fit each: kept, found again, shared out

@@ -1,4 +1,4 @@
-"""The command line: data of your own (`mitolib.intake`), of others (`downloads`), and trainings kept (`units`)."""
+"""The command line: data of your own (`mitolib.intake`), of others (`downloads`), trainings kept (`units`), device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import ast
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fetch.add_argument("name", nargs="?", metavar="NAME")
     kept = commands.add_parser("units", help="list the trainings that are kept, with the book and in the cache")
     kept.add_argument("--prune", action="store_true", help="remove those of an old protocol, and files of none")
+    commands.add_parser("device", help="what computes here, in which precision, and how long a pass and a step take")
     options = parser.parse_args(arguments)
     if options.command == "units":
         _units(removes_old=options.prune)
+        return
+    if options.command == "device":
+        _device()
         return
     if options.command == "fetch":
         _fetch(options.name)
@@ -92,6 +98,52 @@ def _check(options: argparse.Namespace) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
         sys.exit(1)
     sys.exit(bool(problems))
+
+
+def _device() -> None:
+    """Prints what `records` would write down, and what was measured just now."""
+    from mitolib import backend, bank, records  # some seconds, which the other commands need not wait for
+
+    made = records.machine()
+    print(f"backend    {backend.NAME} ({backend.VERSION}), Keras {made['packages']['keras']}")
+    print(f"device     {made['device']}{'' if backend.gpu() else ': no GPU is used'}")
+    if (free := backend.free_bytes()) is not None:
+        print(f"memory     {free / 2**30:.1f} GiB of the GPU are free")
+    print(f"precision  {bank.precision()} in frozen layers, float32 in heads; TF32 is off")
+    for what, seconds in _measured().items():
+        print(f"{1e3 * seconds:8.1f} ms  {what}")
+
+
+def _measured() -> dict[str, float]:
+    """Seconds of a frozen pass and of a step of the paper's head, random weights; the first of each is left out."""
+    import numpy as np
+
+    from mitolib import backend, bank, heads, networks
+
+    backbone, head = networks.divide(networks.build("VGG16", arrays=None))
+    forward, size = (
+        bank.compiled(backbone),
+        bank.at_once() if backend.gpu() else 4,
+    )  # a processor needs a while for more
+    pixels_nhwc = np.ones((size, networks.INPUT_PX, networks.INPUT_PX, 3), np.float32)
+    ends = []
+    for _ in range(3):
+        map_nhwc = forward(pixels_nhwc)[:1]
+        ends.append(time.perf_counter())
+    features_nhwc, classes = np.repeat(map_nhwc, 64, axis=0), np.arange(64) % 2
+    starts: dict[int, float] = {}  # of epochs
+
+    def source(epoch: int, rows: np.ndarray) -> np.ndarray:
+        starts.setdefault(epoch, time.perf_counter())
+        return features_nhwc[rows]
+
+    budget = replace(PROFILES["paper"], epochs=3, batch_size=2)
+    unseen = features_nhwc[:2], classes[:2]
+    heads.fit(head, source, classes, *unseen, profile=budget, rng=np.random.default_rng(0), label="step")
+    return {
+        f"for each picture in the frozen layers of VGG16, {size} at a time": (ends[-1] - ends[0]) / (2 * size),
+        "for a training step of the paper's head, batch 2": (starts[2] - starts[1]) / 32,
+    }
 
 
 def _fetch(name: str | None) -> None:

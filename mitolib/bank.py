@@ -15,20 +15,21 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from mitolib import files
+from mitolib import backend, files
 from mitolib.progress import say, track
 from mitolib.settings import DATA, faster_in_bfloat16
 
 FOLDER = DATA / "cache" / "features"
 CHUNK = 64  # patches per file: 3 MB of VGG16's last map, half a minute of work to lose
 BATCH = 16
+PICTURE = 64 * 2**20  # bytes that a picture takes on its way through VGG16, with what its convolutions need
 
 Augment = Callable[..., np.ndarray]  # (patches uint8 (N, H, W, C), rng=Generator) -> the same, turned
 Prepare = Callable[[np.ndarray], np.ndarray]  # patches uint8 (N, H, W, C) -> network input
@@ -45,19 +46,20 @@ def precision() -> str:
 
     Measured once per process, in a fraction of a second, by the rule of `settings.faster_in_bfloat16`.
     """
-    maps_nhwc = tf.ones((4, 56, 56, 256))  # nothing is drawn: what was seeded before stays as it was
-    passes = {
-        dtype: _convolution(policy, maps_nhwc)
-        for dtype, policy in {"float32": "float32", "bfloat16": "mixed_bfloat16"}.items()
-    }
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return "bfloat16" if faster_in_bfloat16(passes, on_gpu=on_gpu) else "float32"
+    policies = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+    passes = {dtype: _convolution(policy) for dtype, policy in policies.items()}
+    return "bfloat16" if faster_in_bfloat16(passes, on_gpu=backend.gpu() is not None) else "float32"
 
 
-def _convolution(policy: str, maps_nhwc: tf.Tensor) -> Callable[[], np.ndarray]:
-    """A pass like those of VGG16's third block."""
-    forward = tf.function(keras.layers.Conv2D(256, 3, dtype=policy, kernel_initializer="ones"))
-    return lambda: forward(maps_nhwc).numpy()
+def _convolution(policy: str) -> Callable[[], np.ndarray]:
+    """A pass like those of VGG16's third block; a number goes to the device and four come back, not whole maps."""
+    # Nothing is drawn: what was seeded before stays as it was.
+    layer = keras.layers.Conv2D(256, 3, dtype=policy, kernel_initializer="ones")
+
+    def largest(value: backend.Tensor) -> backend.Tensor:
+        return keras.ops.max(layer(keras.ops.broadcast_to(value, (4, 56, 56, 256))), axis=(1, 2, 3))
+
+    return partial(backend.compiled(largest, (1, 1, 1, 1)), np.ones((1, 1, 1, 1), np.float32))
 
 
 def compiled(backbone: keras.Model) -> Prepare:
@@ -68,27 +70,33 @@ def compiled(backbone: keras.Model) -> Prepare:
     computing, forward = _graph(backbone, precision())
     if computing is not backbone:
         computing.set_weights(backbone.get_weights())
-    return lambda batch_nhwc: forward(batch_nhwc).numpy().astype(np.float32, copy=False)
+    return forward
 
 
 @lru_cache(maxsize=1)  # the sets of a task go through one network in turn; to trace ResNet-50 takes a second
 def _graph(backbone: keras.Model, dtype: str) -> tuple[keras.Model, Prepare]:
     """The model that computes in this precision, and its forward pass, compiled when first called."""
-    computing = _in_bfloat16(backbone) if dtype == "bfloat16" else backbone
-    signature = [tf.TensorSpec(backbone.input_shape, tf.float32)]
-    return computing, tf.function(partial(computing, training=False), input_signature=signature)
+    computing = in_bfloat16(backbone) if dtype == "bfloat16" else backbone
+    return computing, backend.compiled(partial(computing, training=False), backbone.input_shape)
 
 
-def _in_bfloat16(backbone: keras.Model) -> keras.Model:
+def in_bfloat16(backbone: keras.Model) -> keras.Model:
     """A network of the same layers that keeps its weights, which are its own, in float32 and computes in bfloat16."""
     return keras.models.clone_model(
         backbone, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "mixed_bfloat16"})
     )
 
 
+def at_once() -> int:
+    """Pictures in a pass: BATCH, or as many up to a chunk as half the memory holds that a GPU says is free."""
+    free = backend.free_bytes()
+    return BATCH if free is None else int(np.clip(free // (2 * PICTURE), 1, CHUNK))
+
+
 def passed(forward: Prepare, pixels_nhwc: np.ndarray, prepare: Prepare, label: str) -> np.ndarray:
     """(N, h, w, c) float16 of (N, H, W, C) pixels, in batches. FloatingPointError for a feature that does not fit."""
-    parts = [forward(prepare(pixels_nhwc[start : start + BATCH])) for start in range(0, len(pixels_nhwc), BATCH)]
+    size = at_once()
+    parts = [forward(prepare(pixels_nhwc[start : start + size])) for start in range(0, len(pixels_nhwc), size)]
     features = np.concatenate(parts).astype(np.float16)
     if not np.isfinite(features).all():
         raise FloatingPointError(f"{label}: features beyond the range of float16. Are the weights a trained net's?")
@@ -131,10 +139,10 @@ class Bank:
                     pixels = augment(pixels, rng=np.random.default_rng([seed, view, start]))
                 try:
                     self._write(view, start, passed(forward, pixels, prepare, label), label)
-                except tf.errors.ResourceExhaustedError as error:
+                except backend.OUT_OF_MEMORY as error:
                     raise MemoryError(
-                        f"{label}: {BATCH} patches do not fit into the device's memory. End other programs on it, or "
-                        "run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
+                        f"{label}: {at_once()} patches do not fit into the device's memory. End other programs on it, "
+                        "or run on the processor: set the environment variable CUDA_VISIBLE_DEVICES to -1."
                     ) from error
         self.maps = {chunk: np.load(self._path(*chunk), mmap_mode="r") for chunk in wanted}
 
@@ -198,7 +206,18 @@ def source(
     bank = Bank(
         backbone, patches_nhwc, rows=rows, prepare=prepare, augment=augment, views=views, seed=seed, label=label
     )
-    return lambda epoch, positions: bank.read(positions, epoch % views)
+    return Banked(bank, views)
+
+
+@dataclass(frozen=True)
+class Banked:
+    """A source that reads a bank, whose views may be kept elsewhere."""
+
+    bank: Bank
+    views: int
+
+    def __call__(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        return self.bank.read(positions, epoch % self.views)
 
 
 def _key(
@@ -210,7 +229,7 @@ def _key(
     seed: int,
 ) -> str:
     """Digest of all that the features depend on."""
-    total = hashlib.sha256(f"{keras.__version__} {tf.__version__} {precision()} {CHUNK}".encode())
+    total = hashlib.sha256(f"{keras.__version__} {backend.VERSION} {precision()} {CHUNK}".encode())
     for layer in backbone.layers:  # without its name, which Keras counts up within a process
         total.update(repr((type(layer).__name__, layer.get_config() | {"name": ""})).encode())
     for array in backbone.get_weights():

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mitolib.settings import LABELS
 
@@ -19,10 +18,6 @@ BACKBONES = {  # name -> (Keras' builder, its last layer: the 7 x 7 map that the
     "VGG16": (keras.applications.VGG16, "block5_pool"),
     "ResNet50": (keras.applications.ResNet50, "conv5_block3_out"),
 }
-
-# TensorFlow takes all memory of a GPU unless told not to, and a reader may have other work on it.
-for gpu in tf.config.list_physical_devices("GPU"):
-    tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def build(

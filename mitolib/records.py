@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ except ImportError:  # not on Windows; two runs in one folder are then not kept 
 
 from mitolib import __version__, files
 from mitolib.progress import say
-from mitolib.settings import CPUINFO, ROOT, Profile, folder_parameter, share
+from mitolib.settings import CPUINFO, ROOT, Profile, folder_parameter, keras_backend, share
 
 STARTED = time.monotonic()
 DEFAULT = ROOT / "build" / "results"
@@ -142,9 +142,10 @@ def machine() -> dict[str, Any]:
         "commit": _started_at or _commit(),
         "mitolib": __version__,
         "device": _device(),
+        "backend": keras_backend(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
 
 
@@ -161,11 +162,18 @@ def _commit() -> str | None:
         return None
 
 
+def _version(name: str) -> str | None:
+    """Of an installed package: Keras runs with one of its two backends alone."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def _device() -> str:
-    """The GPU that TensorFlow sees, else the processor's name; never the machine's name."""
-    if tf := sys.modules.get("tensorflow"):
-        for gpu in tf.config.list_physical_devices("GPU"):
-            return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    """The GPU that Keras computes on, else the processor's name; never the machine's name."""
+    if (backend := sys.modules.get("mitolib.backend")) and (gpu := backend.gpu()):
+        return gpu
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

@@ -145,6 +145,14 @@ def faster_in_bfloat16(passes: Mapping[str, Callable[[], object]], rounds: int =
     return shortest["float32"] > 1.3 * shortest["bfloat16"]
 
 
+def keras_backend() -> str:
+    """What Keras runs on: `tensorflow`, or what the environment variable KERAS_BACKEND says, which may be `torch`."""
+    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name not in ("tensorflow", "torch"):
+        raise ValueError(f"KERAS_BACKEND is {name!r}; wanted tensorflow or torch. Correct or unset it.")
+    return name
+
+
 def share() -> tuple[int, int] | None:
     """(k, n) where this process computes only every n-th unit, counted from the k-th; None where it computes all.
 

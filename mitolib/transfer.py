@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from mitolib import bank, heads, metrics, networks, patches, units, weights
+from mitolib import backend, bank, heads, metrics, networks, patches, stacked, units, weights
 from mitolib.settings import Profile
 from mitolib.study import Experiment
 from mitolib.units import Units
@@ -230,27 +230,53 @@ def train_heads(frozen: Frozen, names: Sequence[Mapping[str, Any]], *, chapter: 
         depends=frozen.depends,
         prepare=frozen.prepare,
         precision=bank.precision,
+        together=partial(_fit_together, frozen) if _are_stacked(names) else None,
     )
     return [TrainedHead(frozen, fits, place, name.get("frozen_to")) for place, name in enumerate(names)]
+
+
+def _are_stacked(names: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether heads of these names differ by their seed alone, on PyTorch and a GPU, for which one is too small."""
+    return backend.NAME == "torch" and backend.gpu() is not None and all(name.keys() == {"seed"} for name in names)
+
+
+def _fit_together(frozen: Frozen, names: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`_fit` of each seed, at once where the heads are such as `stacked.suits`."""
+    seeds = [name["seed"] for name in names]
+    trained = [networks.divide(frozen.build(seed), frozen.cut)[1] for seed in seeds]
+    if not all(map(stacked.suits, trained)):
+        return [_fit(frozen, seed=seed) for seed in seeds]
+    rngs = [np.random.default_rng(seed) for seed in seeds]
+    label = f"{frozen.network}, seeds {', '.join(map(str, seeds))}"
+    histories = heads.fit_several(trained, *_data(frozen), profile=frozen.profile, rngs=rngs, label=label)
+    return [_result(frozen, head, history) for head, history in zip(trained, histories, strict=True)]
+
+
+def _data(frozen: Frozen) -> tuple[bank.Source, np.ndarray, np.ndarray, np.ndarray]:
+    """What `heads.fit` trains on, and validates by."""
+    train, validation = (frozen.task.classes[frozen.task.rows(part)] for part in ("train", "validation"))
+    return frozen.train, train, frozen.validation_nhwc, validation
 
 
 def _fit(
     frozen: Frozen, *, seed: int, frozen_to: str | None = None, learning_rate: float | None = None
 ) -> dict[str, Any]:
-    """A unit: p_patient (N,) float32 of the test patches, history, number of trained parameters, and weights."""
-    task, rate = frozen.task, frozen.profile.learning_rate if learning_rate is None else learning_rate
+    """A unit: see `_result`."""
+    rate = frozen.profile.learning_rate if learning_rate is None else learning_rate
     profile = replace(frozen.profile, learning_rate=rate)
     _, head = networks.divide(frozen.build(seed, frozen_to), frozen.cut)
     history = heads.fit(
         head,
-        frozen.train,
-        task.classes[task.rows("train")],
-        frozen.validation_nhwc,
-        task.classes[task.rows("validation")],
+        *_data(frozen),
         profile=profile,
         rng=np.random.default_rng(seed),
         label=f"{frozen.network}, seed {seed}, rate {rate:g}" + (f", frozen to {frozen_to}" if frozen_to else ""),
     )
+    return _result(frozen, head, history)
+
+
+def _result(frozen: Frozen, head: keras.Model, history: pd.DataFrame) -> dict[str, Any]:
+    """Of a unit: p_patient (N,) float32 of the test patches, history, number of trained parameters, and weights."""
     return {
         "p_patient": heads.p_patient(head, frozen.test_nhwc),
         "history": history.to_dict("list"),

@@ -12,7 +12,8 @@ the folder that the environment variable MITOLIB_UNITS names. With MITOLIB_PUBLI
 Key. A unit is found again where its result would mean the same: same chapter, same name, same `depends` (pictures,
 weights, the budget of the fit) and same protocol. The protocol is a number that the module of the fit declares
 (`PROTOCOL = 1`) and raises when its method changes. Neither the code nor the machine, the versions of libraries or the
-precision belong to the key: they are written down in the unit (`made`).
+precision belong to the key: they are written down in the unit (`made`). The backend of Keras does, where it is not
+TensorFlow: it is part of the name.
 
 Shares. With the environment variable MITOLIB_SHARE=2/8 a process computes every eighth unit, from the third, and ends
 quietly where it needs a result that another share owes. With 8/8 it computes none and prepares what all of them read.
@@ -37,11 +38,12 @@ import numpy as np
 
 from mitolib import files, records
 from mitolib.progress import say
-from mitolib.settings import DATA, ROOT, folder_parameter, share
+from mitolib.settings import DATA, ROOT, folder_parameter, keras_backend, share
 
 PUBLISHED = ROOT / "book" / "units"
 CACHE = DATA / "cache" / "units"  # unless MITOLIB_UNITS names another folder
 WEIGHTS = "weights"  # the entry of a result that is never published: arrays of a trained network
+BACKEND = "backend"  # in a unit's name: of Keras, where it is not TensorFlow
 WORDS = re.compile(r"[^A-Za-z0-9.+]+")  # whatever else is in a name becomes one underscore
 
 _n_asked = 0  # units that this process has been asked for
@@ -133,6 +135,7 @@ def each(
     depends: Mapping[str, Any],
     prepare: Callable[[], object] | None = None,
     precision: Callable[[], str] | None = None,
+    together: Callable[[Sequence[Mapping[str, Any]]], Sequence[Result]] | None = None,
 ) -> Units:
     """`fit(**name)` for each name: read where it is kept, computed where it is not.
 
@@ -140,32 +143,36 @@ def each(
     made_by: the module whose method the fit is; its PROTOCOL is part of the key. depends: all else that the result
     depends on, as plain values. prepare: what all fits read and none should have to make, such as a bank of features;
     called before the first fit, and by a share n/n, which computes no fit. precision: of the arithmetic, written down.
+    together: the same as fit for several names at once, where that is faster; each then took its part of the time.
     Raises UnitError for a result that cannot be kept, and what the fit raises; units that are done stay.
     """
     protocol = made_by.PROTOCOL
-    units = [Unit(chapter, dict(name), _key(chapter, name, depends, protocol)) for name in names]
+    units = [Unit(chapter, name, _key(chapter, name, depends, protocol)) for name in map(_with_backend, names)]
 
-    def compute(unit: Unit) -> None:
+    def compute(*some: Unit) -> None:
         start, cpu = time.monotonic(), _cpu_seconds()
-        result = fit(**unit.name)
+        called = [{word: value for word, value in unit.name.items() if word != BACKEND} for unit in some]
+        results = together(called) if len(some) > 1 else [fit(**called[0])]
         made = {
-            "seconds": round(time.monotonic() - start, 1),
-            "cpu_seconds": round(_cpu_seconds() - cpu, 1),
+            "seconds": round((time.monotonic() - start) / len(some), 1),
+            "cpu_seconds": round((_cpu_seconds() - cpu) / len(some), 1),
             "precision": precision() if precision else None,
             "job": os.environ.get("SLURM_JOB_ID"),
             "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         } | records.machine()
         about = {"protocol": [made_by.__name__, protocol], "depends": dict(depends), "made": made}
-        _keep(unit, result, about)
+        for unit, result in zip(some, results, strict=True):
+            _keep(unit, result, about)
 
     missing = [unit for unit in units if unit.find() is None]
     mine = [unit for unit, is_mine in zip(units, _shared_out(len(units)), strict=True) if is_mine and unit in missing]
     if missing and prepare and (mine or _only_prepares()):
         prepare()
-    for done, unit in enumerate(mine):
-        say(f"  {unit.stem}: computing unit {done + 1} of {len(mine)}, {len(units) - len(missing)} are kept")
-        if unit.find() is None:  # another process may have been faster meanwhile
-            compute(unit)
+    for some in [mine] if together and mine else [[unit] for unit in mine]:
+        done, names = mine.index(some[-1]) + 1, " and ".join(unit.stem for unit in some)
+        say(f"  {names}: computing unit {done} of {len(mine)}, {len(units) - len(missing)} are kept")
+        if some := [unit for unit in some if unit.find() is None]:  # another process may have been faster meanwhile
+            compute(*some)
     if publishes():
         for unit in units:
             _publish(unit)
@@ -189,6 +196,11 @@ def digest(*arrays: np.ndarray) -> str:
         total.update(f"{array.dtype} {array.shape}".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def _with_backend(name: Mapping[str, Any]) -> dict[str, Any]:
+    """The name of a unit. Two backends round differently, and heads start from other random numbers."""
+    return dict(name) | ({} if keras_backend() == "tensorflow" else {BACKEND: keras_backend()})
 
 
 def _key(chapter: str, name: Mapping[str, Any], depends: Mapping[str, Any], protocol: int) -> str:

@@ -20,7 +20,7 @@ WINGS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
 READERS = {"cohort", "own_data"}  # of the core, which read through the wing `images`
 MOST_EXPORTED = 12  # names of a wing
-MOST_LINES, MOST_CORE_LINES = 460, 3300  # of a module; of the core
+MOST_LINES, MOST_CORE_LINES = 460, 3720  # of a module; of the core
 
 
 def imported(path) -> set[str]:
@@ -116,7 +116,18 @@ def test_the_core_stays_small():
 
 
 def test_importing_the_package_its_data_and_its_figures_loads_neither_framework():
-    heavy = {"bank", "heads", "networks", "people", "prototypes", "saliency", "transfer", "whitening"}
+    heavy = {
+        "backend",
+        "bank",
+        "heads",
+        "networks",
+        "people",
+        "prototypes",
+        "saliency",
+        "stacked",
+        "transfer",
+        "whitening",
+    }
     light = ", ".join(sorted((CORE_NAMES | WING_NAMES) - heavy))
     script = f"import sys; from mitolib import {light}; print({{'tensorflow', 'keras', 'torch'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "set()"

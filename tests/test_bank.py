@@ -180,7 +180,7 @@ def test_a_processor_without_the_instructions_is_not_measured(monkeypatch, tmp_p
 
     (tmp_path / "cpuinfo").write_text("flags\t\t: sse2 avx2 fma\n")
     monkeypatch.setattr(settings, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(bank.tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(bank.backend, "gpu", lambda: None)
     monkeypatch.setattr(time, "perf_counter", lambda: pytest.fail("the clock decides"))
     assert [module.precision.__wrapped__() for module in (bank, fitting)] == ["float32", "float32"]
     (tmp_path / "cpuinfo").write_text("flags\t\t: avx512_bf16\n")
@@ -189,7 +189,7 @@ def test_a_processor_without_the_instructions_is_not_measured(monkeypatch, tmp_p
 
 def test_the_precision_is_one_of_two_and_stays(monkeypatch):
     assert bank.precision() in {"bfloat16", "float32"}
-    monkeypatch.setattr(bank.tf, "function", lambda layer: pytest.fail("measured again"))
+    monkeypatch.setattr(bank.backend, "compiled", lambda *given: pytest.fail("measured again"))
     bank.precision()
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from mitolib import heads, settings
+from mitolib import backend, heads, settings
 
 PROFILE = replace(settings.PROFILES["smoke"], epochs=12, patience=3, batch_size=4, learning_rate=0.05)
 
@@ -81,7 +81,7 @@ def test_the_history_holds_what_keras_fit_writes_down_for_whole_epochs(rng):
     history = fit(small_head(), x, y, vx, vy, replace(PROFILE, patience=12))
 
     draw, theirs, head = np.random.default_rng(0), [], small_head()
-    head.compile(heads.FusedAdam(PROFILE.learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+    head.compile(backend.FusedAdam(PROFILE.learning_rate), "categorical_crossentropy", metrics=["accuracy"])
     for _ in range(12):
         order = draw.permutation(10)
         unseen = vx, heads.one_hot(vy)
@@ -98,7 +98,7 @@ def test_the_history_holds_what_keras_fit_writes_down_for_whole_epochs(rng):
 def test_the_fused_optimizer_is_keras_adam(rng):
     (x, y) = separable(64, rng)
     trained = []
-    for optimizer in (keras.optimizers.Adam(0.01), heads.FusedAdam(0.01)):
+    for optimizer in (keras.optimizers.Adam(0.01), backend.FusedAdam(0.01)):
         head = small_head()
         head.compile(optimizer, "categorical_crossentropy")
         head.fit(x, heads.one_hot(y), batch_size=4, epochs=5, shuffle=False, verbose=0)

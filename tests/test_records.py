@@ -187,6 +187,13 @@ def test_the_box_says_where_weights_came_from_and_when_they_are_random():
     assert "| weights of ResNet50 | random initialisation" in box
 
 
+def test_the_box_names_the_backend_of_keras_where_it_is_not_tensorflow():
+    written = record()
+    assert written["provenance"]["backend"] == "tensorflow" and "Keras on" not in figures.pages.provenance(written)
+    written["provenance"]["backend"] = "torch"
+    assert "; Keras on torch |" in figures.pages.provenance(written)
+
+
 def test_units_stand_in_one_table_for_each_way_they_were_made():
     made = {"created": "2026-11-28T05:11:42Z", "seconds": 60.0, "device": "EPYC", "cores": 2, "precision": "float32"}
     units = [

@@ -7,6 +7,7 @@ is not there is a warning that names file and key, and the page says so in its p
     {split-table} exp1          published patch counts and ours; `:published-only:` leaves ours out
     {ledger-table}              ledger.py: every claim, our number, the verdict
     {profiles-table}            mitolib.settings.PROFILES
+    {gpu-table}                 what benchmarks/bench_gpu.py measured on a GPU, gpu.json, or that nothing was measured
     {result}`exp1 models.VGG16.accuracy .3f`       a number of ours
     {published}`SCORES.exp1.VGG16.accuracy .2f`    a number of the paper
 """
@@ -312,6 +313,49 @@ class ProfilesTable(TableDirective):
         return ["Parameter", *settings.PROFILES], rows
 
 
+class GpuTable(TableDirective):
+    caption = "The two experiments at the published protocol on a GPU, five trainings of VGG16"
+    style = "scores"
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / "gpu.json"
+        self.env.note_dependency(str(path))
+        if path.exists():
+            self.measured = json.loads(path.read_text(encoding="utf-8"))
+            return super().run()
+        return [
+            nodes.paragraph("", "", *self.inline("**Not measured yet.** No GPU has run `benchmarks/bench_gpu.py`."))
+        ]
+
+    def content_rows(self) -> tuple[list[str], list[list[str]]]:
+        found = self.measured
+        rows = []
+        for name, minutes in found["minutes"].items():
+            run = found["measured_minutes"].get(name)
+            rows.append(
+                [
+                    name,
+                    f"{minutes['naive']:.0f} min",
+                    f"{minutes['bank']:.1f} min",
+                    f"{minutes['heads']:.1f} min",
+                    f"{found['times'][name]:.0f}",
+                    "not run" if run is None else f"{run:.1f} min",
+                ]
+            )
+        passes = ", ".join(f"{milliseconds:.2f} ms in {name}" for name, milliseconds in found["pass_ms"].items())
+        self.notes.append(
+            f"{found['device']}, {found['backend']}, frozen layers in {found['precision']}, heads in float32. A "
+            f"picture takes {passes} in the frozen layers. Timed step by step in one run, at commit "
+            f"{found['commit']}, and extrapolated to all 100 epochs, but for the last column, where a training stops "
+            "when the paper's does."
+        )
+        if found["heads_at_once"]:
+            self.notes.append(
+                f"Five heads at once take {found['heads_at_once']:.1f} times less than one after another."
+            )
+        return ["Experiment", "The paper's loop", "Bank", "Heads", "Times as fast", "One run of the chapter"], rows
+
+
 def _entries(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Name and value of each field of a dataclass, those of a dataclass in it as `budget.field`."""
     for field in fields(values):
@@ -333,7 +377,7 @@ def mock_for_good(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for directive in (ScoresTable, SplitTable, LedgerTable, ProfilesTable):
+    for directive in (ScoresTable, SplitTable, LedgerTable, ProfilesTable, GpuTable):
         app.add_directive(directive.__name__.removesuffix("Table").lower() + "-table", directive)
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("result", ResultRole())

@@ -63,7 +63,8 @@ def provenance(record: Mapping[str, Any]) -> str:
         **{f"budget of {name}": _listed(budget) for name, budget in record.get("budget", {}).items()},
         "parameters": _listed(p["parameters"]),
         "device": f"{p['device']}, {p['cores']} cores"
-        + (f"; frozen backbones in {p['precision']}" if p["precision"] else ""),
+        + (f"; frozen backbones in {p['precision']}" if p["precision"] else "")
+        + (f"; Keras on {p['backend']}" if p.get("backend", "tensorflow") != "tensorflow" else ""),
         "software": ", ".join([f"Python {p['python']}", *(f"{k} {v}" for k, v in p["packages"].items())]),
         "data": _listed(p["data"]),
     } | {

@@ -16,14 +16,13 @@ from functools import lru_cache
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mitolib import heads, linear, networks, splits
+from mitolib import backend, heads, linear, networks, splits
 from mitolib.people import protocols
 from mitolib.settings import LABELS
 
@@ -87,10 +86,11 @@ class Head:
         head, start = _fresh(self.maps_nhwc.shape[1:], self.learning_rate, self.steps, self.seed)
         for variable, value in zip(_state(head), start, strict=True):
             variable.assign(value)
-        batches = self.batches(train)
+        backend.seed_dropout(self.seed)
+        batches, step = self.batches(train), backend.step(head)
         for rows, before in zip(batches, drawn_before(batches), strict=True):
             batch_nhwc = self.augmented(rows, before) if self.augmented else self.maps_nhwc[rows]
-            head.train_on_batch(batch_nhwc.astype(np.float32), heads.one_hot(self.labels[rows]))
+            step(backend.tensor(batch_nhwc), backend.tensor(heads.one_hot(self.labels[rows])))
         return head
 
     def batches(self, train: np.ndarray) -> np.ndarray:
@@ -106,14 +106,16 @@ def drawn_before(batches: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)  # a head of the next kind takes its place: with its moments it is as large as the data
-def _fresh(shape: tuple[int, ...], learning_rate: float, steps: int, seed: int) -> tuple[keras.Model, list[tf.Tensor]]:
+def _fresh(
+    shape: tuple[int, ...], learning_rate: float, steps: int, seed: int
+) -> tuple[keras.Model, list[backend.Tensor]]:
     """A head, compiled once for all folds of a process, and the state from which each of them starts."""
     keras.utils.set_random_seed(seed)
     head = networks.head(shape)
     falling = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
-    head.compile(optimizer=heads.FusedAdam(falling), loss="categorical_crossentropy")
+    head.compile(optimizer=backend.FusedAdam(falling), loss=backend.cross_entropy())
     head.optimizer.build(head.trainable_variables)
-    return head, [tf.identity(variable.value) for variable in _state(head)]
+    return head, [keras.ops.copy(variable.value) for variable in _state(head)]
 
 
 def _state(head: keras.Model) -> list[keras.Variable]:

@@ -98,7 +98,9 @@ class CAM:
         check_patches(patches_nhwc, self.input_shape)
         check_some(patches_nhwc)
         batches = in_batches(np.asarray(patches_nhwc, np.float32))
-        features = np.concatenate([self._features(batch, training=False).numpy() for batch in batches])
+        features = np.concatenate(
+            [keras.ops.convert_to_numpy(self._features(batch, training=False)) for batch in batches]
+        )
         return self.from_features(features, class_index, centre=centre)
 
     def from_features(

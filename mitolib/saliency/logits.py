@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
-import tensorflow as tf
+from keras import ops
+
+from mitolib.backend import Tensor
 
 # How an activation is called, be it a function or a layer -> what it is.
 ACTIVATIONS = {
@@ -44,12 +46,12 @@ class Head:
     activation: str  # behind the scores; a value of ACTIVATIONS
     n_outputs: int
 
-    def scores(self, read: tf.Tensor) -> tf.Tensor:
+    def scores(self, read: Tensor) -> Tensor:
         """(N, classes) of values of `reads`; two classes, as said above, for one output."""
         if self.dense is not None:
-            read = tf.matmul(tf.cast(read, self.dense.kernel.dtype), self.dense.kernel)
+            read = ops.matmul(ops.cast(read, self.dense.kernel.dtype), self.dense.kernel)
             read = read + self.dense.bias if self.dense.use_bias else read
-        return tf.concat([-read, read], axis=1) if self.n_outputs == 1 else read
+        return ops.concatenate([-read, read], axis=1) if self.n_outputs == 1 else read
 
 
 def head_of(model: keras.Model) -> Head:

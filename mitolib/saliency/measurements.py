@@ -22,6 +22,7 @@ import pandas as pd
 
 from mitolib import units
 from mitolib.networks import INPUT_PX
+from mitolib.own_data import LeftOut
 from mitolib.saliency import fits
 from mitolib.saliency.baselines import without_network
 from mitolib.saliency.budget import Budget
@@ -29,7 +30,7 @@ from mitolib.saliency.control import BATCH_SIZE, PASSES, POOLED, Networks
 from mitolib.saliency.fits import CHAPTER, SHADES
 from mitolib.saliency.localisation import SCORES, Localisation, localise
 from mitolib.saliency.maps import enlarge
-from mitolib.saliency.methods import Method
+from mitolib.saliency.methods import Method, left_out
 from mitolib.saliency.network import UNTRAINED, Network
 from mitolib.saliency.perturbation import REMOVAL, Perturbation, causal_rank
 from mitolib.saliency.randomisation import ALIKE, Randomisation, different_patches, mean_by_patch, similarity
@@ -151,6 +152,11 @@ class Measured:
                 if method == "Grad-CAM":
                     effects[model] = restored
         return Perturbation(removal, effects, ranks)
+
+    @property
+    def left_out(self) -> LeftOut | None:
+        """Which methods the backend of Keras does without."""
+        return left_out()
 
     def _held_out(self, model: str) -> HeldOutPatches:
         return self.tested[self.networks.all[model].experiment.name]

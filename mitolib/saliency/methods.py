@@ -6,40 +6,28 @@ two maps can be compared. A score is a class's value *before* the softmax: behin
 Whether maps mean anything is tested in the other modules of this wing.
 
 Grad-CAM here is two compiled passes: the network up to a layer, and the gradient through the few layers above it.
-Everything else is tf-keras-vis, which needs a flat model with the layer named: on a nested model some of its methods
-give wrong maps without a word. METHODS is the list; a new method is a line in it.
+METHODS is the list; a new method is a line in it. Those that are written for TensorFlow alone, tf-keras-vis's
+(`mitolib.saliency.library`) among them, are left out by name where Keras runs on PyTorch.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from tf_keras_vis import ModelVisualization
-from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-from tf_keras_vis.layercam import Layercam
-from tf_keras_vis.saliency import Saliency
-from tf_keras_vis.scorecam import Scorecam
-from tf_keras_vis.utils.scores import CategoricalScore
+from keras import ops
 
-from mitolib.saliency.backpropagation import ModifiedBackpropagation, guided_grad_cam, strongest
+from mitolib import backend
+from mitolib.own_data import LeftOut
 from mitolib.saliency.cam import CAM
-from mitolib.saliency.checks import BATCH, check_class, check_patches, check_weights, finite, in_batches
+from mitolib.saliency.checks import check_class, check_patches, check_weights, finite, in_batches
 from mitolib.saliency.logits import anew, head_of, map_of, maps_of, passed, with_logits
 from mitolib.saliency.relevance import PRESETS, LayerwiseRelevance
 from mitolib.settings import LABELS
-
-# Each network gets a camera of its own, compiled once; TensorFlow takes that for a mistake and says so on the page.
-tf.get_logger().setLevel(logging.ERROR)
 
 LAYERS = {  # network -> the layer explained: the last map that still has places, 14 x 14 and 7 x 7
     "VGG16": "block5_conv3",
@@ -66,12 +54,10 @@ def log_odds(model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) ->
             "softmax, or one by sigmoid. Train such a head."
         )
     logits = with_logits(model)
-    forward = tf.function(
-        lambda batch: logits(batch, training=False), input_signature=[tf.TensorSpec(logits.input_shape, tf.float32)]
-    )
+    forward = backend.compiled(partial(logits, training=False), logits.input_shape)
 
     def evidence(patches_nhwc: np.ndarray) -> np.ndarray:
-        scores = np.concatenate([forward(prepare(part)).numpy() for part in in_batches(patches_nhwc)])
+        scores = np.concatenate([forward(prepare(part)) for part in in_batches(patches_nhwc)])
         patient, control = scores[:, LABELS.index("patient")], scores[:, LABELS.index("control")]
         return patient if head.n_outputs == 1 else patient - control
 
@@ -99,23 +85,19 @@ class GradCAM:
         below, above = keras.Model(model.inputs[0], cut), keras.Model(cut, head.reads)
         self.below = frozenset(each.name for each in below.layers)  # layers that the features depend on
 
-        def weigh(features: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
-            features = tf.cast(features, tf.float32)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:  # no gradient of any weight
-                tape.watch(features)
-                score = tf.gather(head.scores(above(features, training=False)), class_index, axis=1)
-            gradient = tape.gradient(score, features)
+        def weigh(features: backend.Tensor, class_index: backend.Tensor) -> backend.Tensor:
+            def score(features: backend.Tensor) -> backend.Tensor:
+                return ops.take(head.scores(above(features, training=False)), class_index, axis=1)
+
+            features = ops.cast(features, "float32")
+            gradient = backend.gradient(score, features)
             if gradient is None:
                 raise ValueError(f"{model.name}: no gradient leads from the scores to {layer}; take a later layer.")
-            weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-            return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
+            weights = ops.mean(gradient, axis=(1, 2), keepdims=True)
+            return ops.relu(ops.sum(weights * features, axis=-1))
 
-        index = tf.TensorSpec((), tf.int32)
-        self._from_features = tf.function(weigh, input_signature=[tf.TensorSpec(cut.shape, tf.float32), index])
-        self._features = tf.function(
-            lambda batch: below(batch, training=False),
-            input_signature=[tf.TensorSpec(self.input_shape, tf.float32)],
-        )
+        self._from_features = backend.compiled(weigh, cut.shape, ())
+        self._features = backend.compiled(partial(below, training=False), self.input_shape)
 
     def __call__(self, patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """(N, h, w) maps of network input (N, H, W, C), float32; may be all zero where nothing speaks for the class."""
@@ -125,13 +107,13 @@ class GradCAM:
 
     def features(self, patches_nhwc: np.ndarray) -> np.ndarray:
         """(N, h, w, C): what the layer gives; maps of several classes, or heads, need it only once."""
-        return np.concatenate([self._features(batch).numpy() for batch in in_batches(patches_nhwc)])
+        return np.concatenate([self._features(batch) for batch in in_batches(patches_nhwc)])
 
     def from_features(self, features_nhwc: np.ndarray, class_index: int) -> np.ndarray:
         """The same from the layer's output, for instance out of a `bank.Bank`: no frozen pass at all."""
         check_class(class_index, self.n_classes)
         batches = in_batches(np.asarray(features_nhwc, np.float32))
-        maps_nhw = np.concatenate([self._from_features(batch, class_index).numpy() for batch in batches])
+        maps_nhw = np.concatenate([self._from_features(batch, class_index) for batch in batches])
         return finite(maps_nhw, "Grad-CAM")
 
 
@@ -140,66 +122,25 @@ def _grad_cam(model: keras.Model, *, layer: str, samples: int) -> Explain:
     return GradCAM(model, layer)
 
 
-def _grad_cam_pp(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """Chattopadhay et al. 2018, arXiv:1710.11063. It takes exp(score); shifted to 0, no score overflows."""
+def _by_library(model: keras.Model, *, layer: str, samples: int, name: str) -> Explain:
+    """By tf-keras-vis, which takes the network up anew at each call and so needs nothing built before."""
+    from mitolib.saliency import library
 
-    def shifted(outputs: tf.Tensor) -> tf.Tensor:
-        score = outputs[:, class_index]
-        return score - tf.stop_gradient(score)
-
-    return _by_gradient(GradcamPlusPlus, model, patches_nhwc, class_index, shifted, layer=layer)
-
-
-def _layer_cam(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """Jiang et al. 2021, doi:10.1109/TIP.2021.3089943."""
-    return _by_gradient(Layercam, model, patches_nhwc, class_index, layer=layer)
-
-
-def _score_cam(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """Wang et al. 2020, arXiv:1910.01279, over the `samples` channels that vary most (Faster Score-CAM).
-
-    One patch at a time, so that each has channels of its own. The library weighs channels by the softmax of the scores,
-    so a score s that goes through a sigmoid is given as (-s / 2, s / 2), of which that is the softmax.
-    """
-    options, head = _cam(model, layer) | {"max_N": samples, "batch": 1}, head_of(model)
-    if head.n_outputs > 1 and head.activation != "sigmoid":
-        return _by_library(Scorecam, model, patches_nhwc, class_index, **options)
-
-    def halves(scores: keras.KerasTensor) -> keras.KerasTensor:
-        half = scores[:, class_index : class_index + 1] / 2
-        return keras.ops.concatenate([-half, half], axis=1)
-
-    return _by_library(Scorecam, model, patches_nhwc, class_index, CategoricalScore(1), change=halves, **options)
-
-
-def _saliency(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """Simonyan et al. 2013, arXiv:1312.6034: greatest absolute gradient over the channels, at input resolution."""
-    return _by_library(Saliency, model, patches_nhwc, class_index, normalize_map=False)
-
-
-def _smooth_grad(
-    model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
-) -> np.ndarray:
-    """Smilkov et al. 2017, arXiv:1706.03825: mean of `samples` saliency maps under noise of 20 % of the range."""
-    return _by_library(Saliency, model, patches_nhwc, class_index, normalize_map=False, smooth_samples=samples)
+    return partial(library.METHODS[name], model, layer=layer, samples=samples)
 
 
 def _modified(model: keras.Model, *, layer: str, samples: int, name: str) -> Explain:
     """Greatest absolute signal over the channels, of one of `backpropagation.RELUS`."""
+    from mitolib.saliency.backpropagation import ModifiedBackpropagation, strongest
+
     explain = ModifiedBackpropagation(model, name)
     return lambda patches_nhwc, class_index: strongest(explain(patches_nhwc, class_index))
 
 
 def _guided_grad_cam(model: keras.Model, *, layer: str, samples: int) -> Explain:
     """Selvaraju et al. 2020, section 3.2; all zero where Grad-CAM is."""
+    from mitolib.saliency.backpropagation import ModifiedBackpropagation, guided_grad_cam, strongest
+
     camera, explain = GradCAM(model, layer), ModifiedBackpropagation(model, "guided backpropagation")
 
     def maps(patches_nhwc: np.ndarray, class_index: int) -> np.ndarray:
@@ -230,11 +171,6 @@ def _class_activation(model: keras.Model, *, layer: str, samples: int) -> Explai
     return lambda patches_nhwc, class_index: explain(patches_nhwc, class_index).clip(min=0)
 
 
-def _by(compute: Callable[..., np.ndarray]) -> Callable[..., Explain]:
-    """A method of tf-keras-vis, which takes the network up anew at each call and so needs nothing built before."""
-    return lambda model, *, layer, samples: partial(compute, model, layer=layer, samples=samples)
-
-
 GAP = "VGG16-GAP"  # VGG16 under the head that CAM needs: `cam.gap_network`
 ALL = ("VGG16", "ResNet50", GAP)
 CHAINS = ("VGG16", GAP)  # networks without additions and normalisations
@@ -251,6 +187,7 @@ class Method:
     explainer: Callable[..., Explain]
     networks: tuple[str, ...] = ALL
     of_grad_cam_chapter: bool = False
+    on_any_backend: bool = False  # of Keras; others are written for TensorFlow alone
 
     def __call__(
         self, model: keras.Model, patches_nhwc: np.ndarray, class_index: int, *, layer: str, samples: int
@@ -260,100 +197,56 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "Grad-CAM": Method(_grad_cam, of_grad_cam_chapter=True),
-    "Grad-CAM++": Method(_by(_grad_cam_pp), of_grad_cam_chapter=True),
-    "Layer-CAM": Method(_by(_layer_cam), of_grad_cam_chapter=True),
-    "Score-CAM": Method(_by(_score_cam), of_grad_cam_chapter=True),
-    "saliency": Method(_by(_saliency), of_grad_cam_chapter=True),
-    "SmoothGrad": Method(_by(_smooth_grad), of_grad_cam_chapter=True),
+    "Grad-CAM": Method(_grad_cam, of_grad_cam_chapter=True, on_any_backend=True),
+    "Grad-CAM++": Method(partial(_by_library, name="Grad-CAM++"), of_grad_cam_chapter=True),
+    "Layer-CAM": Method(partial(_by_library, name="Layer-CAM"), of_grad_cam_chapter=True),
+    "Score-CAM": Method(partial(_by_library, name="Score-CAM"), of_grad_cam_chapter=True),
+    "saliency": Method(partial(_by_library, name="saliency"), of_grad_cam_chapter=True),
+    "SmoothGrad": Method(partial(_by_library, name="SmoothGrad"), of_grad_cam_chapter=True),
     "guided backpropagation": Method(partial(_modified, name="guided backpropagation")),
     "deconvolution": Method(partial(_modified, name="deconvolution")),
     "guided Grad-CAM": Method(_guided_grad_cam),
     "gradient x input": Method(partial(_relevance, preset="gradient x input"), CHAINS),
     "LRP": Method(partial(_relevance, preset="LRP"), CHAINS),
     "LRP alpha1beta0": Method(partial(_relevance, preset="LRP alpha1beta0"), CHAINS),
-    "CAM": Method(_class_activation, (GAP,)),
+    "CAM": Method(_class_activation, (GAP,), on_any_backend=True),
 }
 
 
+def runs(method: Method) -> bool:
+    """Whether it runs on the backend of this process."""
+    return method.on_any_backend or backend.NAME == "tensorflow"
+
+
+def left_out() -> LeftOut | None:
+    """Which methods of the Grad-CAM chapter this backend does without, and why; None where it has all."""
+    names = [name for name, method in METHODS.items() if method.of_grad_cam_chapter and not runs(method)]
+    reason = f"{', '.join(names)}, because they are written for TensorFlow and Keras runs on {backend.NAME} here."
+    return LeftOut(reason) if names else None
+
+
 def methods_named(text: str | Sequence[str] | None, network: str | None = None) -> dict[str, Method]:
-    """Grad-CAM and those named, in the order of METHODS; for None those of the Grad-CAM chapter.
+    """Grad-CAM and those named, in the order of METHODS; for None those of the Grad-CAM chapter that run here.
 
     text: names with a comma between them, or a list of names. network: one that all have to fit.
-    Raises ValueError for a name that is none, and for a method that does not fit the network.
+    Raises ValueError for a name that is none, and for a method that does not fit the network or the backend of Keras.
     """
     if text is None:
-        names = [name for name, method in METHODS.items() if method.of_grad_cam_chapter]
+        names = [name for name, method in METHODS.items() if method.of_grad_cam_chapter and runs(method)]
     else:
         names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     if unknown := [name for name in names if name not in METHODS]:
         raise ValueError(f"method {', '.join(unknown)} is not one of {', '.join(METHODS)}.")
+    if foreign := [name for name in names if not runs(METHODS[name])]:
+        raise ValueError(
+            f"{', '.join(foreign)}: written for TensorFlow, and Keras runs on {backend.NAME} here. Run it with "
+            f"KERAS_BACKEND=tensorflow, or take some of {', '.join(name for name in METHODS if runs(METHODS[name]))}."
+        )
     chosen = {name: method for name, method in METHODS.items() if name in ("Grad-CAM", *names)}
     if network is not None and (unfit := [name for name, method in chosen.items() if network not in method.networks]):
         fit = ", ".join(name for name, method in METHODS.items() if network in method.networks)
         raise ValueError(f"{', '.join(unfit)} does not explain {network}; wanted some of {fit}.")
     return chosen
-
-
-def _cam(model: keras.Model, layer: str) -> dict[str, Any]:
-    """Options that all CAM methods of tf-keras-vis share: the layer as named, its own resolution, raw values."""
-    head_of(model)  # names what is wrong with the model, before the layer is looked for in it
-    map_of(model, layer)
-    return {
-        "penultimate_layer": layer,
-        "seek_penultimate_conv_layer": False,
-        "expand_cam": False,
-        "normalize_cam": False,
-    }
-
-
-def _by_gradient(
-    method: type[ModelVisualization],
-    model: keras.Model,
-    patches_nhwc: np.ndarray,
-    class_index: int,
-    score: Callable | None = None,
-    *,
-    layer: str,
-) -> np.ndarray:
-    """A CAM method of tf-keras-vis that reads the gradient at the layer.
-
-    The library would follow it down to the pictures, four times the work, and drop all of that. So it gets the network
-    above the layer, with features for pictures, unless a shortcut passes the layer.
-    """
-    options, cut = _cam(model, layer), map_of(model, layer)
-    if passed(cut, head_of(model).reads):
-        return _by_library(method, model, patches_nhwc, class_index, score, **options)
-    options["penultimate_layer"] = 0  # the features are the input
-    return _by_library(method, model, patches_nhwc, class_index, score, cut=cut, **options)
-
-
-def _by_library(
-    method: type[ModelVisualization],
-    model: keras.Model,
-    patches_nhwc: np.ndarray,
-    class_index: int,
-    score: Callable | None = None,
-    batch: int = BATCH,
-    change: Callable[[keras.KerasTensor], keras.KerasTensor] = lambda scores: scores,
-    cut: keras.KerasTensor | None = None,
-    **options: Any,
-) -> np.ndarray:
-    """Maps of one of the library's methods. change: of the scores. cut: the map of the model that it starts from."""
-    logits = with_logits(model)
-    check_weights(model)
-    check_patches(patches_nhwc, logits.input_shape)
-    check_class(class_index, logits.output_shape[-1])
-    start = logits.input if cut is None else cut
-    explain = method(keras.Model([start], change(logits.output)))  # a list, as tf-keras-vis calls it with one
-    below = None if cut is None else keras.Model(logits.input, cut)
-    score = score or CategoricalScore(class_index)
-    parts = []
-    with contextlib.redirect_stdout(io.StringIO()):  # Score-CAM lets Keras draw a progress bar for every patch
-        for part in in_batches(patches_nhwc, batch):
-            seen = part if below is None else below(part, training=False)
-            parts.append(np.asarray(explain(score, seen, **options)))
-    return finite(np.concatenate(parts), method.__name__)
 
 
 def stages(model: keras.Model) -> dict[str, list[str]]:

@@ -21,8 +21,8 @@ from typing import Literal
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
+from mitolib.backend import only_on_tensorflow, tf
 from mitolib.saliency.checks import check_class, check_patches, check_some, check_weights, finite, in_batches
 from mitolib.saliency.logits import activation_of, head_of, inputs_of, operation_of, tensors_of
 from mitolib.saliency.rules import TINY, Alpha1Beta0, Box, Epsilon, Gamma, Rule, Weighted
@@ -193,6 +193,7 @@ class _Chain:
     def __init__(
         self, model: keras.Model, end: keras.KerasTensor, preset: Preset, above: keras.layers.Dense | None = None
     ) -> None:
+        only_on_tensorflow("layer-wise relevance propagation")
         self.preset, self.input_shape, self.name = preset, model.inputs[0].shape, model.name
         if preset.biases not in ("absorb", "zero"):
             raise ValueError(f'biases={preset.biases!r}, wanted "absorb" or "zero".')

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import tensorflow as tf
+from mitolib.backend import tf
 
 TINY = 1e-9  # keeps denominators from 0
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from mitolib import bank, patches, transfer, units
+from mitolib import backend, bank, patches, transfer, units
 from mitolib.saliency import cam, methods
 from mitolib.saliency.budget import Budget
 from mitolib.saliency.control import Networks, of_experiments
@@ -67,6 +67,7 @@ class MeanHead(transfer.TrainedHead):
 
 def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile) -> Networks:
     """The networks of the experiments, by whose names tasks are, and one of the first with a single Dense, for CAM."""
+    backend.only_on_tensorflow("most of the methods of this chapter")
     of_one_dense = Network(GAP, train_mean_head(tasks["exp1"], profile=profile))
     return Networks({**of_experiments(tasks, profile), GAP: of_one_dense}, {}, {})
 

@@ -97,7 +97,9 @@ def test_a_head_sees_the_patches_of_a_class_equally_often_and_both_classes_in_ev
     batches = []
     original = keras.Model.train_on_batch
     monkeypatch.setattr(
-        keras.Model, "train_on_batch", lambda self, x, y: batches.append((x, y)) or original(self, x, y)
+        keras.Model,
+        "train_on_batch",
+        lambda self, x, y, **options: batches.append((x, y)) or original(self, x, y, **options),
     )
     features, labels = planted(rng)
     features[:, 0, 0, 0] = np.arange(40)
