@@ -68,7 +68,7 @@ def draw(panels: Mapping[str, list[dict[str, Any]]], *, stacked: bool) -> Figure
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_xlim(None, 1)
     figure.get_layout_engine().set(hspace=0.08)
-    label = "balanced accuracy of test patches (dashes: one answer for all)"
+    label = "balanced accuracy of test patches (dashes: always the same answer)"
     figure.supxlabel(label.replace(" (", "\n(") if stacked else label, fontsize=10)
     return figure
 
@@ -83,7 +83,7 @@ def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
             clauses.append(f"{row['what']} {row['value']:.2f}{interval} beside {row['baseline']:.2f}")
         sentences.append(f"VGG16, {panel}: {'; '.join(clauses)}.")
     return (
-        "Dots with intervals: the balanced accuracy of test patches, beside what one answer for all scores. "
+        "Dots with intervals: the balanced accuracy of test patches, beside what always giving the same answer scores. "
         f"{' '.join(sentences)}"
     )
 
