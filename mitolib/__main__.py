@@ -116,15 +116,15 @@ def _device() -> None:
 
 def _measured() -> dict[str, float]:
     """Seconds of a frozen pass and of a step of the paper's head, random weights; the first of each is left out."""
+    import keras
     import numpy as np
 
     from mitolib import backend, bank, heads, networks
 
+    keras.utils.set_random_seed(0)
     backbone, head = networks.divide(networks.build("VGG16", arrays=None))
-    forward, size = (
-        bank.compiled(backbone),
-        bank.at_once() if backend.gpu() else 4,
-    )  # a processor needs a while for more
+    forward = bank.compiled(backbone)
+    size = bank.at_once() if backend.gpu() else 4  # a processor needs a while for more
     pixels_nhwc = np.ones((size, networks.INPUT_PX, networks.INPUT_PX, 3), np.float32)
     ends = []
     for _ in range(3):

@@ -1,5 +1,7 @@
 """Sphinx extension of the book: pages that need no network, and pictures that wait until they are scrolled to.
 
+And a name for the arrows of the list of pages, which the theme leaves without one.
+
 Formulas are set by the MathJax in `_vendor/mathjax`, which `html_extra_path` copies beside the pages; Sphinx loads it
 on pages that have one. thebe, which Jupyter Book adds to every page, starts kernels on a server: nothing here offers
 that, so its script and the address it would load from are left out.
@@ -8,6 +10,8 @@ that, so its script and the address it would load from are left out.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -38,9 +42,17 @@ def lighten(app: Sphinx, page: str, template: str, context: dict[str, Any], doct
             size = f' width="{width}" height="{height}"'
         return f'<img loading="lazy"{size} {attributes} />'
 
+    if listed := context.get("generate_toctree_html"):
+        context["generate_toctree_html"] = partial(with_named_toggles, listed)
     if "body" in context:
         body = IMAGE.sub(sized, context["body"])
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')  # what a role="list" has to hold
+
+
+def with_named_toggles(listed: Callable[..., Any], kind: str, **options: Any) -> Any:
+    """The theme's list of pages; what opens the pages below one is an arrow there, without a word for it."""
+    found = listed(kind, **options)
+    return found if kind == "raw" else str(found).replace("<summary>", '<summary aria-label="Pages below this one">')
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -121,7 +122,11 @@ def _markdown(table: pd.DataFrame | Styler | LeftOut) -> str:
     plain = table.reset_index(names=[name or "" for name in table.index.names])
 
     def text(value: Any) -> str:
-        return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "-"
+        if isinstance(value, float):
+            return f"{value:.2f}"
+        return str(value).replace("|", "\\|")
 
     lines = [[text(str(name)) for name in plain.columns], ["---"] * plain.shape[1]]
     lines += [[text(value) for value in row] for row in plain.itertuples(index=False)]

@@ -87,6 +87,7 @@ def test_of_many_conclusions_those_that_stay_open_are_in_a_closed_box():
 
 
 def test_tables_that_few_need_are_folded_and_a_pipe_does_not_end_a_cell():
+    assert "| y | - |" in pages.folded("More", pd.DataFrame({"x": [np.nan]}, index=["y"]))
     table = pd.DataFrame({"a|b": [0.126, 2.0]}, index=pd.Index(["x", "y|z"], name="row"))
     text = pages.folded("More", table, table)
     assert text.startswith(":::{admonition} More\n:class: tip, dropdown\n\n| row |") and text.endswith("\n:::")
