@@ -69,19 +69,16 @@ def contact_sheet(
     return ""
 
 
-def table(
-    rows: pd.DataFrame, *, absent: str, formats: str | Mapping[str, str] | None = None, index: bool = True
-) -> pd.DataFrame | Styler | Markdown:
+def table(rows: pd.DataFrame, *, absent: str, formats: str | None = None) -> pd.DataFrame | Styler | Markdown:
     """The rows as a page shows them, or the sentence `absent` where there are none.
 
-    formats: of the numbers, as of pandas' Styler; None leaves them to pandas. index: whether it is shown.
+    formats: of the numbers, as of pandas' Styler; None leaves them to pandas.
     """
     if not len(rows):
         return Markdown(absent)
     if formats is None:
         return rows
-    styled = rows.style.format(formats, na_rep="not measured")
-    return styled if index else styled.hide(axis="index")
+    return rows.style.format(formats, na_rep="not measured")
 
 
 def windows(section: Section, proteins: Sequence[str], *, size_px: int = 512) -> dict[str, np.ndarray]:

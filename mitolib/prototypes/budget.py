@@ -36,13 +36,12 @@ class Budget:
     def in_words(self) -> dict[str, dict[str, object]]:
         """What is trained, and then asked -> its settings by the names that the page shows."""
         cycles = {"cycles of training, push and solution": self.cycles, "epochs in each": self.epochs}
-        every = "all"
         return {
             "ProtoPNet, top-k and quota": {
                 "prototypes of a class": self.per_child,
                 "latent channels": self.depth,
                 **cycles,
-                "pairs of a control and a patient left out": self.folds or every,
+                "pairs of a control and a patient left out": self.folds or "all",
                 "seeds of the network shown": self.seeds,
             },
             "fine annotation": {
@@ -54,12 +53,12 @@ class Budget:
                 "prototypes of a child": self.per_child - 1,
                 "latent channels": self.tree_depth,
                 **cycles,
-                "pairs left out": self.tree_folds or every,
+                "pairs left out": self.tree_folds or "all",
                 "genotypes left out, at most": self.novel_genotypes,
             },
             "paper's head": {"steps": self.head_steps},
             "maps": {
-                "patches": self.explained or every,
+                "patches": self.explained or "all",
                 "of these with parts removed": self.altered,
                 "with single fibres cured": self.restored,
                 "redraws of the weights": self.redraws,
