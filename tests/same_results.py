@@ -2,6 +2,7 @@
 
     python tests/same_results.py COMMIT [CHAPTER ...]     runs the notebooks of COMMIT and those of this checkout
     python tests/same_results.py BEFORE AFTER             compares two folders of results files that are there
+    python tests/same_results.py --entries ONE OTHER      asks only that both have the same entries, provenance included
 
 Provenance may differ, and a new run may say more than the old one did. Every other entry has to be equal, numbers
 within the relative tolerance (0 by default). Exit status 1 and one line for each difference otherwise. Sums on several
@@ -46,6 +47,13 @@ def differences(before: Any, after: Any, tolerance: float, where: str = "") -> I
         yield f"{where}: {str(before)[:80]!r} became {str(after)[:80]!r}"
 
 
+def entries(record: Any, where: str = "") -> set[str]:
+    """Names of all entries, those of entries within entries with dots; what is in a list has none."""
+    if not isinstance(record, dict):
+        return {where}
+    return {name for key, value in record.items() for name in entries(value, f"{where}.{key}")}
+
+
 def run(checkout: Path, results: Path, chapters: Sequence[str]) -> None:
     """Execute the notebooks of a checkout with its own package; results files go to the folder `results`."""
     surroundings = os.environ | {
@@ -67,8 +75,8 @@ def run(checkout: Path, results: Path, chapters: Sequence[str]) -> None:
             subprocess.run(command, cwd=checkout, env=surroundings, check=True, stdout=subprocess.DEVNULL)
 
 
-def compare(before: Path, after: Path, tolerance: float) -> int:
-    """Print what differs between two folders of results files, and return how much does."""
+def compare(before: Path, after: Path, tolerance: float | None) -> int:
+    """Print what differs between two folders of results files, and return how much does; without tolerance in names."""
     n_different = 0
     for path in sorted(before.glob("*.json")):
         if not (after / path.name).exists():
@@ -78,7 +86,11 @@ def compare(before: Path, after: Path, tolerance: float) -> int:
         for chapter in (*CUT.get(path.stem, ()), path.stem):
             if (after / f"{chapter}.json").exists():
                 new |= json.loads((after / f"{chapter}.json").read_text())
-        lines = list(differences(json.loads(path.read_text()), new, tolerance))
+        old = json.loads(path.read_text())
+        if tolerance is None:
+            lines = [f"{name}: only one of the two has it" for name in sorted(entries(old) ^ entries(new))]
+        else:
+            lines = list(differences(old, new, tolerance))
         n_different += len(lines)
         print(f"{path.name}: {'equal' if not lines else f'{len(lines)} differences'}", *lines[:20], sep="\n  ")
     return n_different
@@ -89,6 +101,7 @@ def main() -> None:
     parser.add_argument("before", help="a commit, or a folder of results files")
     parser.add_argument("after", nargs="*", help="chapters, or the other folder")
     parser.add_argument("--tolerance", type=float, default=0.0)
+    parser.add_argument("--entries", dest="tolerance", action="store_const", const=None, help="compare names alone")
     options = parser.parse_args()
     if Path(options.before).is_dir():
         if len(options.after) != 1:

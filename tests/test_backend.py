@@ -127,12 +127,16 @@ def test_what_keras_was_told_elsewhere_does_not_decide(monkeypatch):
 
 
 def test_what_is_written_for_tensorflow_alone_says_so_on_another(monkeypatch):
-    from mitolib.saliency import methods
+    from mitolib.saliency import BUDGETS, methods, relevance, ways
 
-    assert methods.left_out() is None
+    assert methods.left_out(methods.METHODS) is None and callable(relevance.from_layer("PRP"))
     monkeypatch.setattr(backend, "NAME", "torch")
     assert list(methods.methods_named(None)) == ["Grad-CAM"]
-    assert str(methods.left_out()).startswith("Left out: Grad-CAM++, Layer-CAM, Score-CAM, saliency, SmoothGrad, ")
+    assert (
+        str(methods.left_out(["CAM", "LRP"])) == "Left out: LRP. Written for TensorFlow, and Keras runs on torch here."
+    )
+    assert list(ways.methods_named(None, BUDGETS["paper"])) == ["Grad-CAM", "CAM"]
+    assert str(relevance.from_layer("PRP")).startswith("Left out: relevance at the pixels. Written for TensorFlow, ")
     with pytest.raises(ValueError, match=r"LRP: written for TensorFlow, and Keras runs on torch .*Grad-CAM, CAM"):
         methods.methods_named("LRP, CAM")
     with pytest.raises(NotImplementedError, match="KERAS_BACKEND=tensorflow"):

@@ -97,9 +97,7 @@ def looked_at(found: Sequence[Any], *, highest: float, axes: np.ndarray) -> np.n
     found: see `prototypes.shown.Looked`. axes: (n, 3). Relevance is shown as its square root, so that faint parts are
     seen too.
     """
-    for ax in axes[len(found) :].ravel():
-        ax.axis("off")
-    for patch, (first, second, third) in zip(found, axes, strict=False):
+    for patch, (first, second, third) in zip(found, axes, strict=True):
         height, width = patch.shown.picture_yx.shape
         place(patch.shown, ax=first)
         extent = (0, width, height, 0)

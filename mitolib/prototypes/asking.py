@@ -97,7 +97,7 @@ def ask(study: Study, tools: Tools, held_out: Any, tree: TreeStudy | LeftOut) ->
     explained = checked = None
     redrawn: dict[str, Units] = {}
     if len(held_out):
-        tested = held_out.depends | {"propagation": bool(tools.propagation)}
+        tested = held_out.depends | {"propagation": not isinstance(tools.propagation, LeftOut)}
         without_twins = tested | {"twins": None}
         explained = each(
             lambda **_: fits.explained(study, tools, held_out, seed=seed),

@@ -22,7 +22,7 @@ from mitolib.prototypes.relevance import Walk
 from mitolib.units import Result
 
 PROTOCOL = 1  # of all units here; raise it when one would come out otherwise
-METHODS = ("prototypes", "best prototype", "PRP", "Grad-CAM")  # maps of the network itself
+METHODS = ("prototypes", "best prototype", "PRP", "Grad-CAM")  # maps of the network itself; PRP where it is propagated
 HEAD, ALL = "head", "all weights"  # what is drawn anew
 SHADES = 255  # of a map that is kept
 SHOWN = 1  # patches in the figure
@@ -36,7 +36,7 @@ def trained_maps(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Res
     """Maps for "patient" of the shown network on held-out patches, and what single fibres are worth to it.
 
     held_out: see `saliency.held_out_patches`. "map of <method>": of METHODS, (N, h, w) uint8, coarse, each of its own
-    greatest value. inside, area: (N, SQUARES) share of PRP's relevance in each square, and of the patch that it covers.
+    greatest value. With PRP, inside, area: (N, SQUARES) share of its relevance in each square, and of the patch.
     own_rank, other_rank: (N,) rank correlation of PRP, pooled to the places of the map, with the similarity map of its
     own prototype, and with that of the prototype that adds second most; NaN where one of them is constant. Of the first
     patches shown_relevance (n, h, w) uint8, shown_similarity (n, side, side), shown_box (n, 4), see `_box`, and
@@ -49,10 +49,11 @@ def trained_maps(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Res
     stacks, similar = _maps_of(network, maps, rows, held_out.patches_nhwc, walk)
     loudest = evidence.loudest(network, similar)
     result: dict[str, Any] = _shades(stacks, tools)
-    result |= shares_in_squares(stacks["PRP"], similar, loudest)
-    result |= _ranks(network, stacks["PRP"], similar)
-    result |= _shown(stacks["PRP"][:SHOWN], similar[np.arange(len(similar)), :, loudest][:SHOWN])
-    result["shown_prototypes"] = loudest[:SHOWN].astype(np.int16)
+    if "PRP" in stacks:
+        result |= shares_in_squares(stacks["PRP"], similar, loudest)
+        result |= _ranks(network, stacks["PRP"], similar)
+        result |= _shown(stacks["PRP"][:SHOWN], similar[np.arange(len(similar)), :, loudest][:SHOWN])
+        result["shown_prototypes"] = loudest[:SHOWN].astype(np.int16)
     if held_out.twins_nhwc is not None:
         altered = held_out.first(study.budget.restored)
         effects = tools.restore(
@@ -93,9 +94,10 @@ def _maps_of(
     """METHODS -> (N, h, w), and (N, S, P) similarities."""
     similar = evidence.similarity_maps(network, maps, rows)
     stacks = evidence.of_prototypes(network, similar)
-    stacks["PRP"], _ = evidence.relevance_maps(network, maps, rows, similar, pictures_nhwc, walk)
+    if walk is not None:
+        stacks["PRP"], _ = evidence.relevance_maps(network, maps, rows, similar, pictures_nhwc, walk)
     stacks["Grad-CAM"] = evidence.grad_cam(network, maps, rows)
-    return {method: stacks[method] for method in METHODS}, similar
+    return {method: stacks[method] for method in METHODS if method in stacks}, similar
 
 
 def _shades(stacks: dict[str, np.ndarray], tools: Tools) -> dict[str, np.ndarray]:

@@ -35,14 +35,15 @@ def claims(record: Record) -> list[Claim]:
     if record["self_recognition"][PLAIN]["chance"]["value"] > 0:  # else nobody who is tested was trained on
         found.append(_recognises_people())
     found.append(_found_again())
-    of_maps = record["methods"].get(PLAIN, {}).get("prototypes", {})
+    by_method = record["methods"].get(PLAIN, {})
+    of_maps, shown = by_method.get("prototypes", {}), [method for method in MAPS if method in by_method]
     if "auprc_minus_random" in of_maps:
-        found += [_finds(method, "auprc") for method in MAPS]
+        found += [_finds(method, "auprc") for method in shown]
     if "deletion_minus_random" in of_maps:
         found.append(_reacts())
     if "redrawn_minus_different" in of_maps:
-        found += [_follows(method) for method in MAPS]
-    if "causal_rank_correlation" in of_maps:
+        found += [_follows(method) for method in shown]
+    if "causal_rank_correlation" in by_method.get("PRP", {}):
         found.append(_ranks("PRP"))
     if record["relevance"]:
         found.append(_cell_is_not_what_counts())

@@ -78,22 +78,18 @@ def relevance_maps(
     rows: np.ndarray,
     similar: np.ndarray,
     pictures_nhwc: np.ndarray,
-    walk: Walk | None,
+    walk: Walk,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, h, w) relevance of the prototype that speaks loudest for "patient", and (N,) the share of it that arrived.
 
-    At the pixels of the pictures where there is a `walk` down the backbone, else at its last map, where all of it
-    arrives. pictures_nhwc: (len(rows), 224, 224, channels) uint8, those whose maps these rows are.
+    At the pixels of the pictures; walk: the way there, down the backbone. pictures_nhwc: (len(rows), 224, 224,
+    channels) uint8, those whose maps these rows are.
     """
     found, arrived = [], []
     for n, (row, prototype) in enumerate(zip(rows, loudest(network, similar), strict=True)):
         at_map = relevance(network, maps.batch([row]), int(prototype))
-        if walk is None:
-            signed = at_map.sum(axis=-1).reshape(maps.side, maps.side)
-        else:
-            picture = patches.as_input(pictures_nhwc[[n]])
-            below = walk(picture, at_map.reshape(1, maps.side, maps.side, -1))
-            signed = below.pixels_nhwc[0].sum(axis=-1)
+        picture = patches.as_input(pictures_nhwc[[n]])
+        signed = walk(picture, at_map.reshape(1, maps.side, maps.side, -1)).pixels_nhwc[0].sum(axis=-1)
         found.append(signed.clip(min=0))
         arrived.append(signed.sum() / at_map.sum())
     return np.stack(found), np.array(arrived)

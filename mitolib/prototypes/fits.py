@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mitolib import linear, patches
 from mitolib.cohort import Section
+from mitolib.own_data import LeftOut
 from mitolib.prototypes import evidence, measures
 from mitolib.prototypes.annotation import Annotation, Masks, drawn_subjects
 from mitolib.prototypes.budget import Budget
@@ -50,8 +51,8 @@ class Tools:
 
     cells: makes maps coarse. alike: SSIM and rank correlation of the i-th maps of two stacks. restore, over_fibres and
     causal_rank: what curing single fibres does, the mean of maps over them, and the rank correlation of the two. head:
-    the paper's, see `people.Head`. propagation: makes a walk of relevance from a layer down to the pixels; with None
-    relevance stops at the last map.
+    the paper's, see `people.Head`. propagation: makes a walk of relevance from a layer down to the pixels, see
+    `saliency.relevance.from_layer`; left out, there are no maps of relevance.
     """
 
     score: Callable[..., pd.DataFrame]
@@ -65,7 +66,7 @@ class Tools:
     summary: Callable[..., dict[str, Any]]
     difference: Callable[..., dict[str, Any]]
     head: Callable[..., Any]
-    propagation: Propagation | None = None
+    propagation: Propagation | LeftOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,8 +280,9 @@ def explained(study: Study, tools: Tools, held_out: Any, *, seed: int) -> Result
     rng = np.random.default_rng(study.seed)
     similar = evidence.similarity_maps(network, maps, rows)
     stacks = evidence.of_prototypes(network, similar)
-    walk = study.features.walk(tools.propagation)
-    stacks["PRP"], arrived = evidence.relevance_maps(network, maps, rows, similar, held_out.patches_nhwc, walk)
+    arrived = []
+    if walk := study.features.walk(tools.propagation):
+        stacks["PRP"], arrived = evidence.relevance_maps(network, maps, rows, similar, held_out.patches_nhwc, walk)
     stacks["Grad-CAM"] = evidence.grad_cam(network, maps, rows)
     stacks["logistic CAM"] = _logistic_cam(study, maps, rows)
     stacks |= tools.baselines(held_out.patches_nhwc, held_out.ndufb8_vdac1, rng=rng)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mitolib import patches
+from mitolib.own_data import LeftOut
 from mitolib.prototypes.network import NotFinite, PrototypeNetwork
 from mitolib.prototypes.relevance import Propagation, Walk
 from mitolib.study import LEAST_CHANNELS, Experiment
@@ -202,9 +203,9 @@ class Features:
         maps = Maps(table, values.reshape(len(values), -1, values.shape[-1]))
         return maps if side == maps.side else maps.pooled_by_two()
 
-    def walk(self, propagation: Propagation | None) -> Walk | None:
-        """The way of relevance from the layer down to the pixels, made once: to trace it takes seconds. None stays."""
-        if propagation is None:
+    def walk(self, propagation: Propagation | LeftOut) -> Walk | None:
+        """The way of relevance from the layer down to the pixels, made once: to trace it takes seconds."""
+        if isinstance(propagation, LeftOut):
             return None
         if "_walk" not in self.__dict__ or self._walk[0] is not propagation:
             self.__dict__["_walk"] = propagation, propagation(self.whole, self.layer)

@@ -265,7 +265,7 @@ def methods(asked: Asked, tools: Tools, subjects: Sequence[str], *, rng: Generat
             entry |= {f"{s}_minus_random": estimated((values[s] - chance[s]).to_numpy()) for s in LEADING}
         for i, score in enumerate(found.get("removal_scores", ())):
             entry[f"{score}_minus_random"] = estimated(found["removal"][place, :, i])
-    for place, method in enumerate(checks.METHODS):
+    for place, method in enumerate(method for method in checks.METHODS if method in result):
         entry = result[method]
         trained, head, anew = (_redrawn(asked, tools, method, drawn) for drawn in (None, checks.HEAD, checks.ALL))
         entry |= {"different_patches_ssim": estimated(trained), "randomisation_ssim": estimated(anew)}
@@ -294,9 +294,9 @@ def relevance(asked: Asked, subjects: Sequence[str], *, rng: Generator) -> Recor
 
     square -> {inside, area}: share of it in the square, and of the patch that the square covers. own_rank and
     other_rank: rank correlation with the similarity map of that prototype, and of the one that comes second. arrived:
-    share of the relevance that reaches the pixels.
+    share of the relevance that reaches the pixels. Nothing where relevance was not propagated.
     """
-    if asked.checked is None:
+    if asked.checked is None or "inside" not in asked.checked[0]:
         return {}
     found, subjects = asked.checked[0], np.asarray(subjects)
 

@@ -143,8 +143,11 @@ class Looked:
 
 
 def looked_at(asked: Asked, pictures: Pictures, rows: pd.DataFrame) -> list[Looked]:
-    """Of the first held-out patches. rows: of the patch table, as `saliency.held_out_patches` gives them."""
-    if asked.checked is None:
+    """Of the first held-out patches; none where relevance was not propagated.
+
+    rows: of the patch table, as `saliency.held_out_patches` gives them.
+    """
+    if asked.checked is None or "shown_similarity" not in asked.checked[0]:
         return []
     found, result = asked.checked[0], []
     for i, similar in enumerate(found["shown_similarity"].astype(float)):

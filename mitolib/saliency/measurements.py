@@ -30,7 +30,7 @@ from mitolib.saliency.control import BATCH_SIZE, PASSES, POOLED, Networks
 from mitolib.saliency.fits import CHAPTER, SHADES
 from mitolib.saliency.localisation import SCORES, Localisation, localise
 from mitolib.saliency.maps import enlarge
-from mitolib.saliency.methods import Method, left_out
+from mitolib.saliency.methods import OF_GRAD_CAM_CHAPTER, Method, left_out
 from mitolib.saliency.network import UNTRAINED, Network
 from mitolib.saliency.perturbation import REMOVAL, Perturbation, causal_rank
 from mitolib.saliency.randomisation import ALIKE, Randomisation, different_patches, mean_by_patch, similarity
@@ -156,7 +156,7 @@ class Measured:
     @property
     def left_out(self) -> LeftOut | None:
         """Which methods the backend of Keras does without."""
-        return left_out()
+        return left_out(OF_GRAD_CAM_CHAPTER)
 
     def _held_out(self, model: str) -> HeldOutPatches:
         return self.tested[self.networks.all[model].experiment.name]

@@ -13,7 +13,7 @@ METHODS is the list; a new method is a line in it. Those that are written for Te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -213,16 +213,19 @@ METHODS: dict[str, Method] = {
 }
 
 
+OF_GRAD_CAM_CHAPTER = tuple(name for name, method in METHODS.items() if method.of_grad_cam_chapter)
+
+
 def runs(method: Method) -> bool:
     """Whether it runs on the backend of this process."""
     return method.on_any_backend or backend.NAME == "tensorflow"
 
 
-def left_out() -> LeftOut | None:
-    """Which methods of the Grad-CAM chapter this backend does without, and why; None where it has all."""
-    names = [name for name, method in METHODS.items() if method.of_grad_cam_chapter and not runs(method)]
-    reason = f"{', '.join(names)}, because they are written for TensorFlow and Keras runs on {backend.NAME} here."
-    return LeftOut(reason) if names else None
+def left_out(names: Iterable[str]) -> LeftOut | None:
+    """Which of these methods this backend does without, and why; None where it has all."""
+    foreign = [name for name in names if not runs(METHODS[name])]
+    reason = f"{', '.join(foreign)}. Written for TensorFlow, and Keras runs on {backend.NAME} here."
+    return LeftOut(reason) if foreign else None
 
 
 def methods_named(text: str | Sequence[str] | None, network: str | None = None) -> dict[str, Method]:
@@ -232,7 +235,7 @@ def methods_named(text: str | Sequence[str] | None, network: str | None = None) 
     Raises ValueError for a name that is none, and for a method that does not fit the network or the backend of Keras.
     """
     if text is None:
-        names = [name for name, method in METHODS.items() if method.of_grad_cam_chapter and runs(method)]
+        names = [name for name in OF_GRAD_CAM_CHAPTER if runs(METHODS[name])]
     else:
         names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     if unknown := [name for name in names if name not in METHODS]:

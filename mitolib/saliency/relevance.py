@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -22,7 +23,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from mitolib.backend import only_on_tensorflow, tf
+from mitolib import backend
+from mitolib.backend import tf
+from mitolib.own_data import LeftOut
 from mitolib.saliency.checks import check_class, check_patches, check_some, check_weights, finite, in_batches
 from mitolib.saliency.logits import activation_of, head_of, inputs_of, operation_of, tensors_of
 from mitolib.saliency.rules import TINY, Alpha1Beta0, Box, Epsilon, Gamma, Rule, Weighted
@@ -178,6 +181,13 @@ class RelevanceBelow:
         return _joined([self._walk(*pair) for pair in zip(*both, strict=True)], self._chain.accounted)
 
 
+def from_layer(preset: str) -> Callable[[keras.Model, str], RelevanceBelow] | LeftOut:
+    """What makes the way down from a layer of a network, by one of PRESETS; left out where Keras runs on PyTorch."""
+    if backend.NAME != "tensorflow":
+        return LeftOut(f"relevance at the pixels. Written for TensorFlow, and Keras runs on {backend.NAME} here.")
+    return partial(RelevanceBelow, preset=PRESETS[preset])
+
+
 @dataclass(frozen=True)
 class _Step:
     """A layer of the chain: its output, relevance below, and, where it has weights, what it absorbed."""
@@ -193,7 +203,7 @@ class _Chain:
     def __init__(
         self, model: keras.Model, end: keras.KerasTensor, preset: Preset, above: keras.layers.Dense | None = None
     ) -> None:
-        only_on_tensorflow("layer-wise relevance propagation")
+        backend.only_on_tensorflow("layer-wise relevance propagation")
         self.preset, self.input_shape, self.name = preset, model.inputs[0].shape, model.name
         if preset.biases not in ("absorb", "zero"):
             raise ValueError(f'biases={preset.biases!r}, wanted "absorb" or "zero".')

@@ -21,12 +21,13 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from mitolib import backend, bank, patches, transfer, units
+from mitolib import bank, patches, transfer, units
+from mitolib.own_data import LeftOut
 from mitolib.saliency import cam, methods
 from mitolib.saliency.budget import Budget
 from mitolib.saliency.control import Networks, of_experiments
 from mitolib.saliency.measurements import Measured, ask_falling, ask_of_maps
-from mitolib.saliency.methods import GAP, LAYERS, METHODS, Method
+from mitolib.saliency.methods import GAP, LAYERS, METHODS, Method, left_out, runs
 from mitolib.saliency.network import Network, by_patch
 from mitolib.saliency.randomisation import ALIKE, mean_by_patch
 from mitolib.saliency.summary import differences, estimates
@@ -67,7 +68,6 @@ class MeanHead(transfer.TrainedHead):
 
 def build_networks(tasks: Mapping[str, transfer.Task], *, profile: Profile) -> Networks:
     """The networks of the experiments, by whose names tasks are, and one of the first with a single Dense, for CAM."""
-    backend.only_on_tensorflow("most of the methods of this chapter")
     of_one_dense = Network(GAP, train_mean_head(tasks["exp1"], profile=profile))
     return Networks({**of_experiments(tasks, profile), GAP: of_one_dense}, {}, {})
 
@@ -136,6 +136,11 @@ class Ways:
             model: entry | {"methods": len(self.falls[model]), "cascaded": self.measured.asked.cascaded}
             for model, entry in self.measured.budget.items()
         }
+
+    @property
+    def left_out(self) -> LeftOut | None:
+        """Which methods the backend of Keras does without."""
+        return left_out(self.measured.asked.ways or METHODS)
 
     def gallery(self, model: str, n: int) -> Gallery:
         """See `Measured.gallery`."""
@@ -295,8 +300,12 @@ def measure(
 
 
 def methods_named(text: str | None, budget: Budget) -> dict[str, Method]:
-    """Grad-CAM and those named, names with a comma between them; for None those of the budget, all if it names none."""
-    return methods.methods_named(text if text is not None else budget.ways or list(METHODS))
+    """Grad-CAM and those named, names with a comma between them; for None those of the budget that run here.
+
+    A budget that names none means all. See `methods.methods_named` for what is refused.
+    """
+    of_budget = [name for name in budget.ways or METHODS if runs(METHODS[name])]
+    return methods.methods_named(of_budget if text is None else text)
 
 
 def methods_of(model: str, asked: Mapping[str, Method]) -> dict[str, Method]:
