@@ -40,11 +40,9 @@ def main() -> None:
     run = settings.read_parameters({})
     root = draw.make_phantom(run.phantom, scale=run.scale)
     used = own_data.read("exp1", root, own=False)
-    table, proteins = used.table(used.one), used.one.proteins
-    patches_nhwc = patches.load(table, used.sections, proteins, stride_px=used.one.stride_px)
-    task = transfer.Task(table, patches_nhwc, used.one, used.digest(proteins))
+    task = transfer.Task.of(used, used.one)
     model = transfer.train("VGG16", task, profile=run, n_seeds=1).first.model
-    pixels = patches.as_input(patches_nhwc[task.rows("test")])
+    pixels = patches.as_input(task.patches_nhwc[task.rows("test")])
     camera, library = methods.GradCAM(model, LAYER), Gradcam(model, ReplaceToLinear())
     raw = {"penultimate_layer": LAYER, "expand_cam": False, "normalize_cam": False}
 

@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from mitolib import files, own_data, patches, phantom, transfer
+from mitolib import files, own_data, phantom, transfer
 from mitolib.progress import say
 from mitolib.settings import PROFILES, Profile
 
@@ -24,10 +24,7 @@ def run(name: str, profile: Profile) -> tuple[transfer.TrainedNetwork, float, bo
     root = phantom.make_phantom(profile.phantom, scale=profile.scale)
     start, begun = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     used = own_data.read(name, root, own=False)
-    experiment = used.one if name == "exp1" else used.several
-    table = used.table(experiment)
-    pixels_nhwc = patches.load(table, used.sections, experiment.proteins, stride_px=experiment.stride_px)
-    task = transfer.Task(table, pixels_nhwc, experiment, used.digest(experiment.proteins))
+    task = transfer.Task.of(used, used.one if name == "exp1" else used.several)
     trained = transfer.train("VGG16", task, profile=profile)
     minutes = (time.monotonic() - start) / 60
     return trained, minutes, all(unit["made"]["created"] >= begun for unit in trained.units)

@@ -1,6 +1,6 @@
 """Transfer learning in one call: a patch table and its pixels -> frozen features -> trained heads -> their scores.
 
-    task = transfer.Task(table, patches_nhwc, experiment, data_sha256)
+    task = transfer.Task.of(used, used.one)
     vgg16 = transfer.train("VGG16", task, profile=run)
 
 A `Frozen` network computes, once for all trainings, what does not change in training. Each training of a head on it is
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -26,6 +26,9 @@ from mitolib.settings import Profile
 from mitolib.study import Experiment
 from mitolib.units import Units
 from mitolib.weights import Weights
+
+if TYPE_CHECKING:
+    from mitolib.own_data import Data
 
 PROTOCOL = 1  # of a head's training; raise it when the same unit would come out otherwise
 GRID = ["section", "y", "x", "label", "split"]  # of a patch table: what a training depends on
@@ -40,6 +43,13 @@ class Task:
     patches_nhwc: np.ndarray  # (N, 224, 224, C) uint8, in the order of the table
     experiment: Experiment
     data_sha256: str  # of the pictures that the patches are cut from, see `cohort.digest`
+
+    @classmethod
+    def of(cls, data: Data, experiment: Experiment) -> Task:
+        """All patches of an experiment, read into memory; see `own_data.read`, and `patches.load` for what is raised."""
+        table = data.table(experiment)
+        patches_nhwc = patches.load(table, data.sections, experiment.proteins, stride_px=experiment.stride_px)
+        return cls(table, patches_nhwc, experiment, data.digest(experiment.proteins))
 
     @cached_property
     def classes(self) -> np.ndarray:

@@ -38,6 +38,8 @@ from sphinx.util.docutils import SphinxDirective
 from mitolib.claims import look_up
 from mitolib.settings import ROOT
 
+MOST_LISTED = 3  # networks in an open box
+
 NOTEBOOKS = ROOT / "notebooks"
 CHANGED, GONE = "changed", "gone"  # how a page lags behind its notebook
 CALLED = ("mitolib", "data/*.json")  # what the code of a chapter calls and reads
@@ -142,7 +144,10 @@ def older(chapter: str, lag: str, record: Mapping[str, Any]) -> str:
 
 
 def budget(record: Mapping[str, Any]) -> str:
-    """What each network of this very page was trained with, read from its results; "" where these do not say it."""
+    """What each network of this very page was trained with, read from its results; "" where these do not say it.
+
+    A list of more than MOST_LISTED is closed: the reader's first screen is for what was found.
+    """
     of_networks = record.get("budget", {})
     if not of_networks or not all(isinstance(entries, Mapping) for entries in of_networks.values()):
         return ""
@@ -154,7 +159,8 @@ def budget(record: Mapping[str, Any]) -> str:
         return "; ".join(f"{key.replace('_', ' ')} {text}" for key, text in texts.items())
 
     lines = [f"- {network}: {listed(entries)}" for network, entries in of_networks.items()]
-    return "\n".join([":::{admonition} What was trained for this page", ":class: note", "", *lines, ":::"])
+    look = "note" if len(lines) <= MOST_LISTED else "note dropdown"
+    return "\n".join([":::{admonition} What was trained for this page", f":class: {look}", "", *lines, ":::"])
 
 
 def try_it(chapter: str, record: Mapping[str, Any], lag: str = "") -> str:

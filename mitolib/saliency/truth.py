@@ -139,12 +139,7 @@ class HeldOutPatches:
 
 def tasks(data: own_data.Data, experiments: Sequence[Experiment | None]) -> dict[str, Task]:
     """name -> patches, split and pixels of each experiment; None, of data without it, is passed over."""
-    found = {}
-    for experiment in filter(None, experiments):
-        table = data.table(experiment)
-        pixels_nhwc = patches.load(table, data.sections, experiment.proteins, stride_px=experiment.stride_px)
-        found[experiment.name] = Task(table, pixels_nhwc, experiment, data.digest(experiment.proteins))
-    return found
+    return {experiment.name: Task.of(data, experiment) for experiment in experiments if experiment}
 
 
 def held_out_patches(
