@@ -46,7 +46,7 @@ class Task:
 
     @classmethod
     def of(cls, data: Data, experiment: Experiment) -> Task:
-        """All patches of an experiment, read into memory; see `own_data.read`, and `patches.load` for what is raised."""
+        """All patches of an experiment, in memory. data: see `own_data.read`; raises what `patches.load` raises."""
         table = data.table(experiment)
         patches_nhwc = patches.load(table, data.sections, experiment.proteins, stride_px=experiment.stride_px)
         return cls(table, patches_nhwc, experiment, data.digest(experiment.proteins))
