@@ -83,14 +83,17 @@ class Measured:
         asked = [each for by_what in (*self.found.values(), *self.redrawn.values()) for each in by_what.values()]
         return trained + [record for each in (*asked, self.stages) if each is not None for record in each.record]
 
-    def examples(self, model: str, root: str | Path) -> Examples:
+    def examples(self, model: str, root: str | Path, *, recognised_only: bool = False) -> Examples:
         """One test patch of each class that was recognised and one that was not, where they occur.
 
-        root: the data folder.
+        root: the data folder. recognised_only: without the others, where at least one was recognised.
         """
         found, trained = self._unit(model, EXAMPLES), self.networks.all[model].trained
         rows = trained.calls.loc[found["rows"]]
-        maps = {label: enlarge(found["maps"][:, i], INPUT_PX) for i, label in enumerate(LABELS)}
+        recognised = (rows["label"] == rows["predicted"]).to_numpy()
+        kept = recognised if recognised_only and recognised.any() else np.full(len(rows), True)
+        rows = rows[kept]
+        maps = {label: enlarge(found["maps"][kept, i], INPUT_PX) for i, label in enumerate(LABELS)}
         return Examples(trained.task.patches_nhwc[rows.index, ..., 0], maps, outlines(root, rows), rows)
 
     def gallery(self, model: str, n: int = 3) -> Gallery:

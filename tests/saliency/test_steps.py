@@ -350,6 +350,9 @@ def test_a_network_says_what_it_was_taught_and_shows_an_example_of_each_call(net
     maps = explained.class_maps(explained.trained.task.patches_nhwc[[i]], 32)
     np.testing.assert_allclose(shown.maps["patient"][2], maps["patient"][0], rtol=1e-4, atol=1e-7)
     assert not shown.masks_nyx.any(), "nothing is known of these fibres"
+    recognised = measured(networks, tested).examples("VGG16", tmp_path, recognised_only=True)
+    assert recognised.rows.index.tolist() == [shown.rows.index[0], i] and len(recognised.patches_nyx) == 2
+    np.testing.assert_array_equal(recognised.maps["patient"], shown.maps["patient"][[0, 2]])
 
 
 def test_measurements_come_out_as_they_did_when_their_protocol_was_declared(networks, tested):
