@@ -78,7 +78,10 @@ def run(checkout: Path, results: Path, chapters: Sequence[str]) -> None:
 def compare(before: Path, after: Path, tolerance: float | None) -> int:
     """Print what differs between two folders of results files, and return how much does; without tolerance in names."""
     n_different = 0
-    for path in sorted(before.glob("*.json")):
+    paths = sorted(before.glob("*.json"))
+    if not paths:
+        sys.exit(f"{before}: no results file is there. Run a notebook with `-p results {before}`.")
+    for path in paths:
         if not (after / path.name).exists():
             print(f"{path.name}: was not run again")
             continue
