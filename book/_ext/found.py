@@ -1,11 +1,18 @@
-"""Sphinx extension of the book: the picture on its first page, drawn from the result files.
+"""Sphinx extension of the book: the pictures on its first page.
 
+{tissue-strip}              tissue in three proteins; a patch, its Grad-CAM, its deficient fibres; from chapter `look`
 {found-figure}              the score as published, ours, and of people not seen; `:name:`, and the caption as content
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -13,11 +20,15 @@ from drawings import DrawnFigure, save
 from matplotlib.figure import Figure
 from mitobook import Reader
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 from mitolib import paper
 from mitolib.claims import look_up
 
 UNSEEN = "leave-one-control-one-patient-out"
+LOOK = "chapters/look.ipynb"
+MIXED = re.compile(r"(?P<proteins>.+ red, .+ green, .+ blue), in section (?P<section>.+)")
+CALLED = re.compile(r"patch; (?P<who>(?P<subject>.+), a patient: p\(patient\) (?P<p>[\d.]+), right)")
 PANELS = {"one protein": ("exp1", "VGG16-head"), "ten proteins": ("exp2", "VGG16-head-ten-proteins")}
 
 
@@ -37,12 +48,10 @@ def compared(records: Mapping[str, Mapping[str, Any]], published: Mapping[str, A
         printed, always = (published[table][experiment] for table in ("SCORES", "MAJORITY_BASELINE"))
         rows = [("published (accuracy)", printed["VGG16"]["accuracy"], None, always)]
         further = ours.get("further_training", {}).get("balanced_accuracy", {})
-        rows.append(
-            ("here, same split, trained long", further.get("value", ours["balanced_accuracy"]), further.get("ci"), 0.5)
-        )
+        rows.append(("here, same split, long", further.get("value", ours["balanced_accuracy"]), further.get("ci"), 0.5))
         for what, scores in (
-            ("here, same split, trained briefly", brief),
-            ("people not seen, trained briefly", unseen),
+            ("here, same split, briefly", brief),
+            ("people not seen, briefly", unseen),
         ):
             rows.append((what, scores["balanced_accuracy"], scores["ci"]["balanced_accuracy"], 0.5))
         panels[panel] = [dict(zip(("what", "value", "interval", "baseline"), row, strict=True)) for row in rows]
@@ -88,6 +97,65 @@ def in_words(panels: Mapping[str, list[dict[str, Any]]]) -> str:
     )
 
 
+class _Images(HTMLParser):
+    """Pictures within a piece of HTML, by their texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: dict[str, bytes] = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "img" and given.get("alt") and (given.get("src") or "").startswith("data:image/webp;base64,"):
+            self.found[given["alt"]] = base64.b64decode(given["src"].partition(",")[2])
+
+
+def tissue(page: Mapping[str, Any]) -> Iterator[tuple[str, str, bytes]]:
+    """Caption, text for those who cannot see it, and WebP file of each picture that the strip takes out of a chapter.
+
+    page: the executed chapter `look`. Of the patients' patches that were recognised and have a map and deficient fibres
+    it is the one of which the network is surest; without one, as without truth, only the tissue is shown.
+    """
+    outputs = (output for cell in page["cells"] for output in cell.get("outputs", []))
+    html = "".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+    images = _Images(html).found
+    mixed = next(filter(None, map(MIXED.fullmatch, images)), None)
+    if mixed:
+        yield (
+            "Three of ten proteins",
+            f"Muscle fibres of section {mixed['section']}: {mixed['proteins']}",
+            images[mixed[0]],
+        )
+    called = sorted(filter(None, map(CALLED.fullmatch, images)), key=lambda call: -float(call["p"]))
+    for call in called:
+        needed = [call[0], f"map for patient; {call['who']}", f"deficient fibres; {call['who']}"]
+        if all(alt in images for alt in needed):
+            captions = ("A patient's patch in SDHA", "Where VGG16 looks", "Where fibres are deficient")
+            for caption, alt in zip(captions, needed, strict=True):
+                yield caption, f"{caption}; {call['subject']}, called a patient with p = {call['p']}", images[alt]
+            return
+
+
+class TissueStrip(SphinxDirective):
+    """What the book is about, in one row of pictures; nothing where the chapter that has them is not there."""
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / LOOK
+        self.env.note_dependency(str(path))
+        if not path.exists():
+            return []
+        strip = nodes.container(classes=["mito-strip"])
+        folder = Path(self.env.doctreedir).resolve().parent / "drawn"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, (caption, alt, picture) in enumerate(tissue(json.loads(path.read_text(encoding="utf8")))):
+            file = folder / f"tissue-{i}.webp"
+            file.write_bytes(picture)
+            uri = os.path.relpath(file, Path(self.env.doc2path(self.env.docname)).parent)
+            strip += nodes.container("", nodes.image(uri=uri, alt=alt), nodes.paragraph("", caption))
+        return [strip] if strip.children else []
+
+
 class FoundFigure(Reader, DrawnFigure):
     """What was found, drawn from the result files; the content is the caption."""
 
@@ -108,4 +176,5 @@ class FoundFigure(Reader, DrawnFigure):
 def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("mitobook")
     app.add_directive("found-figure", FoundFigure)
+    app.add_directive("tissue-strip", TissueStrip)
     return {"version": "1", "parallel_read_safe": True}

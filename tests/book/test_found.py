@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import drawings
 import found
 
@@ -31,6 +34,49 @@ def test_the_first_picture_holds_the_numbers_of_the_result_files(tmp_path):
             drawings.save(found.draw(panels, stacked=stacked), tmp_path / "found.svg")
             files.append((tmp_path / "found.svg").read_bytes())
         assert files[0] == files[1], "the same numbers give the same file"
+
+
+def page(*alts: str) -> dict:
+    """An executed chapter with a picture for each text; the picture holds its text."""
+    images = [f'<img src="data:image/webp;base64,{base64.b64encode(a.encode()).decode()}" alt="{a}">' for a in alts]
+    return {"cells": [{"source": ""}, *({"outputs": [{"data": {"text/html": [image]}}, {}]} for image in images)]}
+
+
+def layers(who: str, called: str = "patient") -> list[str]:
+    return [f"patch; {who}", f"map for {called}; {who}", f"deficient fibres; {who}"]
+
+
+MIXED = "NDUFB8 red, VDAC1 green, Dystrophin blue, in section P05"
+SURE, UNSURE = "P01, a patient: p(patient) 0.98, right", "P02, a patient: p(patient) 0.61, right"
+CONTROL = "C01, a control: p(patient) 0.02, right"
+
+
+def test_the_strip_shows_the_patch_of_a_patient_of_which_the_network_is_surest():
+    missed = layers("P03, a patient: p(patient) 0.20, wrong", "control")
+    strip = list(found.tissue(page(*layers(CONTROL, "control"), *layers(UNSURE), *missed, MIXED, *layers(SURE))))
+    assert [picture.decode() for _, _, picture in strip] == [MIXED, *layers(SURE)]
+    assert all("P01, called a patient with p = 0.98" in alt for _, alt, _ in strip[1:])
+
+
+def test_a_patch_without_a_map_or_without_truth_is_not_shown():
+    empty = [f"patch; {SURE}", f"map for patient (empty); {SURE}", f"deficient fibres; {SURE}"]
+    assert [picture.decode() for _, _, picture in found.tissue(page(*empty, *layers(UNSURE)))] == layers(UNSURE)
+    without_truth = layers(SURE)[:2]
+    assert [alt for _, alt, _ in found.tissue(page(MIXED, *without_truth))] == [
+        "Muscle fibres of section P05: NDUFB8 red, VDAC1 green, Dystrophin blue"
+    ]
+    assert list(found.tissue(page())) == []
+
+
+def test_the_strip_is_in_the_site_and_without_its_chapter_there_is_none(render, tmp_path):
+    _, warnings = render("# Title\n\n```{tissue-strip}\n```")
+    assert not warnings and "mito-strip" not in (tmp_path / "out/index.html").read_text()
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / found.LOOK).write_text(json.dumps(page(MIXED, *layers(SURE))))
+    render("# Title\n\n```{tissue-strip}\n```")
+    html = (tmp_path / "out/index.html").read_text()
+    assert html.count("mito-strip") == 1 and html.count("called a patient with p = 0.98") == 3
+    assert len(list((tmp_path / "out/_images").iterdir())) == 4
 
 
 def test_several_trainings_are_shown_by_their_mean_and_where_one_more_would_lie():
