@@ -39,8 +39,10 @@ unit: $(READY)  ## unit tests, and the published book with warnings as errors
 	$(PYTEST) tests --ignore tests/cluster
 
 smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml; two of them on PyTorch too, with the same entries in their results
+	rm -rf build/results/smoke* build/results/torch* && mkdir -p build/results/smoke build/results/torch
 	MITOLIB_PROFILE=smoke $(SMOKE) --junitxml=build/smoke.xml notebooks
 	MITOLIB_PROFILE=smoke KERAS_BACKEND=torch MITOLIB_RESULTS=$(CURDIR)/build/results/torch $(SMOKE) notebooks/exp1.ipynb notebooks/exp2.ipynb
+	cp build/results/smoke-*/*.json build/results/smoke && cp build/results/torch-*/*.json build/results/torch
 	$(BIN)/python tests/same_results.py --entries build/results/torch build/results/smoke
 
 bench: $(READY)  ## the claims about speed, memory and fidelity, each as a ratio taken in one run on this machine
