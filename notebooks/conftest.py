@@ -1,4 +1,4 @@
-"""Two notebooks tested at once: each process of pytest-xdist has its results folder, named after the common one."""
+"""Two notebooks tested at once: each process of pytest-xdist has a results folder."""
 
 import os
 
