@@ -1,8 +1,8 @@
 """The rendered book, as a reader has it: readable without the pictures, nobody's home folder in it; and in a browser.
 
 There it loads nothing from elsewhere, goes by keyboard and touch, and can be read by all. Every page is opened once
-from disk (`visits`), as somebody does who was sent the folder. MITOLIB_SCREENSHOTS names the folder for screenshots;
-without it they go to build/screenshots. All that reads the rendering is in this file: processes that share the tests
+from disk (`visits`), as somebody does who was sent the folder. Where MITOLIB_SCREENSHOTS names a folder, each page is
+photographed there, wide and on a phone. All that reads the rendering is in this file: processes that share the tests
 take whole files, and to render takes a minute.
 """
 
@@ -25,7 +25,7 @@ from test_book import toc_files
 from mitolib.settings import ROOT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SCREENSHOTS = Path(os.environ.get("MITOLIB_SCREENSHOTS") or ROOT / "build" / "screenshots")
+SCREENSHOTS = os.environ.get("MITOLIB_SCREENSHOTS")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; apt-get install chromium")
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 CODE = {"exclude": [[".highlight"], [".sig-param"]]}
@@ -86,17 +86,19 @@ def accessibility(page, *rules: str, code: bool = False) -> list[str]:
     return found
 
 
-def photograph(page, path: str) -> None:
-    """The page from its top, at most 12,000 px of it: a browser makes an empty file of the longest ones."""
+def photograph(page, name: str, look: str) -> None:
+    """The page from its top, if wanted; at most 12,000 px: a browser makes an empty file of the longest ones."""
+    if not SCREENSHOTS:
+        return
     width, height = page.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
     part = {"x": 0, "y": 0, "width": width, "height": min(height, 12_000)}
+    path = Path(SCREENSHOTS) / f"{Path(name).with_suffix('')}-{look}.jpg"
     page.screenshot(path=path, full_page=True, clip=part, quality=60)
 
 
 @pytest.fixture(scope="session")
 def visits(site, browser) -> dict[str, dict[str, list]]:
     """What went wrong on each page, by kind; every page in light and dark, wide and on a phone."""
-    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
     found = {}
     context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce")
     for name in html_pages(site):
@@ -111,14 +113,13 @@ def visits(site, browser) -> dict[str, dict[str, list]]:
         )
         page.goto((site / name).as_uri())
         one["failed"] += page.evaluate(ALL_PICTURES)
-        shot = SCREENSHOTS / Path(name).with_suffix("").name
-        photograph(page, f"{shot}-1280.jpg")
+        photograph(page, name, "1280")
         one["light"] = accessibility(page, code=name == WITH_CODE)
         page.emulate_media(color_scheme="dark")
         one["dark"] = accessibility(page, "color-contrast", code=name == WITH_CODE)
         page.set_viewport_size(PHONE)
         one["too wide"] = [pixels for pixels in [page.evaluate(TOO_WIDE)] if pixels > 0]
-        photograph(page, f"{shot}-360-dark.jpg")
+        photograph(page, name, "360-dark")
         page.close()
     context.close()
     return found
