@@ -40,7 +40,7 @@ unit: $(READY)  ## unit tests, and the published book with warnings as errors
 
 smoke: $(READY)  ## every notebook in the smoke profile, with a report in build/smoke.xml; two of them on PyTorch too, with the same entries in their results
 	rm -rf build/results/smoke* build/results/torch* && mkdir -p build/results/smoke build/results/torch
-	MITOLIB_PROFILE=smoke $(SMOKE) --junitxml=build/smoke.xml notebooks
+	MITOLIB_PROFILE=smoke MITOLIB_RESULTS=$(CURDIR)/build/results/smoke $(SMOKE) --junitxml=build/smoke.xml notebooks
 	MITOLIB_PROFILE=smoke KERAS_BACKEND=torch MITOLIB_RESULTS=$(CURDIR)/build/results/torch $(SMOKE) notebooks/exp1.ipynb notebooks/exp2.ipynb
 	cp build/results/smoke-*/*.json build/results/smoke && cp build/results/torch-*/*.json build/results/torch
 	$(BIN)/python tests/same_results.py --entries build/results/torch build/results/smoke

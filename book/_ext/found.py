@@ -123,7 +123,7 @@ def tissue(page: Mapping[str, Any]) -> Iterator[tuple[str, str, bytes]]:
     mixed = next(filter(None, map(MIXED.fullmatch, images)), None)
     if mixed:
         yield (
-            "Three of ten proteins",
+            "Three proteins in colour",
             f"Muscle fibres of section {mixed['section']}: {mixed['proteins']}",
             images[mixed[0]],
         )
@@ -131,7 +131,7 @@ def tissue(page: Mapping[str, Any]) -> Iterator[tuple[str, str, bytes]]:
     for call in called:
         needed = [call[0], f"map for patient; {call['who']}", f"deficient fibres; {call['who']}"]
         if all(alt in images for alt in needed):
-            captions = ("A patient's patch in SDHA", "Where VGG16 looks", "Where fibres are deficient")
+            captions = ("A patient's patch", "Where VGG16 looks", "Where fibres are deficient")
             for caption, alt in zip(captions, needed, strict=True):
                 yield caption, f"{caption}; {call['subject']}, called a patient with p = {call['p']}", images[alt]
             return
