@@ -33,7 +33,7 @@ if NAME == "tensorflow":
 else:
     import torch
 
-    tf = None  # what needs it says so, see `only_on_tensorflow`
+    tf = None  # what needs it is left out, or says so
     VERSION = f"torch {torch.__version__}"
     OUT_OF_MEMORY = torch.OutOfMemoryError
 
@@ -49,14 +49,6 @@ def use_tf32(allowed: bool) -> None:
 
 
 use_tf32(False)
-
-
-def only_on_tensorflow(what: str) -> None:
-    """Raise NotImplementedError, with what helps, where Keras runs on another backend."""
-    if NAME != "tensorflow":
-        raise NotImplementedError(
-            f"{what}: written for TensorFlow, and Keras runs on {NAME}. Run it with KERAS_BACKEND=tensorflow."
-        )
 
 
 def gpu() -> str | None:

@@ -140,4 +140,6 @@ def test_what_is_written_for_tensorflow_alone_says_so_on_another(monkeypatch):
     with pytest.raises(ValueError, match=r"LRP: written for TensorFlow, and Keras runs on torch .*Grad-CAM, CAM"):
         methods.methods_named("LRP, CAM")
     with pytest.raises(NotImplementedError, match="KERAS_BACKEND=tensorflow"):
-        backend.only_on_tensorflow("layer-wise relevance propagation")
+        relevance.RelevanceBelow(
+            on_backend.light_backbone(include_top=False, weights=None, input_shape=(64, 64, 3)), "last"
+        )

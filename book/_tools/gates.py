@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of t
 from mitolib.files import MARK
 
 REMAKE = "Make the chapter again: make paper PROFILE=... CHAPTER={chapter}."
-MOST_BYTES = 15_000_000  # of all chapters, about a megabyte each: they lie in git, and a new run adds its own
+MOST_BYTES = 13_000_000  # of all chapters, about a megabyte each: they lie in git, and a new run adds its own
 NEEDED = ("**Question.**", "**Needs.**", "**Time**")  # the head of a chapter
 LEADS_INTO_PAGE = re.compile(r"\{numref\}`fig-|\]\(#")
 

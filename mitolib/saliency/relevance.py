@@ -203,7 +203,11 @@ class _Chain:
     def __init__(
         self, model: keras.Model, end: keras.KerasTensor, preset: Preset, above: keras.layers.Dense | None = None
     ) -> None:
-        backend.only_on_tensorflow("layer-wise relevance propagation")
+        if backend.NAME != "tensorflow":
+            raise NotImplementedError(
+                f"layer-wise relevance propagation: written for TensorFlow, and Keras runs on {backend.NAME}. "
+                "Run it with KERAS_BACKEND=tensorflow."
+            )
         self.preset, self.input_shape, self.name = preset, model.inputs[0].shape, model.name
         if preset.biases not in ("absorb", "zero"):
             raise ValueError(f'biases={preset.biases!r}, wanted "absorb" or "zero".')

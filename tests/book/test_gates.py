@@ -257,7 +257,7 @@ def test_a_page_that_lags_has_the_code_of_the_commit_it_names(tmp_path, edition)
 def test_chapters_that_are_too_large_for_git_are_refused(tmp_path, edition):
     edition["book/chapters/some.ipynb"]["cells"][3]["outputs"][0]["data"]["image/png"] = "i" * gates.MOST_BYTES
     refused = passes(tmp_path, edition)
-    assert refused.returncode == 1 and "15.0 MB, of which some.ipynb 15.0; wanted 15 at most" in refused.stdout
+    assert refused.returncode == 1 and "13.0 MB, of which some.ipynb 13.0; wanted 13 at most" in refused.stdout
 
 
 def test_a_name_that_two_figures_share_is_refused(tmp_path, edition):

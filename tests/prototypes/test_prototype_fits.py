@@ -71,7 +71,7 @@ def test_a_short_training_answers_as_it_did(study):
     short = replace(study, budget=replace(BUDGET, epochs=4))
     found = fits.of_split(short, PLAIN, UNSEEN, [0], seed=3)
     np.testing.assert_allclose(found["p_before"][:4], PINNED["p_before"], atol=0.04)
-    np.testing.assert_allclose(found["p"][:4], PINNED["p"], atol=0.08)
+    np.testing.assert_allclose(found["p"][:4], PINNED["p"], atol=0.05)
 
 
 def test_the_shown_network_is_described_by_what_the_page_needs(study):
